@@ -1,0 +1,149 @@
+"""When to try again, and whether at all."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+
+import attrs
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from tenacity.wait import wait_base
+
+from aggstream.errors import (
+    AggStreamError,
+    AuthenticationRejected,
+    ConfigurationError,
+    HandshakeRejected,
+    ReconnectGaveUp,
+    RemoteProtocolError,
+    TokenUnavailable,
+    TransportError,
+)
+
+__all__ = ["ReconnectPolicy", "is_retryable", "retry_after"]
+
+# Of the statuses that blame the request, these are about the moment and not about the request itself.
+_PASSING_STATUSES = frozenset({408, 421, 425, 429})
+_MOST_DIGITS = 9
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Tell whether connecting again may help: what `ReconnectPolicy.decide` is by default.
+
+    Fatal are: an app id or an origin that is refused (a 3xx or 4xx status, an error before `connected`), a
+    token that is refused after it was refreshed, a token of another user, and a certificate that does not
+    verify. The rest of what the network and the token provider can do is worth another attempt.
+    """
+    if isinstance(error, AuthenticationRejected):
+        return not error.final
+    if isinstance(error, HandshakeRejected):
+        return error.status >= 500 or error.status < 300 or error.status in _PASSING_STATUSES  # noqa: PLR2004
+    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        return False
+    return isinstance(error, (TransportError, RemoteProtocolError, TokenUnavailable))
+
+
+@attrs.frozen(kw_only=True)
+class ReconnectPolicy:
+    """How connecting is repeated. Pauses are random between 0 and a bound that doubles ("full jitter").
+
+    The count starts afresh only after a connection stayed live for `healthy_after`, so that a server which
+    accepts and drops is not asked more often than one that is down.
+    """
+
+    initial: float = 1.0
+    """The first bound, in seconds."""
+    maximum: float = 60.0
+    """The highest bound, and the longest `Retry-After` that is waited for, in seconds."""
+    healthy_after: float = 10.0
+    """How long a connection must have been live to end an outage, in seconds."""
+    max_attempts: int | None = None
+    """Attempts in one outage after which to give up; None: never."""
+    max_time: float | None = None
+    """Seconds since an outage began after which to give up; None: never."""
+    decide: Callable[[AggStreamError], bool] = is_retryable
+    """Called on the `aggstream-io` thread with what ended an attempt or a connection; True: try again."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            ConfigurationError: a number is out of range.
+        """
+        if not 0 < self.initial <= self.maximum:
+            raise ConfigurationError("reconnect: initial must be above 0 and not above maximum (seconds)")
+        if self.healthy_after < 0:
+            raise ConfigurationError("reconnect: healthy_after must not be below 0 (seconds)")
+        if self.max_attempts is not None and self.max_attempts < 1:
+            raise ConfigurationError("reconnect: max_attempts must be 1 or more, or None")
+        if self.max_time is not None and self.max_time <= 0:
+            raise ConfigurationError("reconnect: max_time must be above 0, or None (seconds)")
+        if not callable(self.decide):
+            raise ConfigurationError("reconnect: decide must be a function of one error")
+
+    def retrying(
+        self,
+        *,
+        attempts: Callable[[], int],
+        sleep: Callable[[float], None],
+        before_sleep: Callable[[AggStreamError, float], None],
+    ) -> Retrying:
+        """Make the loop for one outage.
+
+        Args:
+            attempts: tells how often connecting was tried in this outage.
+            sleep: waits; it raises to end the loop, because tenacity would make one more attempt.
+            before_sleep: told the last error and the pause, in seconds.
+
+        Returns:
+            An object to call with the function that connects. It raises what is fatal as it is, and
+            `ReconnectGaveUp` from the last error when a limit is reached.
+        """
+
+        def gave_up(state: RetryCallState) -> None:
+            error = _error_of(state)
+            tried = attempts()
+            raise ReconnectGaveUp(f"gave up after {tried} attempts: {error}", attempts=tried) from error
+
+        def stop(state: RetryCallState) -> bool:
+            too_often = self.max_attempts is not None and attempts() >= self.max_attempts
+            elapsed = state.seconds_since_start or 0.0
+            return too_often or (self.max_time is not None and elapsed >= self.max_time)
+
+        def told(state: RetryCallState) -> None:
+            before_sleep(_error_of(state), state.upcoming_sleep)
+
+        return Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, AggStreamError) and self.decide(error)),
+            stop=stop,
+            wait=_RetryAfter(wait_random_exponential(multiplier=self.initial, max=self.maximum), self.maximum),
+            sleep=sleep,
+            before_sleep=told,
+            retry_error_callback=gave_up,
+        )
+
+
+def retry_after(value: str | None) -> float | None:
+    """Return the seconds of a `Retry-After` header; None if there is none, or it is a date."""
+    if value is None or not (value.isascii() and value.isdigit()) or len(value) > _MOST_DIGITS:
+        return None
+    return float(value)
+
+
+class _RetryAfter(wait_base):
+    """Waits as another rule says, but at least as long as the server asked for, up to a cap."""
+
+    def __init__(self, rule: wait_base, cap: float) -> None:
+        self._rule = rule
+        self._cap = cap
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        asked = getattr(_error_of(retry_state), "retry_after", None) or 0.0
+        return max(self._rule(retry_state), min(asked, self._cap))
+
+
+def _error_of(state: RetryCallState) -> AggStreamError:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    assert isinstance(error, AggStreamError)
+    return error

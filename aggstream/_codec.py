@@ -1,0 +1,230 @@
+"""JSON text to typed events, strictly: a wrong type is an error that names its path, never a conversion.
+
+What counts as what:
+- An integer is a JSON number without a fractional part: `5` and `5.0` are the integer 5, because JSON has one
+  number type and a service may change its serializer. `5.9`, `"5"` and `true` are not.
+- A price or a size is a JSON number, kept as `Decimal` exactly as written; `NaN` and `Infinity` are not JSON.
+- Half of a surrogate pair, which a service that cuts texts by UTF-16 units can produce, becomes U+FFFD: a
+  failure is not lost because its reason was cut in an emoji. `raw` keeps what was received.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, NoReturn
+
+import attrs
+from cattrs import AttributeValidationNote, ClassValidationError, Converter
+from cattrs.gen import make_dict_structure_fn, override
+
+from aggstream.errors import DecodeError
+from aggstream.events import WIRE_TYPES, Event, UnknownEvent
+
+__all__ = ["decode", "parse_json", "strict_converter", "to_json"]
+
+# Past these a number is no price, size or amount, and arithmetic with it costs what its sender chooses.
+_LARGEST_INT = 2**63 - 1
+_MOST_DIGITS = 64
+_LARGEST_EXPONENT = 64
+
+
+class _WrongType(ValueError):
+    """What is wrong with one value; its text never holds the value."""
+
+
+def _kind(value: object) -> str:
+    names = {str: "a string", bool: "a boolean", dict: "an object", list: "an array", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _structure_str(value: object, _: object) -> str:
+    if not isinstance(value, str):
+        raise _WrongType(f"expected a string, got {_kind(value)}")
+    if value.isascii():
+        return value
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _structure_int(value: object, _: object) -> int:
+    if type(value) is int:  # and not bool, which is a subclass of it
+        number = value
+    elif isinstance(value, Decimal):
+        _check_size(value)
+        if value != (number := int(value)):
+            raise _WrongType("expected an integer, got a number with a fractional part")
+    else:
+        raise _WrongType(f"expected an integer, got {_kind(value)}")
+    if not -_LARGEST_INT <= number <= _LARGEST_INT:
+        raise _WrongType("expected an integer of at most 64 bits")
+    return number
+
+
+def _structure_decimal(value: object, _: object) -> Decimal:
+    if type(value) is int:
+        number = Decimal(value)
+    elif isinstance(value, Decimal):
+        number = value
+    else:
+        raise _WrongType(f"expected a number, got {_kind(value)}")
+    _check_size(number)
+    return number
+
+
+def _check_size(number: Decimal) -> None:
+    _, digits, exponent = number.as_tuple()
+    if len(digits) > _MOST_DIGITS or not isinstance(exponent, int) or abs(exponent) > _LARGEST_EXPONENT:
+        raise _WrongType(f"expected a number of at most {_MOST_DIGITS} digits and a small exponent")
+
+
+def _structure_strings(value: object, _: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _WrongType(f"expected an array, got {_kind(value)}")
+    return tuple(_structure_str(item, str) for item in value)
+
+
+def _structure_code(value: object, _: object) -> str | int | None:
+    if value is None or type(value) is int:
+        return value
+    return _structure_str(value, str)
+
+
+def _structure_raw_amount(value: object, _: object) -> str | None:
+    # Documented as a string because it is too big for a double. A JSON integer is exact here as well, and
+    # dropping the news of a fill for its spelling would help nobody.
+    if value is None:
+        return None
+    if type(value) is int:
+        return str(value)
+    return _structure_str(value, str)
+
+
+def strict_converter(*, detailed_validation: bool) -> Converter:
+    """Make a converter that refuses what cattrs would convert by default."""
+    converter = Converter(detailed_validation=detailed_validation)
+    converter.register_structure_hook(str, _structure_str)
+    converter.register_structure_hook(int, _structure_int)
+    converter.register_structure_hook(Decimal, _structure_decimal)
+    converter.register_structure_hook_func(lambda t: t == tuple[str, ...], _structure_strings)
+    converter.register_structure_hook_func(lambda t: t == str | int | None, _structure_code)
+    return converter
+
+
+# A name of the service that its snake-case twin does not tell.
+_WIRE_NAMES = {
+    "filled_amount_text": "filledAmountRaw",
+    "remaining_amount_text": "remainingAmountRaw",
+}
+
+
+def wire_name(field: str) -> str:
+    """Return the service's name of a field: `order_id` is `orderId` on the wire."""
+    head, *rest = field.split("_")
+    return _WIRE_NAMES.get(field) or head + "".join(word.capitalize() for word in rest)
+
+
+def _hook(converter: Converter, cls: type[Event]) -> Callable[[Any, Any], Event]:
+    overrides: dict[str, Any] = {
+        field.name: override(
+            rename=wire_name(field.name),
+            struct_hook=_structure_raw_amount if field.name in _WIRE_NAMES else None,
+        )
+        for field in attrs.fields(cls)
+    }
+    overrides["raw"] = overrides["received_ns"] = override(omit=True)
+    return make_dict_structure_fn(cls, converter, **overrides)
+
+
+# Finding the path of a mistake costs twice the time of not finding it, so it is looked for only once there is
+# one. Both are compiled here, at import, and not under the first event.
+_FAST = strict_converter(detailed_validation=False)
+_DETAILED = strict_converter(detailed_validation=True)
+_fast_hooks = {name: _hook(_FAST, cls) for name, cls in WIRE_TYPES.items()}
+_detailed_hooks = {name: _hook(_DETAILED, cls) for name, cls in WIRE_TYPES.items()}
+
+_set_raw: Callable[[Event, Mapping[str, Any]], None] = Event.raw.__set__  # type: ignore[attr-defined]
+_set_received: Callable[[Event, int], None] = Event.received_ns.__set__  # type: ignore[attr-defined]
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise DecodeError(f"{name} is not JSON")
+
+
+_parse = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant).decode
+
+
+def parse_json(text: str) -> Any:
+    """Return a JSON text's value, with `Decimal` for numbers that have a fraction or an exponent.
+
+    Raises:
+        DecodeError: it is not JSON, or nested too deep, or holds an integer of thousands of digits.
+    """
+    try:
+        return _parse(text)
+    except json.JSONDecodeError as error:
+        raise DecodeError(f"not JSON: {error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise DecodeError("not usable JSON: nested too deep") from None
+    except ValueError:
+        raise DecodeError("not usable JSON: an integer has too many digits") from None
+
+
+def decode(text: str, received_ns: int) -> Event:
+    """Return the event that a message of the service stands for.
+
+    Args:
+        text: the message.
+        received_ns: when it came, in nanoseconds since the epoch.
+
+    Raises:
+        DecodeError: it is not a JSON object with a `type`, or a field has a wrong type; names the path.
+    """
+    payload = parse_json(text)
+    if payload.__class__ is not dict:
+        raise DecodeError(f"expected an object, got {_kind(payload)}")
+    name = payload.get("type")
+    if name.__class__ is not str:
+        problem = "missing" if name is None else f"expected a string, got {_kind(name)}"
+        raise DecodeError(problem, path="$.type")
+    hook = _fast_hooks.get(name)
+    if hook is None:
+        return UnknownEvent(name=name, raw=payload, received_ns=received_ns)
+    try:
+        event = hook(payload, None)
+    except Exception:  # whatever it was, the slow way says where
+        raise _explained(name, payload) from None
+    # Nobody has seen the event yet: it is completed here, below attrs' guard against assignment.
+    _set_raw(event, payload)
+    _set_received(event, received_ns)
+    return event
+
+
+def _explained(name: str, payload: dict[str, Any]) -> DecodeError:
+    try:
+        _detailed_hooks[name](payload, None)
+    except ClassValidationError as group:
+        return _first_problem(group)
+    raise AssertionError("the two converters disagree")  # pragma: no cover
+
+
+def _first_problem(group: ClassValidationError) -> DecodeError:
+    problem = group.exceptions[0]
+    [note] = (n for n in getattr(problem, "__notes__", ()) if isinstance(n, AttributeValidationNote))
+    text = "missing" if isinstance(problem, KeyError) else str(problem)
+    return DecodeError(text, path=f"$.{wire_name(note.name)}")
+
+
+def to_json(value: Any) -> str:
+    """Return the JSON text of a value, on one line, with `Decimal` as the number that it was written as.
+
+    Raises:
+        TypeError: the value, or something in it, has no JSON form.
+    """
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(str(k))}: {to_json(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(to_json, value)) + "]"
+    return json.dumps(value)

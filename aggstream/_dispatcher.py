@@ -1,0 +1,247 @@
+"""The queue of events, and the threads that call the handlers.
+
+With one worker, handlers run one at a time, in the order in which events arrived. With several, that holds for
+the events of one order id, which always go to the same worker; events without one go to the first.
+
+Nothing here takes a lock for an event: what is counted has one writer each, and the queues are `SimpleQueue`s.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from typing import TypeAlias
+
+import attrs
+
+from aggstream._deadline import Deadline
+from aggstream._registry import Handler, Registry
+from aggstream.events import Event, UserEvent
+
+logger = logging.getLogger("aggstream")
+
+ErrorHandler: TypeAlias = "Callable[[BaseException, Event], object]"
+Tap: TypeAlias = "Callable[[Event], None]"
+
+_LOW_WATER = 0.5
+
+
+@attrs.frozen
+class _Item:
+    event: Event
+    epoch: int
+
+
+@attrs.frozen
+class _End:
+    event: Event
+
+
+@attrs.frozen
+class Running:
+    """A handler that is running now."""
+
+    handler: str
+    """Its qualified name."""
+    seconds: float
+    """For how long."""
+
+
+class _Worker:
+    """One thread, its queue, and its counts, which only this thread changes."""
+
+    def __init__(self, name: str) -> None:
+        self.thread: threading.Thread | None = None
+        self.name = name
+        self.queue: queue.SimpleQueue[_Item | _End] = queue.SimpleQueue()
+        self.taken = 0
+        self.delivered = 0
+        self.stale = 0
+        self.handler_errors = 0
+        self.current: tuple[Handler, float] | None = None
+
+    def running(self) -> Running | None:
+        current = self.current
+        if current is None:
+            return None
+        handler, since = current
+        return Running(getattr(handler, "__qualname__", None) or repr(handler), time.monotonic() - since)
+
+
+class Dispatcher:
+    """Hands events to handlers. `put` and `close` are for the I/O thread, the rest for any."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        workers: int,
+        queue_size: int,
+        name: str,
+        on_low_water: Callable[[], None],
+        on_fatal: Callable[[BaseException], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        """Make one.
+
+        Args:
+            registry: who handles what.
+            workers: the number of threads.
+            queue_size: the number of waiting events at which `is_full` becomes true.
+            name: the threads' name.
+            on_low_water: called by a worker when half of a full queue is done.
+            on_fatal: called by a worker with an exception that is to end the stream (`SystemExit`, say).
+            on_end: called by the first worker when nothing more will be delivered.
+        """
+        self.error_handlers: tuple[ErrorHandler, ...] = ()
+        self.taps: tuple[Tap, ...] = ()
+        """Called with each event before its handlers, on the dispatch thread; replaced as a whole."""
+        self.epoch = 0
+        """Raised when the user is switched: user events that were queued before it are not delivered."""
+
+        self._registry = registry
+        self._high_water = queue_size
+        self._low_water = int(queue_size * _LOW_WATER)
+        self._on_low_water = on_low_water
+        self._on_fatal = on_fatal
+        self._on_end = on_end
+        suffixes = [""] if workers == 1 else [f"-{number}" for number in range(1, workers + 1)]
+        self._workers = [_Worker(f"{name}-dispatch{suffix}") for suffix in suffixes]
+        self._put = 0
+        self._abandoned = False
+        # Written by the I/O thread before it looks at the depth again, read by the workers after theirs, so
+        # that one of the two always sees the other.
+        self._waiting_for_room = False
+
+    def start(self) -> None:
+        """Start the threads."""
+        for worker in self._workers:
+            worker.thread = threading.Thread(target=self._run, args=(worker,), name=worker.name, daemon=True)
+            worker.thread.start()
+
+    def put(self, event: Event, epoch: int) -> None:
+        """Queue an event for its handlers; never blocks, so look at `is_full` from time to time."""
+        self._put += 1
+        self._worker_for(event).queue.put(_Item(event, epoch))
+
+    def close(self, last: Event) -> None:
+        """Let the workers end once all that is queued is done, with `last` as the very last event."""
+        for worker in self._workers:
+            worker.queue.put(_End(last))
+
+    def is_full(self) -> bool:
+        """Tell whether reading should pause; if so, `on_low_water` will be called."""
+        self._waiting_for_room = self.depth >= self._high_water
+        return self._waiting_for_room and self.depth > self._low_water
+
+    @property
+    def depth(self) -> int:
+        """How many events wait, or are being handled."""
+        return max(0, self._put - sum(worker.taken for worker in self._workers))
+
+    @property
+    def delivered(self) -> int:
+        """How many events were handed to their handlers."""
+        return sum(worker.delivered for worker in self._workers)
+
+    @property
+    def stale(self) -> int:
+        """How many user events were not delivered because the user was switched."""
+        return sum(worker.stale for worker in self._workers)
+
+    @property
+    def handler_errors(self) -> int:
+        """How many exceptions handlers have raised."""
+        return sum(worker.handler_errors for worker in self._workers)
+
+    def threads(self) -> dict[str, bool]:
+        """Return which threads are alive."""
+        return {w.name: w.thread is not None and w.thread.is_alive() for w in self._workers}
+
+    def running(self) -> list[Running]:
+        """Return the handlers that are running now."""
+        return [running for worker in self._workers if (running := worker.running())]
+
+    def is_own_thread(self) -> bool:
+        """Tell whether the calling thread is one that runs handlers."""
+        return any(worker.thread is threading.current_thread() for worker in self._workers)
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait until all threads have ended; tell whether they have. Never waits for the calling thread."""
+        for worker in self._workers:
+            if worker.thread is not None and worker.thread is not threading.current_thread():
+                worker.thread.join(deadline.remaining())
+        return not any(self.threads().values())
+
+    def abandon(self) -> int:
+        """Deliver nothing more, not even what is queued; return how many events that leaves."""
+        self._abandoned = True
+        return self.depth
+
+    # --- on the workers' threads ------------------------------------------------------------------------
+
+    def _worker_for(self, event: Event) -> _Worker:
+        order_id = event.raw.get("orderId")
+        if len(self._workers) == 1 or not isinstance(order_id, str):
+            return self._workers[0]
+        return self._workers[zlib.crc32(order_id.encode(errors="surrogatepass")) % len(self._workers)]
+
+    def _run(self, worker: _Worker) -> None:
+        try:
+            while isinstance(item := worker.queue.get(), _Item):
+                self._handle(worker, item)
+                worker.taken += 1
+                if self._waiting_for_room and self.depth <= self._low_water:
+                    self._waiting_for_room = False
+                    self._on_low_water()
+            if worker is self._workers[0]:
+                for other in self._workers[1:]:
+                    assert other.thread is not None
+                    other.thread.join()
+                self._deliver(worker, item.event)
+        except BaseException as error:  # a thread of ours must not die unheard
+            self._on_fatal(error)
+            raise
+        finally:
+            if worker is self._workers[0]:
+                self._on_end()
+
+    def _handle(self, worker: _Worker, item: _Item) -> None:
+        if self._abandoned:
+            return
+        if item.epoch != self.epoch and isinstance(item.event, UserEvent):
+            worker.stale += 1
+            return
+        self._deliver(worker, item.event)
+        worker.delivered += 1
+
+    def _deliver(self, worker: _Worker, event: Event) -> None:
+        if self._abandoned:
+            return
+        for tap in self.taps:
+            tap(event)
+        for handler in self._registry.handlers(event):
+            worker.current = (handler, time.monotonic())
+            try:
+                handler(event)
+            except BaseException as error:  # the next handler and the next event must run
+                worker.handler_errors += 1
+                self._handler_failed(error, handler, event)
+            finally:
+                worker.current = None
+
+    def _handler_failed(self, error: BaseException, handler: Handler, event: Event) -> None:
+        if not isinstance(error, Exception):
+            # sys.exit() in a handler means the program, not a thread that nobody would miss.
+            self._on_fatal(error)
+            return
+        logger.error("handler %r failed on %s", handler, event.type, exc_info=error)
+        for on_error in self.error_handlers:
+            try:
+                on_error(error, event)
+            except Exception:
+                logger.exception("on_error %r failed", on_error)

@@ -1,0 +1,69 @@
+"""What a client tells about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import attrs
+
+from aggstream.errors import AggStreamError
+
+Phase: TypeAlias = Literal["idle", "connecting", "live", "waiting", "stopping", "stopped"]
+"""Not started; on the way to a live connection; live; pausing before the next attempt; on the way out; ended."""
+
+
+@attrs.define
+class Counters:
+    """What happened since the start. Written by the I/O thread only."""
+
+    connections: int = 0
+    """WebSocket connections that were opened."""
+    messages: int = 0
+    """Text messages received."""
+    user_events: int = 0
+    """User events received and queued for the handlers."""
+    decode_failures: int = 0
+    """Messages that could not be understood."""
+    gaps: int = 0
+    reconnects: int = 0
+    """Outages that ended."""
+    refreshes: int = 0
+    """New tokens that the service accepted."""
+    foreign: int = 0
+    """User events dropped because they were another user's, as after `switch_user`."""
+    pauses: int = 0
+    """How often reading paused because the handlers were behind."""
+
+
+@attrs.frozen(kw_only=True)
+class Health:
+    """A snapshot of a client. `ok` is true only if nothing is known to be wrong at this moment."""
+
+    phase: Phase
+    problems: tuple[str, ...]
+    """What is wrong, in words; empty if all is well."""
+    user_id: str | None
+    """Who is signed in, by the service's word."""
+    live_for: float | None
+    """Seconds since the present connection was authenticated; None if it is not."""
+    silent_for: float | None
+    """Seconds since anything came from the server; None without a connection."""
+    threads: Mapping[str, bool]
+    """Which of the client's threads are alive, by name."""
+    queue_depth: int
+    """Events that wait for their handlers, or are being handled."""
+    running: Mapping[str, float]
+    """Handlers that run now, by name, with the seconds since they were called."""
+    delivered: int
+    """Events that were handed to handlers."""
+    handler_errors: int
+    """Exceptions that handlers raised."""
+    counters: Counters
+    last_error: AggStreamError | None
+    """What ended the last attempt or connection."""
+
+    @property
+    def ok(self) -> bool:
+        """True if the stream is live, its threads are alive, and the server is not silent past its deadline."""
+        return not self.problems

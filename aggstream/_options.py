@@ -1,0 +1,224 @@
+"""The client's options, checked when the client is made, so that a mistake shows where it stands."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import re
+import ssl
+from collections.abc import Mapping
+from typing import Any, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import attrs
+
+from aggstream._backoff import ReconnectPolicy
+from aggstream._secret import Secret
+from aggstream.errors import ConfigurationError
+
+DEFAULT_URL = "wss://ws.agg.market/ws"
+DEFAULT_REST_URL = "https://api.agg.market"
+
+_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_RESERVED_HEADERS = {
+    "host": "it follows from url=",
+    "origin": "use origin=",
+    "upgrade": "the handshake sets it",
+    "connection": "the handshake sets it",
+    "cookie": "this client sends no cookies",
+    "authorization": "the service takes the token by token=",
+}
+
+
+@attrs.frozen(kw_only=True)
+class SessionOptions:
+    """What a session needs to know. Times are in seconds."""
+
+    token_in_query: bool = False
+    """The token came with the connect, so no `authenticate` is sent at first."""
+    greeting_timeout: float = 10.0
+    """From the open WebSocket to the service's `connected`."""
+    auth_timeout: float = 10.0
+    """From an `authenticate` to its `authenticated`."""
+    ping_interval: float = 20.0
+    """Silence after which a ping is sent."""
+    pong_timeout: float = 10.0
+    """From a ping to any sign of life."""
+    idle_timeout: float | None = 120.0
+    """Time without a message of the service after which it must acknowledge an `authenticate`; None: never."""
+    close_timeout: float = 0.5
+    """From our close frame to the peer's."""
+    auth_close_codes: frozenset[int] = frozenset({1008, 3000, 3003, 4001, 4003, 4401, 4403})
+    """Close codes that say that the token is refused or has expired (assumed)."""
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """Everything that is set when a client is made. `Client` documents each."""
+
+    app_id: str
+    origin: str
+    url: str
+    headers: Mapping[str, str]
+    ssl_context: ssl.SSLContext | None
+    token_in_query: bool
+    connect_timeout: float
+    token_timeout: float
+    max_message_size: int
+    queue_size: int
+    workers: int
+    reconnect: ReconnectPolicy
+    session: SessionOptions
+    name: str
+
+    def connect_url(self, token: Secret) -> str:
+        """Return the URL to connect to. It holds the token only if that was asked for: never log it."""
+        parts = urlsplit(self.url)
+        query = [*parse_qsl(parts.query, keep_blank_values=True), ("appId", self.app_id)]
+        if self.token_in_query:
+            query.append(("token", token.reveal()))
+        return urlunsplit(parts._replace(query=urlencode(query), fragment=""))
+
+
+def setting(value: str | None, name: str, *, default: str | None = None) -> str:
+    """Return an option that may also come from the environment.
+
+    Args:
+        value: what the program gave.
+        name: the keyword's name; the variable is `AGGSTREAM_` and the name in capitals.
+        default: what counts if neither is given.
+
+    Raises:
+        ConfigurationError: it is missing.
+    """
+    variable = f"AGGSTREAM_{name.upper()}"
+    found = value if value is not None else os.environ.get(variable) or default
+    if found is None:
+        raise ConfigurationError(f"{name} is missing: pass {name}=… or set {variable}")
+    return found
+
+
+def check_app_id(app_id: object) -> str:
+    """Return a usable app id.
+
+    Raises:
+        ConfigurationError: it is not a text, or empty.
+    """
+    if not isinstance(app_id, str) or not app_id.strip():
+        raise ConfigurationError("app_id must be a text that is not empty, as AGG gave it to the app")
+    return app_id
+
+
+def check_origin(origin: object) -> str:
+    """Return an origin that can stand in a header.
+
+    Raises:
+        ConfigurationError: it is not of the form `scheme://host[:port]`.
+    """
+    if not isinstance(origin, str) or not _ORIGIN.fullmatch(origin):
+        raise ConfigurationError(
+            f"origin must read https://host or https://host:port, without a path or a slash at the end, "
+            f"and be one of the app's allowed origins; got {origin!a}"
+        )
+    return origin
+
+
+def check_url(url: object, name: str, *, plain: str, secure: str, allow_insecure: bool) -> str:
+    """Return a URL that is safe to send a token to.
+
+    Args:
+        url: the URL.
+        name: the option's name, for the error.
+        plain: the scheme without TLS, which is for this machine only.
+        secure: the scheme with TLS.
+        allow_insecure: take the plain scheme for any host.
+
+    Raises:
+        ConfigurationError: another scheme, no host, credentials in it, or no TLS to another machine.
+    """
+    if not isinstance(url, str) or not url.isascii() or any(c.isspace() for c in url):
+        raise ConfigurationError(f"{name} must be an ASCII text without spaces, like {secure}://host/path")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"{name} is not a URL: {error}") from None
+    if parts.scheme not in (plain, secure) or not host:
+        raise ConfigurationError(f"{name} must begin with {secure}:// and name a host")
+    if parts.username is not None:
+        raise ConfigurationError(f"{name} must not hold credentials: give the token with token=")
+    if {key for key, _ in parse_qsl(parts.query)} & {"appId", "token"}:
+        raise ConfigurationError(f"{name} must not hold appId or token: give them with app_id= and token=")
+    if parts.scheme == plain and not allow_insecure and not is_loopback(host):
+        raise ConfigurationError(
+            f"{name} sends the token unencrypted: use {secure}://, or allow_insecure=True if you must"
+        )
+    return url
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name can only mean this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return extra headers for the handshake that break neither it nor the ones after them.
+
+    Raises:
+        ConfigurationError: a name or a value cannot stand in a header, or has an option of its own.
+    """
+    checked: dict[str, str] = {}
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise ConfigurationError(f"headers: {name!a} is not a header's name")
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            raise ConfigurationError(f"headers: the value of {name} must be printable ASCII on one line")
+        lower = name.lower()
+        if lower in _RESERVED_HEADERS or lower.startswith("sec-websocket-"):
+            why = _RESERVED_HEADERS.get(lower, "the handshake sets it")
+            raise ConfigurationError(f"headers: {name} cannot be given here: {why}")
+        checked[name] = value
+    return checked
+
+
+def check_auth(auth: object) -> Literal["message", "query"]:
+    """Return the way of signing in.
+
+    Raises:
+        ConfigurationError: it is neither of the two.
+    """
+    if auth == "message":
+        return "message"
+    if auth == "query":
+        return "query"
+    raise ConfigurationError(f'auth must be "message" or "query", got {auth!a}')
+
+
+def check_seconds(value: Any, name: str) -> float:
+    """Return a time that is finite and above 0.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ConfigurationError(f"{name} must be a number of seconds above 0, got {value!a}")
+    return float(value)
+
+
+def check_count(value: Any, name: str, *, at_least: int = 1) -> int:
+    """Return a whole number that is large enough.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if type(value) is not int or value < at_least:
+        raise ConfigurationError(f"{name} must be a whole number, {at_least} or more, got {value!a}")
+    return value

@@ -1,0 +1,168 @@
+"""Events for those who wait for them instead of being called: `events()` and `wait_for()`."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from aggstream._deadline import Deadline
+from aggstream.events import Event, UserEvent
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+logger = logging.getLogger("aggstream")
+
+_PATIENCE = 10.0
+
+
+class PullBuffer:
+    """Keeps events until they are pulled. When it is full, the dispatch thread waits, and so does the server.
+
+    It is open from the first call of `Client.events()`, so that nothing is lost between two calls.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        # Guards everything below. No user code runs under it, and no other lock is taken.
+        self._changed = threading.Condition()
+        self._events: collections.deque[Event] = collections.deque()
+        self._open = False
+        self._bounded = True
+        self._ended = False
+
+    def open(self) -> None:
+        """Begin to keep events."""
+        with self._changed:
+            self._open = True
+
+    def close(self) -> None:
+        """Keep nothing any more, and forget what is kept."""
+        with self._changed:
+            self._open = False
+            self._events.clear()
+            self._changed.notify_all()
+
+    def stop_waiting(self) -> None:
+        """The stream is stopping: keep what still comes without waiting for room."""
+        with self._changed:
+            self._bounded = False
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Nothing more will come: whoever waits gets what is there, and then the end."""
+        with self._changed:
+            self._ended = True
+            self._bounded = False
+            self._changed.notify_all()
+
+    def put(self, event: Event) -> None:
+        """Keep an event; called on a dispatch thread, and waits there while the buffer is full."""
+        with self._changed:
+            while self._open and self._bounded and len(self._events) >= self._size:
+                if not self._changed.wait(_PATIENCE):
+                    logger.warning(
+                        "events() is not pulled and its %d places are full: the stream waits. "
+                        "Pull on, or close() what events() returned",
+                        self._size,
+                    )
+            if self._open:
+                self._events.append(event)
+                self._changed.notify_all()
+
+    def drop_user_events(self) -> None:
+        """Forget the events of a user who is not the stream's any more."""
+        with self._changed:
+            self._events = collections.deque(e for e in self._events if not isinstance(e, UserEvent))
+            self._changed.notify_all()
+
+    def get(self, deadline: Deadline) -> Event | None:
+        """Return the next event; None if none came in time, or none will come."""
+        with self._changed:
+            while not self._events:
+                if self._ended or not self._open or deadline.expired():
+                    return None
+                self._changed.wait(deadline.remaining())
+            event = self._events.popleft()
+            self._changed.notify_all()
+            return event
+
+
+class EventIterator(Iterator[Event]):
+    """What `Client.events()` returns. Iterate in a thread of your own; several share the events."""
+
+    def __init__(
+        self,
+        buffer: PullBuffer,
+        timeout: float | None,
+        *,
+        guard: Callable[[], None],
+        at_end: Callable[[], None],
+    ) -> None:
+        """Make one.
+
+        Args:
+            buffer: where the events are.
+            timeout: seconds to wait for each event; None: until the stream ends.
+            guard: raises if the calling thread must not wait.
+            at_end: raises what ended the stream, if something did.
+        """
+        self._buffer = buffer
+        self._timeout = timeout
+        self._guard = guard
+        self._at_end = at_end
+
+    def __next__(self) -> Event:
+        """Return the next event.
+
+        Raises:
+            StopIteration: none came within the timeout, or the stream was stopped.
+            StateError: called on the dispatch thread, which would wait for itself.
+            AggStreamError: what ended the stream, once everything before it was pulled.
+        """
+        self._guard()
+        event = self._buffer.get(Deadline(self._timeout))
+        if event is None:
+            self._at_end()
+            raise StopIteration
+        return event
+
+    def close(self) -> None:
+        """Keep no events any more; a later `events()` begins anew."""
+        self._buffer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Expectation:
+    """One `wait_for()`: takes the first event that it is about."""
+
+    def __init__(self, matches: Callable[[Event], bool]) -> None:
+        self._matches = matches
+        self._done = threading.Event()
+        self.event: Event | None = None
+
+    def offer(self, event: Event) -> None:
+        """Look at an event; called on a dispatch thread."""
+        if self.event is None and self._matches(event):
+            self.event = event
+            self._done.set()
+
+    def give_up(self) -> None:
+        """Nothing more will come."""
+        self._done.set()
+
+    def wait(self, timeout: float | None) -> Event | None:
+        """Return the event; None if it did not come in time, or will not."""
+        self._done.wait(timeout)
+        return self.event

@@ -1,0 +1,322 @@
+"""Who handles what."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias, TypeVar, overload
+
+import attrs
+
+from aggstream.errors import ConfigurationError
+from aggstream.events import (
+    LIFECYCLE_TYPES,
+    WIRE_TYPES,
+    Authenticated,
+    BalanceUpdate,
+    Connected,
+    DecodeFailed,
+    Disconnected,
+    ErrorMessage,
+    Event,
+    Gap,
+    Heartbeat,
+    OrderEvent,
+    OrderSubmitted,
+    Reconnecting,
+    Resumed,
+    Stopped,
+    Subscribed,
+    TokenRefreshed,
+    UnknownEvent,
+    Unsubscribed,
+)
+
+logger = logging.getLogger("aggstream")
+
+E = TypeVar("E", bound=Event)
+R = TypeVar("R")
+Register: TypeAlias = "Callable[[Callable[[E], R]], Callable[[E], R]]"
+Handler: TypeAlias = "Callable[[Any], object]"
+
+# A service in alpha can send any number of names; what is remembered about them must not grow with them.
+_REMEMBERED = 1024
+_LIKE = 0.8
+
+
+@attrs.frozen
+class Key:
+    """Which events are meant: a class, or the name of a type that has none, and maybe its sub-events."""
+
+    cls: type[Event]
+    name: str | None
+    sub_events: frozenset[str]
+
+    def matches(self, event: Event) -> bool:
+        """Tell whether an event is meant."""
+        if not isinstance(event, self.cls):
+            return False
+        if self.name is not None and event.type != self.name:
+            return False
+        return not self.sub_events or event.sub_event in self.sub_events
+
+
+def key_of(type_or_class: object, sub_events: tuple[object, ...] = ()) -> Key:
+    """Return what a user means by a type's name or a class, and by names of sub-events.
+
+    Raises:
+        ConfigurationError: that cannot be meant.
+    """
+    names = [name for name in sub_events if isinstance(name, str) and name]
+    if len(names) != len(sub_events):
+        raise ConfigurationError("a sub-event must be a text that is not empty")
+    if isinstance(type_or_class, str):
+        cls, name = _named(type_or_class)
+    elif isinstance(type_or_class, type) and issubclass(type_or_class, Event):
+        cls, name = type_or_class, None
+    else:
+        raise ConfigurationError(
+            f"events are registered by a type's name, by '*' or by an event class of aggstream, "
+            f"not by {type_or_class!a}"
+        )
+    if names and not issubclass(cls, (OrderEvent, UnknownEvent)):
+        raise ConfigurationError(f"{cls.__name__} has no sub-events, so {names[0]!a} can never match")
+    if cls is OrderEvent:
+        names = [name.removeprefix("order_") for name in names]
+    return Key(cls, name, frozenset(names))
+
+
+def _named(name: str) -> tuple[type[Event], str | None]:
+    if name == "*":
+        return Event, None
+    known = WIRE_TYPES.get(name) or LIFECYCLE_TYPES.get(name)
+    if known is not None:
+        return known, None
+    if not name:
+        raise ConfigurationError("the name of a type must not be empty")
+    like = difflib.get_close_matches(name, [*WIRE_TYPES, *LIFECYCLE_TYPES], n=1, cutoff=_LIKE)
+    if like:
+        logger.warning(
+            "no event type %s is known; did you mean %s? It is registered as it is", ascii(name), like[0]
+        )
+    return UnknownEvent, name
+
+
+@attrs.frozen(eq=False)
+class _Registration:
+    key: Key
+    handler: Handler
+    once: bool
+
+
+class Registry:
+    """The handlers of one client, in the order of their registration. All methods are thread-safe."""
+
+    def __init__(self) -> None:
+        # Guards replacing the two below; they are never changed in place, so reading needs no lock. No user
+        # code runs under it.
+        self._lock = threading.Lock()
+        self._registrations: tuple[_Registration, ...] = ()
+        self._found: dict[tuple[type[Event], str, str | None], tuple[_Registration, ...]] = {}
+
+    def add(self, key: Key, handler: Handler, *, once: bool) -> None:
+        """Register a handler.
+
+        Raises:
+            ConfigurationError: it cannot be called with one event.
+        """
+        check_handler(handler)
+        with self._lock:
+            self._replace((*self._registrations, _Registration(key, handler, once)))
+
+    def remove(self, handler: Handler, key: Key | None) -> int:
+        """Remove a handler's registrations, all or those of one key; return how many there were."""
+        with self._lock:
+            kept = tuple(
+                entry
+                for entry in self._registrations
+                if entry.handler != handler or (key is not None and entry.key != key)
+            )
+            removed = len(self._registrations) - len(kept)
+            self._replace(kept)
+            return removed
+
+    def handlers(self, event: Event) -> list[Handler]:
+        """Return the handlers for an event, in order. A `once` handler is returned once."""
+        found = self._found
+        key = (type(event), event.type, event.sub_event)
+        entries = found.get(key)
+        if entries is None:
+            entries = tuple(entry for entry in self._registrations if entry.key.matches(event))
+            if len(found) < _REMEMBERED:
+                found[key] = entries
+        return [entry.handler for entry in entries if not entry.once or self._take(entry)]
+
+    def _take(self, entry: _Registration) -> bool:
+        with self._lock:
+            if entry not in self._registrations:
+                return False
+            self._replace(tuple(other for other in self._registrations if other is not entry))
+            return True
+
+    def _replace(self, registrations: tuple[_Registration, ...]) -> None:
+        self._registrations = registrations
+        self._found = {}
+
+
+def check_handler(handler: object, arguments: int = 1) -> None:
+    """Refuse what can never be called with so many arguments.
+
+    Raises:
+        ConfigurationError: it is not callable, a coroutine function, or of another signature.
+    """
+    if not callable(handler):
+        raise ConfigurationError(f"a handler must be a function, got {handler!a}")
+    if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
+        raise ConfigurationError(f"{handler!a} is a coroutine function: it would never run; use a plain one")
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):  # some functions written in C do not tell
+        return
+    try:
+        signature.bind(*[None] * arguments)
+    except TypeError:
+        wanted = "one argument, the event" if arguments == 1 else "two arguments, the exception and the event"
+        raise ConfigurationError(f"{handler!a} must take {wanted}") from None
+
+
+class Registrar:
+    """`on`, `once` and `off`: what registers handlers. Every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._registry = Registry()
+
+    # fmt: off
+    @overload
+    def on(self, key: type[E], /, *sub_events: str) -> Register[E, R]: ...
+    @overload
+    def on(self, key: Literal["order_submitted"], /) -> Register[OrderSubmitted, R]: ...
+    @overload
+    def on(self, key: Literal["balance_update"], /) -> Register[BalanceUpdate, R]: ...
+    @overload
+    def on(self, key: Literal["order_event"], /, *sub_events: str) -> Register[OrderEvent, R]: ...
+    @overload
+    def on(self, key: Literal["connected"], /) -> Register[Connected, R]: ...
+    @overload
+    def on(self, key: Literal["authenticated"], /) -> Register[Authenticated, R]: ...
+    @overload
+    def on(self, key: Literal["heartbeat"], /) -> Register[Heartbeat, R]: ...
+    @overload
+    def on(self, key: Literal["error"], /) -> Register[ErrorMessage, R]: ...
+    @overload
+    def on(self, key: Literal["subscribed"], /) -> Register[Subscribed, R]: ...
+    @overload
+    def on(self, key: Literal["unsubscribed"], /) -> Register[Unsubscribed, R]: ...
+    @overload
+    def on(self, key: Literal["disconnected"], /) -> Register[Disconnected, R]: ...
+    @overload
+    def on(self, key: Literal["reconnecting"], /) -> Register[Reconnecting, R]: ...
+    @overload
+    def on(self, key: Literal["gap"], /) -> Register[Gap, R]: ...
+    @overload
+    def on(self, key: Literal["resumed"], /) -> Register[Resumed, R]: ...
+    @overload
+    def on(self, key: Literal["decode_failed"], /) -> Register[DecodeFailed, R]: ...
+    @overload
+    def on(self, key: Literal["token_refreshed"], /) -> Register[TokenRefreshed, R]: ...
+    @overload
+    def on(self, key: Literal["stopped"], /) -> Register[Stopped, R]: ...
+    @overload
+    def on(self, key: Literal["*"], /) -> Register[Event, R]: ...
+    @overload
+    def on(self, key: str, /, *sub_events: str) -> Register[Any, R]: ...
+    # fmt: on
+    def on(self, key: str | type[Any], /, *sub_events: str) -> Register[Any, Any]:
+        """Register a handler: a decorator, or `client.on("order_submitted")(function)`.
+
+        The handler is called with one argument, the event, on the dispatch thread. Every handler that matches
+        is called, in the order of registration. The function is returned unchanged, so decorators stack.
+
+        Args:
+            key: a type's name (`"order_event"`), an event class, or `"*"` for everything. A name that this
+                version does not know is taken on purpose: its messages come as `UnknownEvent`.
+            sub_events: for an `order_event`, the values of `event` that are meant; none: all. `"filled"` also
+                means `"order_filled"`.
+
+        Raises:
+            ConfigurationError: a class that is no event, a sub-event of a type that has none, or a handler
+                that cannot be called with one argument.
+        """
+        return self._register(key_of(key, sub_events), once=False)
+
+    # fmt: off
+    @overload
+    def once(self, key: type[E], /, *sub_events: str) -> Register[E, R]: ...
+    @overload
+    def once(self, key: Literal["order_submitted"], /) -> Register[OrderSubmitted, R]: ...
+    @overload
+    def once(self, key: Literal["balance_update"], /) -> Register[BalanceUpdate, R]: ...
+    @overload
+    def once(self, key: Literal["order_event"], /, *sub_events: str) -> Register[OrderEvent, R]: ...
+    @overload
+    def once(self, key: Literal["connected"], /) -> Register[Connected, R]: ...
+    @overload
+    def once(self, key: Literal["authenticated"], /) -> Register[Authenticated, R]: ...
+    @overload
+    def once(self, key: Literal["heartbeat"], /) -> Register[Heartbeat, R]: ...
+    @overload
+    def once(self, key: Literal["error"], /) -> Register[ErrorMessage, R]: ...
+    @overload
+    def once(self, key: Literal["subscribed"], /) -> Register[Subscribed, R]: ...
+    @overload
+    def once(self, key: Literal["unsubscribed"], /) -> Register[Unsubscribed, R]: ...
+    @overload
+    def once(self, key: Literal["disconnected"], /) -> Register[Disconnected, R]: ...
+    @overload
+    def once(self, key: Literal["reconnecting"], /) -> Register[Reconnecting, R]: ...
+    @overload
+    def once(self, key: Literal["gap"], /) -> Register[Gap, R]: ...
+    @overload
+    def once(self, key: Literal["resumed"], /) -> Register[Resumed, R]: ...
+    @overload
+    def once(self, key: Literal["decode_failed"], /) -> Register[DecodeFailed, R]: ...
+    @overload
+    def once(self, key: Literal["token_refreshed"], /) -> Register[TokenRefreshed, R]: ...
+    @overload
+    def once(self, key: Literal["stopped"], /) -> Register[Stopped, R]: ...
+    @overload
+    def once(self, key: Literal["*"], /) -> Register[Event, R]: ...
+    @overload
+    def once(self, key: str, /, *sub_events: str) -> Register[Any, R]: ...
+    # fmt: on
+    def once(self, key: str | type[Any], /, *sub_events: str) -> Register[Any, Any]:
+        """Register a handler like `on`, for the first event that matches only."""
+        return self._register(key_of(key, sub_events), once=True)
+
+    def off(self, handler: Handler, key: str | type[Event] | None = None, /, *sub_events: str) -> int:
+        """Remove a handler: everywhere, or where it was registered with just this key and these sub-events.
+
+        An event whose handlers are being called at this moment is still given to it.
+
+        Args:
+            handler: the function.
+            key: as given to `on`; None: everywhere.
+            sub_events: as given to `on`.
+
+        Returns:
+            The number of registrations that were removed; 0 if there was none.
+
+        Raises:
+            ConfigurationError: the key cannot be meant.
+        """
+        return self._registry.remove(handler, None if key is None else key_of(key, sub_events))
+
+    def _register(self, key: Key, *, once: bool) -> Register[Any, Any]:
+        def register(handler: Callable[[Any], R]) -> Callable[[Any], R]:
+            self._registry.add(key, handler, once=once)
+            return handler
+
+        return register

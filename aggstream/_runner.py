@@ -1,0 +1,491 @@
+"""The I/O thread: one connection after the other, and everything that has a deadline.
+
+It owns the transport, the session and the backoff. Other threads put a command into its inbox and wake it.
+What is decided about one connection stands in `session.py`, and about trying again in `_backoff.py`; here is
+what happens between connections: the token that comes next, the gap that was left, the pause.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import attrs
+
+from aggstream import transport as wire
+from aggstream._commands import Authenticate, Ping
+from aggstream._credentials import Credentials, ask_again_in, provider_failure, refresh_in
+from aggstream._deadline import Deadline
+from aggstream._dispatcher import Dispatcher
+from aggstream._health import Counters, Phase
+from aggstream._options import Options
+from aggstream._poller import Poller
+from aggstream._token import Token
+from aggstream._work import Job, WorkThread
+from aggstream.errors import (
+    AggStreamError,
+    AuthenticationRejected,
+    ConnectFailed,
+    ConnectionLost,
+    DecodeError,
+    HandshakeRejected,
+    TokenUnavailable,
+)
+from aggstream.events import (
+    Authenticated,
+    DecodeFailed,
+    Disconnected,
+    Event,
+    Gap,
+    Reconnecting,
+    Resumed,
+    Stopped,
+    TokenRefreshed,
+    UserEvent,
+)
+from aggstream.session import Session
+from aggstream.typing import TokenProvider
+
+logger = logging.getLogger("aggstream")
+
+T = TypeVar("T")
+
+_UNAUTHORIZED = 401
+
+
+class _Stopping(Exception):
+    """Ends whatever the I/O thread is at."""
+
+
+@attrs.frozen
+class _SwitchUser:
+    provider: TokenProvider
+    epoch: int
+
+
+class Runner:
+    """Runs the stream. `start`, `request_stop`, `fail` and `switch_user` are for any thread."""
+
+    def __init__(self, options: Options, provider: TokenProvider, dispatcher: Dispatcher) -> None:
+        self.phase: Phase = "idle"
+        self.error: BaseException | None = None
+        """What ended the stream; None while it runs, or if it was asked to stop."""
+        self.last_error: AggStreamError | None = None
+        """What ended the last attempt or connection."""
+        self.session: Session | None = None
+        self.live_since: float | None = None
+        self.user_id: str | None = None
+        """Whose events come, by the service's word."""
+        self.paused = False
+        """True while reading waits for the handlers."""
+        self.counters = Counters()
+        self.thread = threading.Thread(target=self._main, name=f"{options.name}-io", daemon=True)
+        self.work = WorkThread(options.name, self.wake)
+        self.on_stopping: Callable[[], None] = lambda: None
+        """Called on the I/O thread when the stream begins to stop."""
+
+        self._options = options
+        self._credentials = Credentials(provider, self.work)
+        self._dispatcher = dispatcher
+        self._inbox: collections.deque[_SwitchUser] = collections.deque()
+        # Made by start(), so that a client which is never started holds no descriptor.
+        self._poller: Poller = None  # type: ignore[assignment]
+        self._stop_requested = False
+        self._fatal: BaseException | None = None
+
+        self._transport: wire.Transport | None = None
+        self._token_job: Job[Token] | None = None
+        # The epoch of the user that the token is for, if it is asked for to switch to them.
+        self._switch_to: int | None = None
+        self._epoch = 0
+        self._live_token: Token | None = None
+        self._attempts = 0
+        self._gap_since_ns: int | None = None
+        self._lost_at = 0.0
+
+    # --- for any thread ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._poller = Poller()
+        self.thread.start()
+
+    def wake(self) -> None:
+        """Let the thread look at what has changed. Takes no lock."""
+        if self._started:
+            self._poller.wake()
+
+    @property
+    def _started(self) -> bool:
+        return self.thread.ident is not None
+
+    def request_stop(self) -> None:
+        """Ask the stream to end. Takes no lock, so a signal handler may call it."""
+        self._stop_requested = True
+        self.wake()
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream with an error."""
+        if self._fatal is None:
+            self._fatal = error
+        self.request_stop()
+
+    def switch_user(self, provider: TokenProvider, epoch: int) -> None:
+        """Sign in with another provider's token; events are delivered under `epoch` from then on."""
+        self._inbox.append(_SwitchUser(provider, epoch))
+        self.wake()
+
+    # --- the thread -------------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        try:
+            self._run()
+        except _Stopping:
+            pass
+        except AggStreamError as error:
+            self.fail(error)
+            logger.error("%s: the stream ends: %s", self._options.name, error)  # noqa: TRY400  (it is raised to the user)
+        except BaseException as error:
+            self.fail(error)
+            logger.exception("%s: the stream ends by a defect of aggstream", self._options.name)
+        finally:
+            self.phase = "stopping"
+            self.live_since = None
+            if self._transport is not None:
+                self._drop_connection(self._transport)
+            self.work.close()
+            self.error = self._fatal
+            self.on_stopping()
+            self._dispatcher.close(Stopped(error=self.error))
+            self.phase = "stopped"
+            self._poller.close()
+
+    def _run(self) -> None:
+        loss: AggStreamError | None = None
+        while True:
+            self._establish(loss)
+            try:
+                self._pump(healthy_after=None)
+            except AggStreamError as error:
+                loss = error
+
+    def _establish(self, loss: AggStreamError | None) -> None:
+        """Return with a connection that has been live for a healthy while.
+
+        Args:
+            loss: what ended the connection before; it counts as the first failure of the outage, so that the
+                decision about it and the pause after it are those of any other.
+        """
+        self._attempts = 0
+        failures = [] if loss is None else [loss]
+
+        def attempt() -> None:
+            if failures:
+                raise failures.pop()
+            self._attempts += 1
+            self._connect()
+            self._pump(healthy_after=self._options.reconnect.healthy_after)
+
+        self._options.reconnect.retrying(
+            attempts=lambda: self._attempts, sleep=self._sleep, before_sleep=self._tell_pause
+        )(attempt)
+
+    def _tell_pause(self, error: AggStreamError, delay: float) -> None:
+        logger.warning("%s: next attempt in %.1f s: %s", self._options.name, delay, error)
+        self.last_error = error
+        self._put(Reconnecting(attempt=self._attempts + 1, delay=delay, error=error))
+
+    def _sleep(self, seconds: float) -> None:
+        self.phase = "waiting"
+        deadline = Deadline(seconds)
+        while not deadline.expired():
+            self._obey(None)
+            self._poller.wait(None, timeout=deadline.remaining())
+
+    # --- connecting -------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        self.phase = "connecting"
+        self._obey(None)
+        token = self._next_token()
+        deadline = Deadline(self._options.connect_timeout)
+        parts = urlsplit(self._options.url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
+        try:
+            addresses = self._await(self.work.submit(wire.resolver(host, port), "looking up the host"), deadline)
+            self._transport = wire.connect(
+                self._options.connect_url(token.secret),
+                addresses=addresses,
+                host=host,
+                ssl_context=self._tls() if parts.scheme == "wss" else None,
+                origin=self._options.origin,
+                headers=self._options.headers,
+                max_message_size=self._options.max_message_size,
+                deadline=deadline,
+                wait=self._wait_while_connecting,
+            )
+        except TimeoutError:
+            raise ConnectFailed("the host name was not looked up within connect_timeout") from None
+        except HandshakeRejected as error:
+            if self._options.token_in_query and error.status == _UNAUTHORIZED:
+                raise self._credentials.judge(AuthenticationRejected(str(error)), token) from error
+            raise
+        now = time.monotonic()
+        self.counters.connections += 1
+        self.session = Session(self._options.session, token, expected_user=self.user_id)
+        self.session.connection_made(now)
+        self.session.schedule_refresh(now, refresh_in(token))
+
+    def _tls(self) -> ssl.SSLContext:
+        return self._options.ssl_context or ssl.create_default_context()
+
+    def _wait_while_connecting(self, sock: socket.socket, *, write: bool, deadline: Deadline) -> None:
+        try:
+            while True:
+                self._obey(None)
+                if deadline.expired():
+                    raise TimeoutError
+                if any(
+                    self._poller.wait(sock.fileno(), read=not write, write=write, timeout=deadline.remaining())
+                ):
+                    return
+        finally:
+            self._poller.forget()
+
+    def _await(self, job: Job[T], deadline: Deadline) -> T:
+        while not job.done:
+            self._obey(None)
+            if deadline.expired():
+                raise TimeoutError
+            self._poller.wait(None, timeout=deadline.remaining())
+        return job.result()
+
+    # --- tokens -----------------------------------------------------------------------------------------
+
+    def _next_token(self) -> Token:
+        job = self._credentials.ask_for_next()
+        try:
+            token = self._await(job, Deadline(self._options.token_timeout))
+        except _Stopping:
+            raise
+        except TimeoutError:
+            raise TokenUnavailable("the token provider took longer than token_timeout") from None
+        except BaseException as error:
+            raise provider_failure(error) from error
+        self._credentials.check(token)
+        return token
+
+    def _answer_token_request(self, session: Session) -> None:
+        if session.token_request() and self._token_job is None:
+            self._token_job = self._credentials.ask(session.token)
+        if self._token_job is None or not self._token_job.done:
+            return
+        job, self._token_job = self._token_job, None
+        switch_to, self._switch_to = self._switch_to, None
+        now = time.monotonic()
+        try:
+            token = job.result()
+        except BaseException as error:  # whatever it was, it is the provider's
+            failure = provider_failure(error)
+            logger.warning("%s: no new token: %s", self._options.name, failure)
+            if switch_to is None:
+                session.token_failed(failure, now, ask_again_in(failure))
+            else:
+                self._epoch = switch_to
+                session.connection_lost(failure)
+            return
+        if switch_to is None:
+            session.token_received(token, now, refresh_in(token))
+            return
+        self._epoch = switch_to
+        if session.is_settled():
+            session.switch_user(token, now)
+            session.schedule_refresh(now, refresh_in(token))
+        else:
+            session.connection_lost(_another_user())
+
+    # --- commands ---------------------------------------------------------------------------------------
+
+    def _obey(self, session: Session | None) -> None:
+        """Take what other threads ask for.
+
+        Raises:
+            _Stopping: the stream is to end, and there is no session to close first.
+        """
+        if self._stop_requested:
+            self.phase = "stopping"
+            if session is None:
+                raise _Stopping
+            session.close(time.monotonic())
+        while self._inbox:
+            command = self._inbox.popleft()
+            self._credentials.use(command.provider)
+            self.user_id = self._live_token = self._gap_since_ns = self._token_job = None
+            if session is not None and session.is_settled():
+                self._switch_to = command.epoch
+                self._token_job = self._credentials.ask(None)
+            else:
+                self._epoch = command.epoch
+                if session is not None:
+                    session.connection_lost(_another_user())
+
+    # --- a connection -----------------------------------------------------------------------------------
+
+    def _pump(self, *, healthy_after: float | None) -> None:
+        """Run the session until it ends, or has been live for `healthy_after`.
+
+        Raises:
+            AggStreamError: what ended it.
+            _Stopping: the stream is to end, and the session is closed.
+        """
+        session, transport = self.session, self._transport
+        assert session is not None
+        assert transport is not None
+        while not session.close_expected():
+            now = time.monotonic()
+            if (
+                healthy_after is not None
+                and self.live_since is not None
+                and now >= self.live_since + healthy_after
+            ):
+                return
+            self._obey(session)
+            deadline = session.next_deadline()
+            if deadline is not None and deadline <= now:
+                session.handle_deadline(now)
+            self._answer_token_request(session)
+            self._drain(session, transport)
+            self._pause_or_resume(session)
+            if session.close_expected():
+                break
+            self._wait_and_read(session, transport, healthy_after)
+            self._drain(session, transport)
+        self._end_session(session, transport)
+
+    def _wait_and_read(self, session: Session, transport: wire.Transport, healthy_after: float | None) -> None:
+        reading = not self.paused
+        moments = [session.next_deadline()]
+        if healthy_after is not None and self.live_since is not None:
+            moments.append(self.live_since + healthy_after)
+        nearest = min((at for at in moments if at is not None), default=None)
+        timeout = None if nearest is None else max(0.0, nearest - time.monotonic())
+        if reading and transport.has_buffered:
+            timeout = 0.0
+        readable, writable = self._poller.wait(
+            transport.fileno(), read=reading, write=transport.wants_write, timeout=timeout
+        )
+        try:
+            if writable:
+                transport.flush()
+            if reading and (readable or writable or transport.has_buffered):
+                self._read(session, transport)
+        except AggStreamError as error:
+            session.connection_lost(error)
+
+    def _read(self, session: Session, transport: wire.Transport) -> None:
+        now, wall = time.monotonic(), time.time_ns()
+        for message in transport.receive():
+            if isinstance(message, wire.Text):
+                self.counters.messages += 1
+                session.receive_text(message.text, now, wall)
+            elif isinstance(message, wire.ControlFrame):
+                session.receive_control_frame(now)
+            elif isinstance(message, wire.Binary):
+                text = message.data.decode(errors="backslashreplace")
+                session.receive_undecodable(text, DecodeError("a binary message"), now, wall)
+            else:
+                session.receive_close(message.code, message.reason, now)
+        transport.flush()
+
+    def _pause_or_resume(self, session: Session) -> None:
+        pause = not self._stop_requested and self._dispatcher.is_full()
+        if pause == self.paused:
+            return
+        self.paused = pause
+        if pause:
+            self.counters.pauses += 1
+            session.pause(time.monotonic())
+        else:
+            session.resume(time.monotonic())
+
+    def _drain(self, session: Session, transport: wire.Transport) -> None:
+        for event in session.events_received():
+            self._put(event)
+            if isinstance(event, Authenticated):
+                if self.live_since is None:
+                    self._gone_live(session)
+                self.user_id, self._live_token = session.user_id, session.token
+        try:
+            for command in session.data_to_send():
+                if isinstance(command, Authenticate):
+                    transport.send_text(f'{{"action":"authenticate","token":"{command.token.reveal()}"}}')
+                elif isinstance(command, Ping):
+                    transport.send_ping()
+                else:
+                    transport.send_close(command.code, command.reason)
+        except AggStreamError as error:
+            session.connection_lost(error)
+
+    def _gone_live(self, session: Session) -> None:
+        now = time.monotonic()
+        self.live_since = now
+        self.phase = "live"
+        self._credentials.accepted()
+        logger.info("%s: live as %s", self._options.name, ascii(session.user_id))
+        if self._live_token is not None and self._live_token.secret != session.token.secret:
+            self._put(TokenRefreshed(user_id=session.user_id, expires_at=session.token.expires_at))
+        if self._gap_since_ns is not None:
+            self.counters.gaps += 1
+            self.counters.reconnects += 1
+            self._put(Gap(number=self.counters.gaps, started_ns=self._gap_since_ns, ended_ns=time.time_ns()))
+            self._put(Resumed(attempts=self._attempts, downtime=now - self._lost_at))
+            self._gap_since_ns = None
+
+    def _end_session(self, session: Session, transport: wire.Transport) -> None:
+        now = time.monotonic()
+        if self._live_token is not None:
+            self._lost_at = now
+            self._gap_since_ns = time.time_ns() - int((now - session.last_heard) * 1e9)
+        self.live_since = self.session = self._token_job = self._switch_to = None
+        self.paused = False
+        self.counters.foreign += session.dropped
+        self._drop_connection(transport)
+        error = session.error or ConnectionLost("closed on request", code=1000, initiated_by="client")
+        if isinstance(error, AuthenticationRejected):
+            error = self._credentials.judge(error, session.token)
+        self.last_error = error
+        self._put(Disconnected(error=error, code=session.close_code, initiated_by=session.ended_by))
+        if self._stop_requested:
+            raise _Stopping
+        raise error
+
+    def _drop_connection(self, transport: wire.Transport) -> None:
+        try:
+            transport.flush()
+        except AggStreamError:
+            logger.debug("%s: the connection was gone before the close frame", self._options.name)
+        self._poller.forget()
+        transport.abort()
+        self._transport = None
+
+    def _put(self, event: Event) -> None:
+        counters = self.counters
+        if isinstance(event, UserEvent):
+            counters.user_events += 1
+        elif isinstance(event, DecodeFailed):
+            counters.decode_failures += 1
+            logger.warning("%s: a message was not understood: %s", self._options.name, event.error)
+        elif isinstance(event, TokenRefreshed):
+            counters.refreshes += 1
+        self._dispatcher.put(event, self._epoch)
+
+
+def _another_user() -> ConnectionLost:
+    return ConnectionLost("connecting anew for another user", initiated_by="client")

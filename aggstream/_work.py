@@ -1,0 +1,90 @@
+"""One thread for what blocks and cannot be interrupted: the token provider, and looking up a host name."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Job(Generic[T]):
+    """One call. Its owner looks at `done` when it is woken, and then takes the outcome."""
+
+    def __init__(self, call: Callable[[], T], what: str) -> None:
+        self.what = what
+        self.done = False
+        self._call = call
+        self._outcome: T | None = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Make the call; on the work thread."""
+        try:
+            self._outcome = self._call()
+        except BaseException as error:  # it is the owner's, who raises it in `result`
+            self._error = error
+        self.done = True
+
+    def result(self) -> T:
+        """Return what the call returned, or raise what it raised."""
+        if self._error is not None:
+            raise self._error
+        return self._outcome  # type: ignore[return-value]  # it is T once there is no error
+
+
+class WorkThread:
+    """Runs jobs one at a time. If one hangs, the others wait, and the owner goes by its own deadline."""
+
+    def __init__(self, name: str, wake: Callable[[], None]) -> None:
+        """Make one.
+
+        Args:
+            name: the thread's name.
+            wake: called on the work thread after each job.
+        """
+        self.name = f"{name}-work"
+        self._wake = wake
+        self._jobs: queue.SimpleQueue[Job[object] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._current: Job[object] | None = None
+
+    def submit(self, call: Callable[[], T], what: str) -> Job[T]:
+        """Queue a call; `what` says in words what it does."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+            self._thread.start()
+        job = Job(call, what)
+        self._jobs.put(job)  # type: ignore[arg-type]  # a queue of jobs of any kind
+        return job
+
+    def close(self) -> None:
+        """Let the thread end after the job that it is at."""
+        self._jobs.put(None)
+
+    def join(self, timeout: float | None) -> None:
+        """Wait for the thread to end."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def doing(self) -> str | None:
+        """Return in words what it is at, or None."""
+        current = self._current
+        return None if current is None else current.what
+
+    def is_own_thread(self) -> bool:
+        """Tell whether the calling thread is this one."""
+        return self._thread is threading.current_thread()
+
+    def is_alive(self) -> bool:
+        """Tell whether the thread lives; it is made with the first job."""
+        return self._thread is None or self._thread.is_alive()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            self._current = job
+            job.run()
+            self._current = None
+            self._wake()

@@ -1,0 +1,555 @@
+"""The client: what a program uses."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+import attrs
+
+from aggstream._backoff import ReconnectPolicy
+from aggstream._deadline import Deadline
+from aggstream._dispatcher import Dispatcher, ErrorHandler
+from aggstream._health import Health
+from aggstream._options import (
+    DEFAULT_URL,
+    Options,
+    SessionOptions,
+    check_app_id,
+    check_auth,
+    check_count,
+    check_headers,
+    check_origin,
+    check_seconds,
+    check_url,
+    setting,
+)
+from aggstream._pull import EventIterator, Expectation, PullBuffer
+from aggstream._registry import Key, Registrar, check_handler, key_of
+from aggstream._runner import Runner
+from aggstream.errors import ConfigurationError, StateError, WaitTimeout
+from aggstream.events import (
+    LIFECYCLE_TYPES,
+    WIRE_TYPES,
+    BalanceUpdate,
+    Event,
+    OrderEvent,
+    OrderSubmitted,
+    UnknownEvent,
+)
+from aggstream.tokens import as_provider
+from aggstream.typing import TokenSource
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Client", "StopReport"]
+
+logger = logging.getLogger("aggstream")
+
+E = TypeVar("E", bound=Event)
+OnError = TypeVar("OnError", bound=ErrorHandler)
+
+_STOP_TIMEOUT = 5.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNAL_EXIT = 128
+_LOOK_FOR_SIGNALS = 0.5
+# A ping is sent when the silence is due, not before; so much later it must have been.
+_SILENCE_GRACE = 2.0
+
+
+@attrs.frozen(kw_only=True)
+class StopReport:
+    """What `Client.stop` left undone. It is true in a condition if that is nothing."""
+
+    undelivered: int = 0
+    """Events that were received and will not be given to handlers."""
+    running: tuple[str, ...] = ()
+    """What still runs: handlers by name, or what a thread of ours waits for."""
+
+    def __bool__(self) -> bool:
+        return not self.undelivered and not self.running
+
+
+class Client(Registrar):
+    """The stream of one user's orders and balances.
+
+    Register handlers with `on`, then `start()` it in the background, use it in a `with` statement, or give it
+    the main thread with `run()`. One client runs once; make another to begin again.
+
+    Handlers run on the thread `<name>-dispatch`, one at a time (with `workers` above 1: one at a time for each
+    order id). Every method may be called from any thread, and from handlers unless it says otherwise.
+    """
+
+    def __init__(
+        self,
+        *,
+        app_id: str | None = None,
+        origin: str | None = None,
+        token: TokenSource | None = None,
+        url: str | None = None,
+        auth: Literal["message", "query"] = "message",
+        headers: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        allow_insecure: bool = False,
+        connect_timeout: float = 10.0,
+        auth_timeout: float = 10.0,
+        token_timeout: float = 30.0,
+        ping_interval: float = 20.0,
+        pong_timeout: float = 10.0,
+        idle_timeout: float | None = 120.0,
+        close_timeout: float = 0.5,
+        auth_close_codes: frozenset[int] | None = None,
+        max_message_size: int = 1 << 20,
+        reconnect: ReconnectPolicy | None = None,
+        queue_size: int = 10_000,
+        workers: int = 1,
+        on_error: ErrorHandler | None = None,
+        name: str = "aggstream",
+    ) -> None:
+        """Make a client. Nothing is connected, and no thread started, before `start()`.
+
+        Args:
+            app_id: the app's id; None: the environment variable `AGGSTREAM_APP_ID`.
+            origin: one of the app's allowed origins, as `https://host`; None: `AGGSTREAM_ORIGIN`.
+            token: the user's access token, a function that returns one, or a `TokenProvider` such as
+                `RefreshingToken`; None: `AGGSTREAM_TOKEN`. A function is called on a thread of ours, afresh
+                for each connection and each refresh.
+            url: where to connect to; None: `AGGSTREAM_URL`, or the public service.
+            auth: "message" sends the token after connecting; "query" puts it into the URL, which proxies and
+                servers tend to log.
+            headers: further headers for the handshake.
+            ssl_context: for a private certificate authority; None: the system's authorities.
+            allow_insecure: take a `ws://` URL of another machine; the token is then sent for all to read.
+            connect_timeout: seconds for the name look-up, TCP, TLS and the handshake together, and then again
+                for the service's `connected`.
+            auth_timeout: seconds from `authenticate` to its acknowledgement.
+            token_timeout: seconds that the token function may take.
+            ping_interval: seconds of silence after which a ping is sent.
+            pong_timeout: seconds from that ping to any sign of life.
+            idle_timeout: seconds without a message of the service, its heartbeats included, after which it
+                must acknowledge an `authenticate` as a proof that it still serves us; None: never.
+            close_timeout: seconds that the server may take to answer our close frame.
+            auth_close_codes: WebSocket close codes that mean "token refused or expired"; None: the assumed
+                ones (1008, 3000, 3003, 4001, 4003, 4401, 4403).
+            max_message_size: the largest message in bytes; a larger one ends the connection.
+            reconnect: when to try again, and when to give up; None: for ever, with growing pauses.
+            queue_size: events that may wait for handlers; at this number reading from the server pauses.
+            workers: threads that run handlers.
+            on_error: called with the exception of a handler and the event; see `on_error`.
+            name: begins the threads' names and the log lines.
+
+        Raises:
+            ConfigurationError: an option is missing or cannot work; says which and what would.
+        """
+        super().__init__()
+        token_given = setting(None, "token") if token is None else token
+        provider = as_provider(token_given)
+        self._options = Options(
+            app_id=check_app_id(setting(app_id, "app_id")),
+            origin=check_origin(setting(origin, "origin")),
+            url=check_url(
+                setting(url, "url", default=DEFAULT_URL),
+                "url",
+                plain="ws",
+                secure="wss",
+                allow_insecure=allow_insecure,
+            ),
+            headers=check_headers(headers),
+            ssl_context=ssl_context,
+            token_in_query=check_auth(auth) == "query",
+            connect_timeout=check_seconds(connect_timeout, "connect_timeout"),
+            token_timeout=check_seconds(token_timeout, "token_timeout"),
+            max_message_size=check_count(max_message_size, "max_message_size"),
+            queue_size=check_count(queue_size, "queue_size"),
+            workers=check_count(workers, "workers"),
+            reconnect=ReconnectPolicy() if reconnect is None else reconnect,
+            session=SessionOptions(
+                token_in_query=auth == "query",
+                greeting_timeout=connect_timeout,
+                auth_timeout=check_seconds(auth_timeout, "auth_timeout"),
+                ping_interval=check_seconds(ping_interval, "ping_interval"),
+                pong_timeout=check_seconds(pong_timeout, "pong_timeout"),
+                idle_timeout=None if idle_timeout is None else check_seconds(idle_timeout, "idle_timeout"),
+                close_timeout=check_seconds(close_timeout, "close_timeout"),
+                auth_close_codes=SessionOptions().auth_close_codes
+                if auth_close_codes is None
+                else auth_close_codes,
+            ),
+            name=name,
+        )
+        # Guards what `start`, `on_error`, `wait_for` and `switch_user` change. It is never held while something
+        # is waited for or user code runs, nor taken by `stop`, which a signal handler may call.
+        self._lock = threading.Lock()
+        self._started = False
+        self._pull = PullBuffer(self._options.queue_size)
+        self._expectations: tuple[Expectation, ...] = ()
+        self._dispatcher = Dispatcher(
+            self._registry,
+            workers=self._options.workers,
+            queue_size=self._options.queue_size,
+            name=name,
+            on_low_water=self._wake,
+            on_fatal=self._fail,
+            on_end=self._end,
+        )
+        self._dispatcher.taps = (self._pull.put, self._offer)
+        self._runner = Runner(self._options, provider, self._dispatcher)
+        self._runner.on_stopping = self._pull.stop_waiting
+        if on_error is not None:
+            self.on_error(on_error)
+
+    def __repr__(self) -> str:
+        return f"<aggstream.Client {self._options.name!r} of app {self._options.app_id!a}: {self._runner.phase}>"
+
+    # --- running ----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin in the background; returns at once. What goes wrong later is raised by `wait`, `run` or `stop`.
+
+        Raises:
+            StateError: it was started before, even if it has ended since: make another client.
+        """
+        with self._lock:
+            if self._started:
+                raise StateError("this client was started before; make another one to begin again")
+            self._started = True
+        self._dispatcher.start()
+        self._runner.start()
+
+    def stop(self, timeout: float = _STOP_TIMEOUT) -> StopReport:
+        """End the stream: close the connection, let the handlers finish what is queued, end the threads.
+
+        May be called twice, before `start`, and from a handler or a signal handler. From a handler it only
+        asks for the end, because the handler itself is part of what must finish.
+
+        Args:
+            timeout: seconds after which it returns all the same.
+
+        Returns:
+            What was left undone, if the time ran out; nothing of it is delivered later.
+
+        Raises:
+            AggStreamError: what ended the stream before, if something did.
+        """
+        if not self._started:
+            return StopReport()
+        self._runner.request_stop()
+        if self._is_own_thread():
+            return StopReport(undelivered=self._dispatcher.depth, running=self._what_runs())
+        deadline = Deadline(timeout)
+        self._runner.thread.join(deadline.remaining())
+        done = self._dispatcher.join(deadline)
+        self._runner.work.join(deadline.remaining())
+        undelivered = 0 if done else self._dispatcher.abandon()
+        report = StopReport(undelivered=undelivered, running=self._what_runs())
+        self._end()
+        if not report:
+            logger.warning("%s: stopped with something undone: %s", self._options.name, report)
+        self._raise_error()
+        return report
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the stream has ended and its handlers are done.
+
+        Args:
+            timeout: seconds; None: for ever.
+
+        Returns:
+            True if it has ended, False if the time ran out first.
+
+        Raises:
+            StateError: it was not started, or this is a thread of the client's own, which would wait for itself.
+            AggStreamError: what ended the stream, if it was not `stop`.
+        """
+        if not self._started:
+            raise StateError("the client is not started: call start() first, or use run()")
+        self._refuse_own_thread("wait()")
+        deadline = Deadline(timeout)
+        self._runner.thread.join(deadline.remaining())
+        if not self._dispatcher.join(deadline) or self._runner.thread.is_alive():
+            return False
+        self._raise_error()
+        return True
+
+    def run(self, *, stop_timeout: float = _STOP_TIMEOUT) -> int:
+        """Run the stream until it is stopped, SIGINT (Ctrl-C) or SIGTERM comes, or it fails.
+
+        Starts the client if need be. In the main thread the two signals are handled while it runs, and put
+        back after it; a second one raises KeyboardInterrupt.
+
+        Args:
+            stop_timeout: seconds that the handlers have after a signal to finish what is queued.
+
+        Returns:
+            The exit code that a shell expects: 0 after `stop()`, 130 after SIGINT, 143 after SIGTERM.
+            `sys.exit(client.run())` passes it on.
+
+        Raises:
+            StateError: this is a thread of the client's own.
+            AggStreamError: what ended the stream.
+            SystemExit: a handler called `sys.exit()`.
+        """
+        self._refuse_own_thread("run()")
+        received: list[int] = []
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if received:
+                raise KeyboardInterrupt
+            received.append(number)
+            self._runner.request_stop()
+
+        in_main = threading.current_thread() is threading.main_thread()
+        before = {number: signal.signal(number, on_signal) for number in _SIGNALS} if in_main else {}
+        try:
+            if not self._started:
+                self.start()
+            self._runner.thread.join()
+            # Without a signal the handlers have all the time they need; but one may still come.
+            while not received and not self._dispatcher.join(Deadline(_LOOK_FOR_SIGNALS)):
+                pass
+            if received:
+                self.stop(stop_timeout)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        self._raise_error()
+        return _SIGNAL_EXIT + received[0] if received else 0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.stop()
+        except BaseException:
+            # What the program itself raised is the news; what ended the stream is in the log.
+            if error is None:
+                raise
+
+    # --- waiting for events -----------------------------------------------------------------------------
+
+    def events(self, timeout: float | None = None) -> EventIterator:
+        """Return an iterator over the events, for a program that pulls instead of being called.
+
+        Events are kept from the first call on, in one buffer for all calls, so nothing is lost between two
+        loops; call it before `start` to miss nothing. Whoever opens it must pull: when it holds
+        `queue_size` events, the stream waits. `close()` on the iterator ends that.
+
+        Args:
+            timeout: seconds without an event after which a loop ends; None: when the stream ends.
+
+        Returns:
+            An iterator; it raises what ended the stream, after the last event.
+
+        Raises:
+            StateError: when iterated on a dispatch thread, which would wait for itself.
+        """
+        self._pull.open()
+        return EventIterator(
+            self._pull,
+            timeout,
+            guard=lambda: self._refuse_own_thread("events()"),
+            at_end=self._raise_error,
+        )
+
+    # fmt: off
+    @overload
+    def wait_for(
+        self, key: type[E], /, *, event: str | None = None, timeout: float | None = None, **fields: object
+    ) -> E: ...
+    @overload
+    def wait_for(
+        self, key: Literal["order_submitted"], /, *, event: None = None, timeout: float | None = None,
+        **fields: object
+    ) -> OrderSubmitted: ...
+    @overload
+    def wait_for(
+        self, key: Literal["balance_update"], /, *, event: None = None, timeout: float | None = None,
+        **fields: object
+    ) -> BalanceUpdate: ...
+    @overload
+    def wait_for(
+        self, key: Literal["order_event"], /, *, event: str | None = None, timeout: float | None = None,
+        **fields: object
+    ) -> OrderEvent: ...
+    @overload
+    def wait_for(
+        self, key: str, /, *, event: str | None = None, timeout: float | None = None, **fields: object
+    ) -> Any: ...
+    # fmt: on
+    def wait_for(
+        self,
+        key: str | type[Event],
+        /,
+        *,
+        event: str | None = None,
+        timeout: float | None = None,
+        **fields: object,
+    ) -> Event:
+        """Wait for an event that is handled after this call. Handlers are called all the same.
+
+        Args:
+            key: a type's name, an event class, or `"*"`, as for `on`.
+            event: the sub-event of an `order_event`.
+            timeout: seconds; None: until the stream ends.
+            fields: values that the event's fields must have: `order_id="ord_abc123"`.
+
+        Raises:
+            WaitTimeout: none came in time.
+            ConfigurationError: the key, or a field's name, can never match.
+            StateError: the stream has ended or is not started, or this is a thread of the client's own.
+            AggStreamError: what ended the stream meanwhile.
+        """
+        wanted = key_of(key, () if event is None else (event,))
+        _check_fields(wanted, fields)
+        self._refuse_own_thread("wait_for()")
+        expectation = Expectation(lambda found: wanted.matches(found) and _has_fields(found, fields))
+        with self._lock:
+            self._expectations = (*self._expectations, expectation)
+        try:
+            if self._is_running():
+                expectation.wait(timeout)
+        finally:
+            with self._lock:
+                self._expectations = tuple(e for e in self._expectations if e is not expectation)
+        if expectation.event is not None:
+            return expectation.event
+        self._raise_error()
+        if not self._is_running():
+            raise StateError("the stream does not run: there is nothing to wait for")
+        raise WaitTimeout(f"no such event within {timeout} s")
+
+    # --- the rest ---------------------------------------------------------------------------------------
+
+    def on_error(self, handler: OnError) -> OnError:
+        """Register a function for the exceptions of handlers; a decorator, or called plainly.
+
+        It is called with the exception and the event on the dispatch thread, before the next handler runs.
+        Exceptions are logged, with or without one.
+
+        Raises:
+            ConfigurationError: it cannot be called with two arguments.
+        """
+        check_handler(handler, arguments=2)
+        with self._lock:
+            self._dispatcher.error_handlers = (*self._dispatcher.error_handlers, handler)
+        return handler
+
+    def switch_user(self, token: TokenSource) -> None:
+        """Sign in as another user, on the open connection if that is possible.
+
+        Once this returns, no event of the user before is given to a handler any more, also none that was
+        received earlier; a handler that runs at this moment finishes. `Authenticated` tells when the service
+        has acknowledged the new one.
+
+        Args:
+            token: the new user's, as for the constructor.
+
+        Raises:
+            ConfigurationError: it is no token.
+        """
+        provider = as_provider(token)
+        with self._lock:
+            self._dispatcher.epoch += 1
+            self._pull.drop_user_events()
+            self._runner.switch_user(provider, self._dispatcher.epoch)
+
+    def health(self) -> Health:
+        """Return how the client is at this moment, from any thread, without waiting."""
+        runner, session = self._runner, self._runner.session
+        now = time.monotonic()
+        live_since = runner.live_since
+        silent_for = None if session is None else now - session.last_heard
+        threads = self._dispatcher.threads()
+        threads[runner.thread.name] = runner.thread.is_alive()
+        threads[runner.work.name] = runner.work.is_alive()
+        return Health(
+            phase=runner.phase,
+            problems=tuple(self._problems(silent_for, threads)),
+            user_id=runner.user_id,
+            live_for=None if live_since is None else now - live_since,
+            silent_for=silent_for,
+            threads=threads,
+            queue_depth=self._dispatcher.depth,
+            running={running.handler: running.seconds for running in self._dispatcher.running()},
+            delivered=self._dispatcher.delivered,
+            handler_errors=self._dispatcher.handler_errors,
+            counters=attrs.evolve(runner.counters),
+            last_error=runner.last_error,
+        )
+
+    # --- inside -----------------------------------------------------------------------------------------
+
+    def _problems(self, silent_for: float | None, threads: Mapping[str, bool]) -> list[str]:
+        runner, session = self._runner, self._options.session
+        problems = []
+        if runner.phase not in ("idle", "stopped"):
+            problems += [f"the thread {name} is not alive" for name, alive in threads.items() if not alive]
+        if runner.phase != "live":
+            problems.append(f"not live, but {runner.phase}")
+        if runner.paused:
+            problems.append("reading is paused, because the handlers are behind")
+        longest = session.ping_interval + session.pong_timeout + _SILENCE_GRACE
+        if silent_for is not None and silent_for > longest:
+            problems.append(f"the server has been silent for {silent_for:.0f} s")
+        return problems
+
+    # The dispatcher is made before the runner that it calls back.
+    def _wake(self) -> None:
+        self._runner.wake()
+
+    def _fail(self, error: BaseException) -> None:
+        self._runner.fail(error)
+
+    def _offer(self, event: Event) -> None:
+        for expectation in self._expectations:
+            expectation.offer(event)
+
+    def _end(self) -> None:
+        self._pull.end()
+        for expectation in self._expectations:
+            expectation.give_up()
+
+    def _is_running(self) -> bool:
+        return self._started and any(self._dispatcher.threads().values())
+
+    def _what_runs(self) -> tuple[str, ...]:
+        handlers = [running.handler for running in self._dispatcher.running()]
+        waits = [] if (doing := self._runner.work.doing()) is None else [doing]
+        return (*handlers, *waits)
+
+    def _is_own_thread(self) -> bool:
+        runner = self._runner
+        is_io = threading.current_thread() is runner.thread
+        return is_io or self._dispatcher.is_own_thread() or runner.work.is_own_thread()
+
+    def _refuse_own_thread(self, what: str) -> None:
+        if self._is_own_thread():
+            raise StateError(f"{what} on a thread of the client's own would wait for itself; use another thread")
+
+    def _raise_error(self) -> None:
+        if self._runner.phase == "stopped" and self._runner.error is not None:
+            raise self._runner.error
+
+
+def _check_fields(key: Key, fields: Mapping[str, object]) -> None:
+    if key.cls in WIRE_TYPES.values() or key.cls in LIFECYCLE_TYPES.values():
+        for name in fields:
+            if not hasattr(key.cls, name):
+                raise ConfigurationError(f"{key.cls.__name__} has no field {name}, so this would never match")
+
+
+def _has_fields(event: Event, fields: Mapping[str, object]) -> bool:
+    if isinstance(event, UnknownEvent):
+        return all(name in event.raw and event.raw[name] == value for name, value in fields.items())
+    return all(hasattr(event, name) and getattr(event, name) == value for name, value in fields.items())

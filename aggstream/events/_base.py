@@ -1,0 +1,85 @@
+"""What every event has, and the table that tells which class a type's name stands for."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+import attrs
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+_NOTHING: Mapping[str, Any] = {}
+
+WIRE_TYPES: dict[str, type[Event]] = {}
+"""The messages of the service that have a class, by the `type` they carry."""
+
+LIFECYCLE_TYPES: dict[str, type[Event]] = {}
+"""The events that the client itself makes. A message of the service never becomes one of these."""
+
+E = TypeVar("E", bound="Event")
+
+
+@attrs.frozen(kw_only=True)
+class Event:
+    """Anything that a handler may be called with."""
+
+    TYPE: ClassVar[str] = ""
+    """The name under which handlers are registered, and the wire's `type`."""
+
+    received_ns: int = attrs.field(factory=time.time_ns, eq=False, repr=False)
+    """When this program received or made it: nanoseconds since the epoch, from the wall clock."""
+
+    raw: Mapping[str, Any] = attrs.field(default=_NOTHING, eq=False, repr=False)
+    """The message as received, with numbers as `int` and `Decimal`; empty for what the client itself made.
+    Shared by all handlers: read it, do not change it."""
+
+    @property
+    def type(self) -> str:
+        """The event's type: the wire's `type`, or the lifecycle event's name."""
+        return self.TYPE
+
+    @property
+    def sub_event(self) -> str | None:
+        """The name that tells the events of one type apart (`event` of an `order_event`), if there is one."""
+        return None
+
+    @property
+    def received_at(self) -> dt.datetime:
+        """`received_ns` as an aware datetime in UTC, cut to microseconds."""
+        return EPOCH + dt.timedelta(microseconds=self.received_ns // 1000)
+
+
+def wire(cls: type[E]) -> type[E]:
+    """Enter a class into the table of the service's messages."""
+    WIRE_TYPES[cls.TYPE] = cls
+    return cls
+
+
+def lifecycle(cls: type[E]) -> type[E]:
+    """Enter a class into the table of the client's own events."""
+    LIFECYCLE_TYPES[cls.TYPE] = cls
+    return cls
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class UnknownEvent(Event):
+    """A message of a type that this version does not know. AGG is in alpha: new types come.
+
+    Register with the type's name (`on("market_resolved")`), with this class, or with `"*"`.
+    """
+
+    name: str
+    """The wire's `type`."""
+
+    @property
+    def type(self) -> str:
+        """The wire's `type`."""
+        return self.name
+
+    @property
+    def sub_event(self) -> str | None:
+        """The message's `event`, if it has one that is a text."""
+        event = self.raw.get("event")
+        return event if isinstance(event, str) else None

@@ -1,0 +1,130 @@
+"""What happens to the stream itself. These come in the same queue as the data, so their order is certain.
+
+An outage reads: `Disconnected`, `Reconnecting` (once for each pause), `Connected`, `Authenticated`, `Gap`,
+`Resumed`, and then the first user event after it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import ClassVar, Literal
+
+import attrs
+
+from aggstream.errors import AggStreamError, DecodeError
+from aggstream.events._base import EPOCH, Event, lifecycle
+
+_SHOWN = 200
+
+
+def shown(text: str) -> str:
+    """Return a foreign text as one short line of printable ASCII, fit for a log or a repr."""
+    cut = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
+    return ascii(cut)
+
+
+@attrs.frozen(kw_only=True)
+class LifecycleEvent(Event):
+    """The base of the events that the client itself makes."""
+
+
+@lifecycle
+@attrs.frozen(kw_only=True)
+class Disconnected(LifecycleEvent):
+    """The connection ended, for whatever reason."""
+
+    TYPE: ClassVar[str] = "disconnected"
+
+    error: AggStreamError
+    """Why."""
+    code: int | None = None
+    """The WebSocket close code, if the server closed in form."""
+    initiated_by: Literal["server", "client", "network"] = "network"
+
+
+@lifecycle
+@attrs.frozen(kw_only=True)
+class Reconnecting(LifecycleEvent):
+    """The next attempt to connect comes after a pause."""
+
+    TYPE: ClassVar[str] = "reconnecting"
+
+    attempt: int
+    """The number of the attempt that follows, from 1, in this outage."""
+    delay: float
+    """The pause before it, in seconds."""
+    error: AggStreamError
+    """What made it necessary."""
+
+
+@lifecycle
+@attrs.frozen(kw_only=True)
+class Gap(LifecycleEvent):
+    """User events may have been missed between two moments: AGG replays nothing."""
+
+    TYPE: ClassVar[str] = "gap"
+
+    number: int
+    """The gap's number since the start of the client, from 1."""
+    started_ns: int
+    """The last sign of life before it: nanoseconds since the epoch, by this machine's wall clock."""
+    ended_ns: int
+    """When the stream was authenticated again."""
+
+    @property
+    def started_at(self) -> dt.datetime:
+        """`started_ns` as an aware datetime in UTC."""
+        return EPOCH + dt.timedelta(microseconds=self.started_ns // 1000)
+
+    @property
+    def ended_at(self) -> dt.datetime:
+        """`ended_ns` as an aware datetime in UTC."""
+        return EPOCH + dt.timedelta(microseconds=self.ended_ns // 1000)
+
+
+@lifecycle
+@attrs.frozen(kw_only=True)
+class Resumed(LifecycleEvent):
+    """The stream is live again after an outage."""
+
+    TYPE: ClassVar[str] = "resumed"
+
+    attempts: int
+    """How many attempts it took."""
+    downtime: float
+    """From the loss of the connection to the new one's authentication, in seconds."""
+
+
+@lifecycle
+@attrs.frozen(kw_only=True)
+class DecodeFailed(LifecycleEvent):
+    """One message could not be understood. The stream goes on."""
+
+    TYPE: ClassVar[str] = "decode_failed"
+
+    text: str = attrs.field(repr=shown)
+    """The message as received."""
+    error: DecodeError
+
+
+@lifecycle
+@attrs.frozen(kw_only=True)
+class TokenRefreshed(LifecycleEvent):
+    """The service accepted a new token of the same user."""
+
+    TYPE: ClassVar[str] = "token_refreshed"
+
+    user_id: str | None
+    expires_at: dt.datetime | None
+    """The new token's `exp`, if it has one that can be read: a hint."""
+
+
+@lifecycle
+@attrs.frozen(kw_only=True)
+class Stopped(LifecycleEvent):
+    """The last event: the stream has ended."""
+
+    TYPE: ClassVar[str] = "stopped"
+
+    error: BaseException | None = None
+    """What ended it; None if it was asked to stop."""

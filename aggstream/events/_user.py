@@ -1,0 +1,231 @@
+"""The three events about a user's orders and balances.
+
+Source: the service's page on user events, unless a docstring says otherwise.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from typing import ClassVar, Final, Literal, TypeAlias
+
+import attrs
+
+from aggstream.events._base import EPOCH, Event, wire
+
+Family: TypeAlias = Literal["run", "step", "terminal"]
+"""What an order_event is about: the run of the order's execution graph, a step of it, or the order's status."""
+
+
+class Side:
+    """Known values of `side`. The set is open: compare, do not convert."""
+
+    BUY: Final = "buy"
+    SELL: Final = "sell"
+
+
+class Venue:
+    """Known values of `venue`. The set is open: compare, do not convert."""
+
+    KALSHI: Final = "kalshi"
+    POLYMARKET: Final = "polymarket"
+    LIMITLESS: Final = "limitless"
+    OPINION: Final = "opinion"
+    PREDICT: Final = "predict"
+    PROBABLE: Final = "probable"
+    MYRIAD: Final = "myriad"
+    HYPERLIQUID: Final = "hyperliquid"
+
+
+class OrderEventName:
+    """Known values of `OrderEvent.event`. The set is open: compare, do not convert.
+
+    `dag_started` and `step_started` stand in the public documentation; the others are assumed.
+    """
+
+    DAG_STARTED: Final = "dag_started"
+    DAG_COMPLETED: Final = "dag_completed"
+    DAG_FAILED: Final = "dag_failed"
+    STEP_STARTED: Final = "step_started"
+    STEP_COMPLETED: Final = "step_completed"
+    STEP_FAILED: Final = "step_failed"
+    STEP_RETRYING: Final = "step_retrying"
+    PARTIALLY_FILLED: Final = "partially_filled"
+    FILLED: Final = "filled"
+    FAILED: Final = "failed"
+    CANCELLED: Final = "cancelled"
+    EXPIRED: Final = "expired"
+
+
+@attrs.frozen
+class OrderEventKind:
+    """What a name of an order_event stands for: one row of `ORDER_EVENTS`."""
+
+    family: Family
+    is_terminal: bool = False
+    """True if nothing more happens to the order after this event."""
+
+
+_STATUS = OrderEventKind("terminal")
+_END = OrderEventKind("terminal", is_terminal=True)
+
+ORDER_EVENTS: dict[str, OrderEventKind] = {
+    # More fills may follow a partial one. Calling it the end would stop a program from looking too early.
+    OrderEventName.PARTIALLY_FILLED: _STATUS,
+    OrderEventName.FILLED: _END,
+    OrderEventName.FAILED: _END,
+    OrderEventName.CANCELLED: _END,
+    OrderEventName.EXPIRED: _END,
+}
+"""The order's statuses by name; `dag_*` and `step_*` need no row. An `order_` prefix is ignored.
+
+Add a row for a status that the service has and this version does not know:
+`ORDER_EVENTS["settled"] = OrderEventKind("terminal", is_terminal=True)`.
+"""
+
+_PREFIX = "order_"
+
+
+def order_event_kind(name: str) -> OrderEventKind | None:
+    """Return what `name` stands for, or None if neither the table nor its prefix tells."""
+    bare = name.removeprefix(_PREFIX)
+    kind = ORDER_EVENTS.get(name) or ORDER_EVENTS.get(bare)
+    if kind is not None:
+        return kind
+    if bare.startswith("dag_"):
+        return OrderEventKind("run")
+    if bare.startswith("step_"):
+        return OrderEventKind("step")
+    return None
+
+
+@attrs.frozen(kw_only=True)
+class UserEvent(Event):
+    """The base of the events about the user's orders and balances."""
+
+    timestamp: int
+    """When it happened, by the service's clock: milliseconds since the epoch."""
+
+    @property
+    def occurred_at(self) -> dt.datetime:
+        """`timestamp` as an aware datetime in UTC, exact to the millisecond.
+
+        Raises:
+            OverflowError: the service sent a number that is no date.
+        """
+        return EPOCH + dt.timedelta(milliseconds=self.timestamp)
+
+
+@wire
+@attrs.frozen(kw_only=True)
+class OrderSubmitted(UserEvent):
+    """A trade was accepted for execution."""
+
+    TYPE: ClassVar[str] = "order_submitted"
+
+    venue: str
+    """See `Venue`."""
+    order_id: str
+    side: str
+    """See `Side`."""
+    price: Decimal
+    """A probability between 0 and 1, exactly as written in the message."""
+    size: Decimal
+    """The number of shares, exactly as written in the message."""
+    outcome_id: str
+
+
+def _dollars(cents: int) -> Decimal:
+    # From text, because arithmetic would round to the precision of the thread's decimal context.
+    return Decimal(f"{cents}E-2")
+
+
+@wire
+@attrs.frozen(kw_only=True)
+class BalanceUpdate(UserEvent):
+    """A venue's balance after an execution."""
+
+    TYPE: ClassVar[str] = "balance_update"
+
+    venue: str
+    """See `Venue`."""
+    trading_balance_cents: int
+    wallet_balance_cents: int
+
+    @property
+    def trading_balance(self) -> Decimal:
+        """The trading balance in dollars, exact."""
+        return _dollars(self.trading_balance_cents)
+
+    @property
+    def wallet_balance(self) -> Decimal:
+        """The wallet balance in dollars, exact."""
+        return _dollars(self.wallet_balance_cents)
+
+
+# The largest integer of the chains behind the venues is 2**256, of 78 digits. A longer run of digits is
+# no amount, and converting it would cost time that the sender chooses.
+_MOST_DIGITS = 78
+
+
+def raw_amount(text: str | None) -> int | None:
+    """Return an amount in base units, or None if `text` is not one."""
+    if text is None or len(text) > _MOST_DIGITS or not (text.isascii() and text.isdigit()):
+        return None
+    return int(text)
+
+
+@wire
+@attrs.frozen(kw_only=True)
+class OrderEvent(UserEvent):
+    """Something happened to an order: to the run of its execution graph (DAG), a step of it, or its status.
+
+    It is the same for every venue and told apart by `event`. Which of the optional fields are there depends
+    on `event`: step fields on steps, amounts on fills, `error_reason` on failures (assumed).
+    """
+
+    TYPE: ClassVar[str] = "order_event"
+
+    event: str
+    """See `OrderEventName`."""
+    order_id: str
+    user_id: str | None = None
+    venue: str | None = None
+    """See `Venue`."""
+    filled_amount_text: str | None = None
+    """`filledAmountRaw` as received."""
+    remaining_amount_text: str | None = None
+    """`remainingAmountRaw` as received."""
+    error_reason: str | None = None
+    dag_run_id: str | None = None
+    step_id: str | None = None
+    step_type: str | None = None
+    template_name: str | None = None
+    attempt: int | None = None
+
+    @property
+    def filled_amount_raw(self) -> int | None:
+        """The amount filled so far in base units; None if it is absent or not all digits."""
+        return raw_amount(self.filled_amount_text)
+
+    @property
+    def remaining_amount_raw(self) -> int | None:
+        """The amount not filled yet in base units; None if it is absent or not all digits."""
+        return raw_amount(self.remaining_amount_text)
+
+    @property
+    def sub_event(self) -> str:
+        """`event` without an `order_` prefix: the name by which handlers are found."""
+        return self.event.removeprefix(_PREFIX)
+
+    @property
+    def family(self) -> Family | None:
+        """`"run"`, `"step"` or `"terminal"` by `ORDER_EVENTS`; None for a name that nobody has heard of."""
+        kind = order_event_kind(self.event)
+        return None if kind is None else kind.family
+
+    @property
+    def is_terminal(self) -> bool:
+        """True if nothing more happens to the order after this event, by `ORDER_EVENTS`."""
+        kind = order_event_kind(self.event)
+        return kind is not None and kind.is_terminal

@@ -1,0 +1,447 @@
+"""One connection's protocol, without I/O: no socket, no clock, no randomness, no lock.
+
+Give it what happens, each time with `now` (seconds on any monotonic clock), then drain what follows from it:
+`events_received()`, `data_to_send()`, `token_request()`, and call `handle_deadline()` at `next_deadline()`.
+A session lives as long as its connection; `error` says why it ended. Its states stand in `_state.py`.
+
+What the service is assumed to do, because nothing public says:
+- An `error` without a `channel`, while an `authenticate` waits for its answer, is the answer.
+- A close code in `auth_close_codes` says that the token is refused or has expired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import attrs
+
+from aggstream._codec import decode
+from aggstream._commands import Authenticate, CloseFrame, Command, Ping
+from aggstream._options import SessionOptions
+from aggstream._state import TRANSITIONS, Signal, State
+from aggstream._token import Token
+from aggstream.errors import (
+    AggStreamError,
+    AuthenticationRejected,
+    ConnectFailed,
+    ConnectionLost,
+    DecodeError,
+    HeartbeatTimeout,
+    LocalProtocolError,
+    ServerError,
+    UserMismatch,
+)
+from aggstream.events import (
+    Authenticated,
+    Connected,
+    ControlMessage,
+    DecodeFailed,
+    ErrorMessage,
+    Event,
+    OrderEvent,
+    TokenRefreshed,
+    UserEvent,
+    shown,
+)
+
+__all__ = ["Session"]
+
+
+class Session:
+    """The protocol of one connection. Not thread-safe: it belongs to the thread that does the I/O."""
+
+    def __init__(self, options: SessionOptions, token: Token, *, expected_user: str | None = None) -> None:
+        """Make a session for a connection that is about to be opened.
+
+        Args:
+            options: deadlines and assumptions.
+            token: what to sign in with.
+            expected_user: the user that the stream belongs to so far; another one ends the session.
+        """
+        self.state = State.IDLE
+        self.error: AggStreamError | None = None
+        """Why it ended; None while it has not, or if this side closed it."""
+        self.ended_by: Literal["server", "client", "network"] = "client"
+        """Who ended it, once it has ended."""
+        self.close_code: int | None = None
+        """The code of the peer's close frame, if one came."""
+        self.token = token
+        self.user_id = expected_user
+        self.last_heard = 0.0
+        """When anything last came from the peer."""
+        self.last_message = 0.0
+        """When a message of the service last came."""
+        self.dropped = 0
+        """User events that were not delivered because they were another user's."""
+
+        self._options = options
+        self._deadlines: dict[str, float] = {}
+        self._events: list[Event] = []
+        self._commands: list[Command] = []
+        self._held: list[Event] = []
+        self._token_wanted = False
+        # Set while an `authenticate` on the live session waits for its answer: the token that was sent.
+        self._pending: Token | None = None
+        self._switching = False
+        self._muted = False
+        self._previous_user: str | None = None
+        self._ping_sent = 0.0
+        self._paused_at: float | None = None
+
+    # --- in ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, now: float) -> None:
+        """The WebSocket handshake is done."""
+        self._move(Signal.OPENED)
+        self.last_heard = self.last_message = now
+        self._deadlines["greeting"] = now + self._options.greeting_timeout
+        self._deadlines["ping"] = now + self._options.ping_interval
+
+    def receive_text(self, text: str, now: float, received_ns: int) -> None:
+        """A text message came.
+
+        Args:
+            text: the message.
+            now: monotonic seconds.
+            received_ns: the wall clock's nanoseconds since the epoch, for the event.
+        """
+        self.last_heard = self.last_message = now
+        try:
+            event = decode(text, received_ns)
+        except DecodeError as error:
+            self.receive_undecodable(text, error, now, received_ns)
+            return
+        if isinstance(event, UserEvent):
+            self._user_event(event)
+        elif isinstance(event, ControlMessage):
+            self._control(event, now)
+        else:
+            self._events.append(event)
+
+    def receive_undecodable(self, text: str, error: DecodeError, now: float, received_ns: int) -> None:
+        """A message came that is no text of ours; it costs that message only."""
+        self.last_heard = self.last_message = now
+        text = self._redacted(text)
+        self._events.append(DecodeFailed(text=text, error=error, received_ns=received_ns))
+
+    def receive_control_frame(self, now: float) -> None:
+        """A ping or a pong came: the peer lives, even if it has nothing to say."""
+        self.last_heard = now
+
+    def receive_close(self, code: int, reason: str, now: float) -> None:
+        """The peer's close frame came; nothing follows it."""
+        self.last_heard = now
+        self.close_code = code
+        reason = self._redacted(reason)
+        said = f"the server closed the connection with code {code}" + (f": {shown(reason)}" if reason else "")
+        error: AggStreamError
+        if code in self._options.auth_close_codes and self._authentication_is_at_stake():
+            error = AuthenticationRejected(said)
+        elif code in self._options.auth_close_codes:
+            error = ServerError(f"{said}; it seems to refuse the app id or the origin", code=str(code))
+        else:
+            error = ConnectionLost(said, code=code, reason=reason, initiated_by="server")
+        self._end(error, "server")
+
+    def connection_lost(self, error: AggStreamError) -> None:
+        """The connection is gone without a close frame, or had to be given up."""
+        self._end(error, error.initiated_by if isinstance(error, ConnectionLost) else "network")
+
+    def token_received(self, token: Token, now: float, refresh_in: float | None) -> None:
+        """Another token is there: authenticate with it on the open connection.
+
+        Args:
+            token: the token; the one in use is not sent again.
+            now: monotonic seconds.
+            refresh_in: seconds until the next one should be asked for; None: never.
+        """
+        if not self.is_settled():
+            return
+        self.schedule_refresh(now, refresh_in)
+        if token.secret != self.token.secret:
+            self._authenticate(token, now)
+
+    def token_failed(self, error: AggStreamError, now: float, retry_in: float | None) -> None:
+        """No other token could be had.
+
+        Args:
+            error: why.
+            now: monotonic seconds.
+            retry_in: seconds until it should be asked for again; None: it is useless, the session ends.
+        """
+        if self.state is not State.LIVE:
+            return
+        if retry_in is None:
+            self._fail(error, now)
+        else:
+            self.schedule_refresh(now, retry_in)
+
+    def switch_user(self, token: Token, now: float) -> None:
+        """Sign in as another user on the live session. User events are dropped until it is acknowledged.
+
+        Raises:
+            LocalProtocolError: the session is not settled, so the answer could be that to another question.
+        """
+        if not self.is_settled():
+            raise LocalProtocolError("the user can be switched on a settled session only; make a new one")
+        self._switching = self._muted = True
+        self._deadlines.pop("refresh", None)
+        self._authenticate(token, now)
+
+    def schedule_refresh(self, now: float, refresh_in: float | None) -> None:
+        """Set when `token_request()` becomes true; None: never."""
+        if refresh_in is None:
+            self._deadlines.pop("refresh", None)
+        else:
+            self._deadlines["refresh"] = now + refresh_in
+
+    def pause(self, now: float) -> None:
+        """This side stops reading: from here on silence says nothing about the peer."""
+        self._paused_at = now
+
+    def resume(self, now: float) -> None:
+        """This side reads again: every deadline is moved by the length of the pause."""
+        if self._paused_at is None:
+            return
+        pause = now - self._paused_at
+        self._paused_at = None
+        self.last_heard += pause
+        self.last_message += pause
+        self._ping_sent += pause
+        # A token expires by the clock, whether this side reads or not.
+        self._deadlines = {k: at if k == "refresh" else at + pause for k, at in self._deadlines.items()}
+
+    def close(self, now: float, code: int = 1000, reason: str = "") -> None:
+        """Begin to close. What the peer sent before its close frame is still delivered."""
+        if self.state is State.IDLE:
+            self._move(Signal.ENDED)
+        elif self.state not in (State.CLOSING, State.CLOSED):
+            self._move(Signal.CLOSE_SENT)
+            self.ended_by = "client"
+            self._commands.append(CloseFrame(code, reason))
+            self._deadlines = {"close": now + self._options.close_timeout}
+
+    def handle_deadline(self, now: float) -> None:
+        """Act on every deadline that has come."""
+        if self._paused_at is not None:
+            return
+        for name in [name for name, at in self._deadlines.items() if at <= now]:
+            # An earlier one in this list may have ended the session, and with it the later ones.
+            if self._deadlines.pop(name, None) is not None:
+                self._WHEN_DUE[name](self, now)
+
+    # --- out --------------------------------------------------------------------------------------------
+
+    def events_received(self) -> list[Event]:
+        """Return the events since the last call, in order. Deliver them."""
+        events, self._events = self._events, []
+        return events
+
+    def data_to_send(self) -> list[Command]:
+        """Return the commands since the last call, in order. Put them on the wire."""
+        commands, self._commands = self._commands, []
+        return commands
+
+    def token_request(self) -> bool:
+        """Tell, once, that another token than `token` should be asked for."""
+        wanted, self._token_wanted = self._token_wanted, False
+        return wanted
+
+    def next_deadline(self) -> float | None:
+        """Return when `handle_deadline` should be called, if nothing happens before; None: no need."""
+        if self._paused_at is not None:
+            return None
+        return min(self._deadlines.values(), default=None)
+
+    def is_settled(self) -> bool:
+        """Tell whether it is live and no `authenticate` waits for its answer."""
+        return self.state is State.LIVE and self._pending is None
+
+    def close_expected(self) -> bool:
+        """Tell whether the connection should be dropped now, and not be read from any more."""
+        return self.state is State.CLOSED
+
+    # --- messages ---------------------------------------------------------------------------------------
+
+    def _user_event(self, event: UserEvent) -> None:
+        if self._muted or self._is_of_previous_user(event):
+            self.dropped += 1
+        elif self.state in (State.CONNECTING, State.AUTHENTICATING):
+            # Whose they are is certain only once the service has said whom it signed in.
+            self._held.append(event)
+        else:
+            self._events.append(event)
+
+    def _is_of_previous_user(self, event: UserEvent) -> bool:
+        return (
+            self._previous_user is not None
+            and isinstance(event, OrderEvent)
+            and event.user_id == self._previous_user
+        )
+
+    def _control(self, event: ControlMessage, now: float) -> None:
+        if isinstance(event, ErrorMessage):
+            self._server_error(event, now)
+        elif isinstance(event, Authenticated):
+            self._authenticated(event, now)
+        else:
+            self._events.append(event)
+            if isinstance(event, Connected):
+                self._greeted(event, now)
+
+    def _greeted(self, event: Connected, now: float) -> None:
+        if self.state is not State.CONNECTING:
+            self._move(Signal.GREETED)
+            return
+        self._deadlines.pop("greeting", None)
+        if not self._options.token_in_query:
+            self._move(Signal.GREETED)
+            self._authenticate(self.token, now)
+        elif event.user_id is None:
+            self._fail(AuthenticationRejected("the service did not take the token in the query"), now)
+        else:
+            self._signed_in(Authenticated(user_id=event.user_id, received_ns=event.received_ns), now)
+
+    def _authenticated(self, event: Authenticated, now: float) -> None:
+        if self.state is State.CLOSING:
+            return
+        if self.state is not State.LIVE:
+            self._deadlines.pop("auth", None)
+            self._deadlines.pop("greeting", None)
+            self._signed_in(event, now)
+            return
+        sent, self._pending = self._pending, None
+        self._deadlines.pop("auth", None)
+        switched, self._switching = self._switching, False
+        if switched:
+            self._previous_user = self.user_id if self.user_id != event.user_id else None
+            self.user_id = None
+        if not self._is_expected(event.user_id, now):
+            return
+        self._muted = False
+        renewed = sent is not None and sent.secret != self.token.secret
+        if renewed or sent is None:
+            self._events.append(event)
+        # Else it acknowledges a proof of life, which is nobody's news.
+        if sent is not None and renewed:
+            self.token = sent
+            if not switched:
+                self._events.append(self._refreshed(event))
+
+    def _refreshed(self, event: Authenticated) -> TokenRefreshed:
+        expires = self.token.expires_at
+        return TokenRefreshed(user_id=event.user_id, expires_at=expires, received_ns=event.received_ns)
+
+    def _signed_in(self, event: Authenticated, now: float) -> None:
+        if not self._is_expected(event.user_id, now):
+            return
+        self._move(Signal.AUTHENTICATED)
+        self._events.append(event)
+        self._await_message(now)
+        held, self._held = self._held, []
+        self._events.extend(held)
+
+    def _is_expected(self, user_id: str | None, now: float) -> bool:
+        if user_id is None:
+            return True
+        if self.user_id not in (None, user_id):
+            who = f"the token signs in {shown(user_id)}, but the stream belongs to {shown(str(self.user_id))}"
+            self._fail(UserMismatch(f"{who}; call switch_user() to change users"), now)
+            return False
+        self.user_id = user_id
+        return True
+
+    def _server_error(self, event: ErrorMessage, now: float) -> None:
+        event = attrs.evolve(event, message=self._redacted(event.message))
+        self._events.append(event)
+        if event.channel is None and (self.state is State.AUTHENTICATING or self._pending is not None):
+            said = f"the service refused the token: {shown(event.message)}"
+            self._fail(AuthenticationRejected(said), now)
+
+    # --- steps ------------------------------------------------------------------------------------------
+
+    def _authenticate(self, token: Token, now: float) -> None:
+        if self.state is State.LIVE:
+            self._pending = token
+        self._commands.append(Authenticate(token.secret))
+        self._deadlines["auth"] = now + self._options.auth_timeout
+
+    def _authentication_is_at_stake(self) -> bool:
+        return self.state in (State.AUTHENTICATING, State.LIVE) or self._options.token_in_query
+
+    def _fail(self, error: AggStreamError, now: float) -> None:
+        # Events that come while an unaccepted user is turned away are not this stream's.
+        self._muted = self._muted or self.state is not State.LIVE or isinstance(error, UserMismatch)
+        self.error = error
+        self._held.clear()
+        self.close(now)
+
+    def _end(self, error: AggStreamError, by: Literal["server", "client", "network"]) -> None:
+        # Once this side is closing, why it closes is the reason; what the network says after it is not news.
+        if self.state not in (State.CLOSING, State.CLOSED):
+            self.error = error
+            self.ended_by = by
+        self._held.clear()
+        self._deadlines.clear()
+        self._move(Signal.ENDED)
+
+    def _move(self, signal: Signal) -> None:
+        try:
+            self.state = TRANSITIONS[self.state][signal]
+        except KeyError:
+            raise LocalProtocolError(f"not possible while {self.state.value}: {signal.value}") from None
+
+    def _redacted(self, text: str) -> str:
+        text = self.token.secret.redact(text)
+        return text if self._pending is None else self._pending.secret.redact(text)
+
+    # --- deadlines --------------------------------------------------------------------------------------
+
+    def _await_message(self, since: float) -> None:
+        if self._options.idle_timeout is not None:
+            self._deadlines["idle"] = since + self._options.idle_timeout
+
+    def _on_greeting(self, now: float) -> None:
+        self._fail(ConnectFailed("the service did not say 'connected' in time (connect_timeout)"), now)
+
+    def _on_auth(self, now: float) -> None:
+        self._fail(HeartbeatTimeout("the service did not acknowledge 'authenticate' in time (auth_timeout)"), now)
+
+    def _on_ping(self, now: float) -> None:
+        due = self.last_heard + self._options.ping_interval
+        if due > now:
+            self._deadlines["ping"] = due
+            return
+        self._commands.append(Ping())
+        self._ping_sent = now
+        self._deadlines["pong"] = now + self._options.pong_timeout
+
+    def _on_pong(self, now: float) -> None:
+        if self.last_heard >= self._ping_sent:
+            self._deadlines["ping"] = self.last_heard + self._options.ping_interval
+        else:
+            self._fail(HeartbeatTimeout("the server did not answer a ping in time (pong_timeout)"), now)
+
+    def _on_idle(self, now: float) -> None:
+        self._await_message(self.last_message)
+        if self._deadlines["idle"] <= now:
+            self._await_message(now)
+            if self._pending is None:
+                self._authenticate(self.token, now)
+
+    def _on_refresh(self, now: float) -> None:
+        self._token_wanted = True
+
+    def _on_close(self, now: float) -> None:
+        self._end(ConnectionLost("the server did not answer the close frame"), "network")
+
+    _WHEN_DUE: ClassVar[dict[str, Callable[[Session, float], None]]] = {
+        "greeting": _on_greeting,
+        "auth": _on_auth,
+        "ping": _on_ping,
+        "pong": _on_pong,
+        "idle": _on_idle,
+        "refresh": _on_refresh,
+        "close": _on_close,
+    }

@@ -1,0 +1,295 @@
+"""Where access tokens come from."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import urllib3
+
+from aggstream._backoff import retry_after
+from aggstream._codec import parse_json, strict_converter, to_json
+from aggstream._options import (
+    DEFAULT_REST_URL,
+    check_app_id,
+    check_headers,
+    check_seconds,
+    check_url,
+    setting,
+)
+from aggstream._secret import MASK, Secret
+from aggstream._token import expiry
+from aggstream.errors import (
+    AggStreamError,
+    AuthenticationRejected,
+    ConfigurationError,
+    DecodeError,
+    TokenUnavailable,
+)
+from aggstream.typing import TokenProvider, TokenSource
+
+__all__ = ["RefreshingToken", "TokenPair", "as_provider"]
+
+logger = logging.getLogger("aggstream")
+
+_LARGEST_ANSWER = 65536
+# A token that ends so soon would be refused before it is through.
+_ABOUT_TO_EXPIRE = 1.0
+_OK = 200
+_PASSING_STATUSES = frozenset({408, 425, 429})
+
+
+class _FixedToken:
+    """A token that somebody else made, once."""
+
+    def __init__(self, token: str) -> None:
+        self._token = Secret(token)
+
+    def get_token(self, *, stale: str | None = None) -> str:
+        return self._token.reveal()
+
+
+class _TokenFunction:
+    """A function that is asked afresh each time."""
+
+    def __init__(self, function: Callable[[], str]) -> None:
+        self._function = function
+
+    def get_token(self, *, stale: str | None = None) -> str:
+        return self._function()
+
+
+def as_provider(token: TokenSource) -> TokenProvider:
+    """Return a provider for whatever a user gave as a token.
+
+    Raises:
+        ConfigurationError: it is no token, function or provider.
+    """
+    if isinstance(token, str):
+        return _FixedToken(checked_token(token, ConfigurationError))
+    if isinstance(token, TokenProvider):
+        return token
+    if callable(token):
+        return _TokenFunction(token)
+    raise ConfigurationError("token must be a text, a function that returns one, or have a get_token method")
+
+
+def checked_token(token: object, error: type[AggStreamError]) -> str:
+    """Return a token that can be sent; raise `error` for anything else. The text never holds the token."""
+    if not isinstance(token, str):
+        raise error(f"the token must be a text, got {type(token).__name__}")
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise error("the token must be printable ASCII without spaces, as the REST API takes it")
+    return token
+
+
+@attrs.frozen
+class TokenPair:
+    """An access token and the refresh token that buys the next one."""
+
+    access_token: str = attrs.field(repr=lambda _: MASK)
+    refresh_token: str = attrs.field(repr=lambda _: MASK)
+
+
+@attrs.frozen
+class _User:
+    id: str | None = None
+
+
+@attrs.frozen
+class _RefreshAnswer:
+    """Source: assumed; the reference gives it for the admin twin of the call."""
+
+    accessToken: str  # noqa: N815  (the service's name)
+    refreshToken: str | None = None  # noqa: N815
+    user: _User | None = None
+
+
+_converter = strict_converter(detailed_validation=False)
+
+
+def _default_body(refresh_token: str) -> Mapping[str, Any]:
+    return {"refreshToken": refresh_token}
+
+
+class RefreshingToken:
+    """A provider that keeps a session alive with a refresh token, over REST.
+
+    The service rotates refresh tokens: the old one is spent once a new pair is made. So there is one refresh
+    at a time, it is never repeated blindly, and the new pair is given to `save` before it is used.
+
+    Thread-safe; several clients may share one.
+    """
+
+    def __init__(
+        self,
+        refresh_token: str,
+        *,
+        access_token: str | None = None,
+        app_id: str | None = None,
+        rest_url: str | None = None,
+        save: Callable[[TokenPair], object] | None = None,
+        load: Callable[[], TokenPair | None] | None = None,
+        lock: contextlib.AbstractContextManager[Any] | None = None,
+        path: str = "/auth/token/refresh",
+        headers: Mapping[str, str] | None = None,
+        body: Callable[[str], Mapping[str, Any]] = _default_body,
+        timeout: float = 10.0,
+        ssl_context: ssl.SSLContext | None = None,
+        allow_insecure: bool = False,
+    ) -> None:
+        """Make a provider.
+
+        Args:
+            refresh_token: what buys a new access token.
+            access_token: the present one; None: one is bought at first use.
+            app_id: the app's id, for the header `x-app-id`; None: `AGGSTREAM_APP_ID`.
+            rest_url: the REST API's base; None: `AGGSTREAM_REST_URL`, or the public one.
+            save: called with each new pair before it is used, to store it for the next start. If it raises,
+                the pair is kept, and offered to it again before it is used.
+            load: called before each refresh; returns the stored pair, in case another process has refreshed.
+            lock: held while a refresh goes on, if several processes share the session (a file lock, say).
+            path: the call's path (assumed).
+            headers: further headers.
+            body: makes the request's JSON body from the refresh token (assumed).
+            timeout: seconds for connecting, and for each wait for data.
+            ssl_context: for a private certificate authority.
+            allow_insecure: take an `http://` URL of another machine.
+
+        Raises:
+            ConfigurationError: an option that cannot work.
+        """
+        app_id = check_app_id(setting(app_id, "app_id"))
+        rest_url = setting(rest_url, "rest_url", default=DEFAULT_REST_URL)
+        check_url(rest_url, "rest_url", plain="http", secure="https", allow_insecure=allow_insecure)
+        if not path.startswith("/") or not path.isascii() or not path.isprintable():
+            raise ConfigurationError("path must be a path of the REST API, like /auth/token/refresh")
+        self._url = rest_url.rstrip("/") + path
+        self._headers = {
+            "x-app-id": app_id,
+            "content-type": "application/json",
+            "accept": "application/json",
+            **check_headers(headers),
+        }
+        access = None if access_token is None else Secret(checked_token(access_token, ConfigurationError))
+        # Guards the four below, and with them that there is one refresh at a time. `save`, `load` and `lock`
+        # run under it, so they must not ask this provider for a token.
+        self._one_at_a_time = threading.Lock()
+        self._access = access
+        self._refresh = Secret(checked_token(refresh_token, ConfigurationError))
+        self._unsaved = False
+        self._save = save
+        self._load = load
+        self._lock = contextlib.nullcontext() if lock is None else lock
+        self._body = body
+        # No retries: a repeated refresh can revoke the session. No redirects: the token would go with them.
+        self._http = urllib3.PoolManager(
+            num_pools=1,
+            retries=False,
+            timeout=urllib3.Timeout(check_seconds(timeout, "timeout")),
+            ssl_context=ssl_context,
+        )
+
+    def get_token(self, *, stale: str | None = None) -> str:
+        """Return an access token, refreshed if need be. Blocks; runs on the calling thread.
+
+        Args:
+            stale: a token that is refused or about to expire; if it is still the present one, it is replaced.
+
+        Raises:
+            TokenUnavailable: the refresh did not work this time.
+            AuthenticationRejected: the refresh was refused: the user must sign in again.
+        """
+        with self._one_at_a_time:
+            if self._unsaved:
+                self._store()
+            if self._access is not None and not self._is_stale(self._access.reveal(), stale):
+                return self._access.reveal()
+            with self._lock:
+                self._reload()
+                if self._access is None or self._is_stale(self._access.reveal(), stale):
+                    self._refresh_now()
+            assert self._access is not None
+            return self._access.reveal()
+
+    @staticmethod
+    def _is_stale(token: str, stale: str | None) -> bool:
+        if token == stale:
+            return True
+        expires = expiry(token)
+        return expires is not None and expires - time.time() < _ABOUT_TO_EXPIRE
+
+    def _reload(self) -> None:
+        pair = self._load() if self._load is not None else None
+        if pair is not None and pair.refresh_token != self._refresh.reveal():
+            self._take(pair)
+
+    def _take(self, pair: TokenPair) -> None:
+        self._access = Secret(checked_token(pair.access_token, TokenUnavailable))
+        self._refresh = Secret(checked_token(pair.refresh_token, TokenUnavailable))
+
+    def _refresh_now(self) -> None:
+        answer = self._answer(self._post())
+        self._take(TokenPair(answer.accessToken, answer.refreshToken or self._refresh.reveal()))
+        logger.debug("the access token was refreshed")
+        self._unsaved = self._save is not None
+        if self._unsaved:
+            self._store()
+
+    def _store(self) -> None:
+        assert self._save is not None
+        assert self._access is not None
+        try:
+            self._save(TokenPair(self._access.reveal(), self._refresh.reveal()))
+        except Exception as error:
+            raise TokenUnavailable(
+                f"save() failed with {type(error).__name__}: the new tokens are kept, but not used before it works"
+            ) from error
+        self._unsaved = False
+
+    def _post(self) -> bytes:
+        body = to_json(self._body(self._refresh.reveal())).encode()
+        failure: str
+        try:
+            response = self._http.request(
+                "POST", self._url, body=body, headers=self._headers, preload_content=False, redirect=False
+            )
+            try:
+                data = response.read(_LARGEST_ANSWER + 1, decode_content=True)
+            finally:
+                response.close()
+        except urllib3.exceptions.HTTPError as error:
+            failure = f"the refresh call failed: {type(error).__name__}"
+        else:
+            self._check_status(response.status, response.headers.get("retry-after"))
+            return data
+        # Raised out here, because the frames of the HTTP library hold the body, and with it the token.
+        raise TokenUnavailable(failure)
+
+    def _check_status(self, status: int, wait: str | None) -> None:
+        if status == _OK:
+            return
+        said = f"the refresh call was answered with HTTP status {status}"
+        if status >= 500 or status in _PASSING_STATUSES:  # noqa: PLR2004
+            raise TokenUnavailable(said, retry_after=retry_after(wait))
+        if status in (400, 401, 403):
+            raise AuthenticationRejected(f"{said}: the session is over, the user must sign in again", final=True)
+        raise AuthenticationRejected(f"{said}: look at the options path, body and rest_url", final=True)
+
+    @staticmethod
+    def _answer(data: bytes) -> _RefreshAnswer:
+        if len(data) > _LARGEST_ANSWER:
+            raise TokenUnavailable("the answer of the refresh call is too large")
+        try:
+            return _converter.structure(parse_json(data.decode()), _RefreshAnswer)
+        except DecodeError as error:
+            problem = str(error)
+        except Exception as error:  # the values in it are tokens: only its kind is told
+            problem = type(error).__name__
+        raise TokenUnavailable(f"the answer of the refresh call is not understood: {problem}")
