@@ -1,0 +1,247 @@
+"""What the tests share: a server of another make, a private certificate authority, and a look at what is left."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import pytest
+import trustme
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import Server, ServerConnection, serve
+
+import aggstream
+
+DEADLINE = 30.0
+
+ORDER_SUBMITTED = """{
+"type": "order_submitted",
+"venue": "kalshi",
+"orderId": "ord_abc123",
+"side": "buy",
+"price": 0.55,
+"size": 100,
+"outcomeId": "clv2abc123def456",
+"timestamp": 1710000000000
+}"""
+BALANCE_UPDATE = """{
+"type": "balance_update",
+"venue": "kalshi",
+"tradingBalanceCents": 94500,
+"walletBalanceCents": 100000,
+"timestamp": 1710000000000
+}"""
+ORDER_EVENT = """{
+"type": "order_event",
+"event": "dag_started",
+"userId": "usr_xyz789",
+"orderId": "ord_abc123",
+"venue": "kalshi",
+"filledAmountRaw": "string",
+"remainingAmountRaw": "string",
+"errorReason": "string",
+"dagRunId": "string",
+"stepId": "string",
+"stepType": "string",
+"templateName": "string",
+"attempt": 0,
+"timestamp": 1710000000000
+}"""
+
+
+def _descriptors() -> set[str]:
+    return {f"{fd}: {target}" for fd in os.listdir("/proc/self/fd") if (target := _target(fd)) is not None}
+
+
+def _target(fd: str) -> str | None:
+    with contextlib.suppress(OSError):
+        target = os.readlink(f"/proc/self/fd/{fd}")
+        return target if target.startswith(("socket:", "anon_inode:", "pipe:")) else None
+    return None
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a thread or a descriptor."""
+    threads = set(threading.enumerate())
+    descriptors = _descriptors() if os.path.isdir("/proc/self/fd") else set()
+    yield
+    deadline = time.monotonic() + DEADLINE
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        assert not thread.is_alive(), f"{thread.name} is left behind"
+    gc.collect()
+    left = _descriptors() - descriptors if descriptors else set()
+    assert not left, f"left behind: {left}"
+
+
+class Until(Protocol):
+    def __call__(self, condition: Callable[[], object], /) -> None: ...
+
+
+@pytest.fixture
+def until() -> Until:
+    """Wait until a condition holds, with a generous deadline."""
+
+    def wait(condition: Callable[[], object], /) -> None:
+        deadline = time.monotonic() + DEADLINE
+        pause = threading.Event()
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true"
+            pause.wait(0.005)
+
+    return wait
+
+
+class Peer:
+    """A connection as the server sees it, with the words of AGG."""
+
+    def __init__(self, ws: ServerConnection, number: int) -> None:
+        self.ws = ws
+        self.number = number
+        """The connection's number, from 1."""
+
+    def send(self, *messages: str | dict[str, Any]) -> None:
+        for message in messages:
+            self.ws.send(message if isinstance(message, str) else json.dumps(message))
+
+    def receive(self) -> dict[str, Any]:
+        message = json.loads(self.ws.recv(timeout=DEADLINE))
+        assert isinstance(message, dict)
+        return message
+
+    def greet(self) -> None:
+        self.send({"type": "connected", "appId": "app_demo123"})
+
+    def sign_in(self, user: str = "usr_xyz789") -> str:
+        """Greet, take the token, accept it, and return it."""
+        self.greet()
+        token = self.receive()["token"]
+        self.send({"type": "authenticated", "userId": user})
+        return str(token)
+
+    def wait_closed(self) -> int | None:
+        """Answer whatever comes until the client is gone; return its close code."""
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                self.ws.recv(timeout=DEADLINE)
+        return self.ws.close_code
+
+
+Script = Callable[[Peer], None]
+
+
+class OtherServer:
+    """A WebSocket server of another make (the package `websockets`) that plays a script for each connection."""
+
+    def __init__(self, script: Script, context: ssl.SSLContext | None) -> None:
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        """Path and headers of each handshake."""
+        self.problems: list[BaseException] = []
+        self._script = script
+        self._server: Server = serve(self._serve, "127.0.0.1", 0, ssl=context, compression=None, max_size=None)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="other-server")
+        self._scheme = "ws" if context is None else "wss"
+        self._count = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"{self._scheme}://localhost:{self._server.socket.getsockname()[1]}/ws"
+
+    @property
+    def connections(self) -> int:
+        return len(self.requests)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+
+    def _serve(self, ws: ServerConnection) -> None:
+        assert ws.request is not None
+        with self._count:
+            self.requests.append((ws.request.path, dict(ws.request.headers.raw_items())))
+            number = len(self.requests)
+        try:
+            self._script(Peer(ws, number))
+        except ConnectionClosed:
+            pass  # the client may go at any time
+        except BaseException as error:
+            self.problems.append(error)
+            raise
+
+
+class ServeFunction(Protocol):
+    def __call__(self, script: Script, /, *, tls: bool = False) -> OtherServer: ...
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    """A client's context that trusts the private authority."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture
+def other_server(authority: trustme.CA) -> Iterator[ServeFunction]:
+    servers: list[OtherServer] = []
+
+    def start(script: Script, /, *, tls: bool = False) -> OtherServer:
+        context = None
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+        server = OtherServer(script, context)
+        server.start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.close()
+        assert not server.problems, server.problems
+
+
+class MakeClient(Protocol):
+    def __call__(self, url: str, /, **options: Any) -> aggstream.Client: ...
+
+
+BRISK = aggstream.ReconnectPolicy(initial=0.05, maximum=0.2, healthy_after=0.05)
+"""Pauses that a test can wait for."""
+
+
+@pytest.fixture
+def client_of() -> Iterator[MakeClient]:
+    """Make clients that are stopped when the test ends, however it ends."""
+    clients: list[aggstream.Client] = []
+
+    def make(url: str, /, **options: Any) -> aggstream.Client:
+        settings: dict[str, Any] = {
+            "app_id": "app_demo123",
+            "origin": "https://app.example",
+            "token": "token-of-xyz789",
+            "reconnect": BRISK,
+        }
+        client = aggstream.Client(url=url, **{**settings, **options})
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        with contextlib.suppress(BaseException):
+            client.stop()
