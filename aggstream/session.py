@@ -383,6 +383,7 @@ class Session:
             self.error = error
             self.ended_by = by
         self._held.clear()
+        self._commands.clear()
         self._deadlines.clear()
         self._move(Signal.ENDED)
 

@@ -27,9 +27,9 @@ from aggstream._secret import MASK, Secret
 from aggstream._token import expiry
 from aggstream.errors import (
     AggStreamError,
+    AuthenticationError,
     AuthenticationRejected,
     ConfigurationError,
-    DecodeError,
     TokenUnavailable,
 )
 from aggstream.typing import TokenProvider, TokenSource
@@ -235,12 +235,46 @@ class RefreshingToken:
         self._refresh = Secret(checked_token(pair.refresh_token, TokenUnavailable))
 
     def _refresh_now(self) -> None:
-        answer = self._answer(self._post())
-        self._take(TokenPair(answer.accessToken, answer.refreshToken or self._refresh.reveal()))
+        failure = self._exchange()
+        if failure is not None:
+            # Raised out here, because the frames in there hold tokens.
+            raise failure
         logger.debug("the access token was refreshed")
         self._unsaved = self._save is not None
         if self._unsaved:
             self._store()
+
+    def _exchange(self) -> AuthenticationError | None:
+        """Buy a new pair and take it; return what went wrong."""
+        body = to_json(self._body(self._refresh.reveal())).encode()
+        try:
+            status, wait, data = self._post(body)
+        except urllib3.exceptions.HTTPError as error:
+            return TokenUnavailable(f"the refresh call failed: {type(error).__name__}")
+        if status != _OK:
+            return _refusal(status, wait)
+        if len(data) > _LARGEST_ANSWER:
+            return TokenUnavailable("the answer of the refresh call is too large")
+        try:
+            answer = _converter.structure(parse_json(data.decode()), _RefreshAnswer)
+            self._take(TokenPair(answer.accessToken, answer.refreshToken or self._refresh.reveal()))
+        except AggStreamError as error:
+            problem = str(error)
+        except Exception as error:  # the values in it are tokens: only its kind is told
+            problem = type(error).__name__
+        else:
+            return None
+        return TokenUnavailable(f"the answer of the refresh call is not understood: {problem}")
+
+    def _post(self, body: bytes) -> tuple[int, str | None, bytes]:
+        response = self._http.request(
+            "POST", self._url, body=body, headers=self._headers, preload_content=False, redirect=False
+        )
+        try:
+            data = response.read(_LARGEST_ANSWER + 1, decode_content=True)
+            return response.status, response.headers.get("retry-after"), data
+        finally:
+            response.close()
 
     def _store(self) -> None:
         assert self._save is not None
@@ -253,43 +287,11 @@ class RefreshingToken:
             ) from error
         self._unsaved = False
 
-    def _post(self) -> bytes:
-        body = to_json(self._body(self._refresh.reveal())).encode()
-        failure: str
-        try:
-            response = self._http.request(
-                "POST", self._url, body=body, headers=self._headers, preload_content=False, redirect=False
-            )
-            try:
-                data = response.read(_LARGEST_ANSWER + 1, decode_content=True)
-            finally:
-                response.close()
-        except urllib3.exceptions.HTTPError as error:
-            failure = f"the refresh call failed: {type(error).__name__}"
-        else:
-            self._check_status(response.status, response.headers.get("retry-after"))
-            return data
-        # Raised out here, because the frames of the HTTP library hold the body, and with it the token.
-        raise TokenUnavailable(failure)
 
-    def _check_status(self, status: int, wait: str | None) -> None:
-        if status == _OK:
-            return
-        said = f"the refresh call was answered with HTTP status {status}"
-        if status >= 500 or status in _PASSING_STATUSES:  # noqa: PLR2004
-            raise TokenUnavailable(said, retry_after=retry_after(wait))
-        if status in (400, 401, 403):
-            raise AuthenticationRejected(f"{said}: the session is over, the user must sign in again", final=True)
-        raise AuthenticationRejected(f"{said}: look at the options path, body and rest_url", final=True)
-
-    @staticmethod
-    def _answer(data: bytes) -> _RefreshAnswer:
-        if len(data) > _LARGEST_ANSWER:
-            raise TokenUnavailable("the answer of the refresh call is too large")
-        try:
-            return _converter.structure(parse_json(data.decode()), _RefreshAnswer)
-        except DecodeError as error:
-            problem = str(error)
-        except Exception as error:  # the values in it are tokens: only its kind is told
-            problem = type(error).__name__
-        raise TokenUnavailable(f"the answer of the refresh call is not understood: {problem}")
+def _refusal(status: int, wait: str | None) -> AuthenticationError:
+    said = f"the refresh call was answered with HTTP status {status}"
+    if status >= 500 or status in _PASSING_STATUSES:  # noqa: PLR2004
+        return TokenUnavailable(said, retry_after=retry_after(wait))
+    if status in (400, 401, 403):
+        return AuthenticationRejected(f"{said}: the session is over, the user must sign in again", final=True)
+    return AuthenticationRejected(f"{said}: look at the options path, body and rest_url", final=True)

@@ -17,7 +17,13 @@ from typing import Any, Protocol, TypeAlias, cast
 
 import attrs
 import websocket
-from websocket import ABNF, WebSocketBadStatusException, WebSocketException, WebSocketProtocolException
+from websocket import (
+    ABNF,
+    WebSocketBadStatusException,
+    WebSocketException,
+    WebSocketProtocolException,
+    WebSocketTimeoutException,
+)
 from websocket._handshake import CookieJar
 
 from aggstream._backoff import retry_after
@@ -278,7 +284,7 @@ def _handshake_failure(error: Exception, library: websocket.WebSocket) -> Connec
 def _words(error: BaseException | None) -> str:
     if error is None:
         return "the host name has no address"
-    if isinstance(error, TimeoutError):
+    if isinstance(error, (TimeoutError, WebSocketTimeoutException)):
         return "it took longer than connect_timeout"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is not valid: {error.verify_message}"
