@@ -1,9 +1,9 @@
 """What happens to your user's orders and balances on AGG, for synchronous Python."""
 
 from aggstream._backoff import ReconnectPolicy, is_retryable
-from aggstream._health import Counters, Health
+from aggstream._health import Counters, Health, StopReport
 from aggstream._version import __version__
-from aggstream.client import Client, StopReport
+from aggstream.client import Client
 from aggstream.errors import (
     AggStreamError,
     AuthenticationError,

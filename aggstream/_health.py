@@ -67,3 +67,16 @@ class Health:
     def ok(self) -> bool:
         """True if the stream is live, its threads are alive, and the server is not silent past its deadline."""
         return not self.problems
+
+
+@attrs.frozen(kw_only=True)
+class StopReport:
+    """What `Client.stop` left undone. It is true in a condition if that is nothing."""
+
+    undelivered: int = 0
+    """Events that were received and will not be given to handlers."""
+    running: tuple[str, ...] = ()
+    """What still runs: handlers by name, or what a thread of ours waits for."""
+
+    def __bool__(self) -> bool:
+        return not self.undelivered and not self.running

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -31,56 +31,6 @@ _RESERVED_HEADERS = {
     "cookie": "this client sends no cookies",
     "authorization": "the service takes the token by token=",
 }
-
-
-@attrs.frozen(kw_only=True)
-class SessionOptions:
-    """What a session needs to know. Times are in seconds."""
-
-    token_in_query: bool = False
-    """The token came with the connect, so no `authenticate` is sent at first."""
-    greeting_timeout: float = 10.0
-    """From the open WebSocket to the service's `connected`."""
-    auth_timeout: float = 10.0
-    """From an `authenticate` to its `authenticated`."""
-    ping_interval: float = 20.0
-    """Silence after which a ping is sent."""
-    pong_timeout: float = 10.0
-    """From a ping to any sign of life."""
-    idle_timeout: float | None = 120.0
-    """Time without a message of the service after which it must acknowledge an `authenticate`; None: never."""
-    close_timeout: float = 0.5
-    """From our close frame to the peer's."""
-    auth_close_codes: frozenset[int] = frozenset({1008, 3000, 3003, 4001, 4003, 4401, 4403})
-    """Close codes that say that the token is refused or has expired (assumed)."""
-
-
-@attrs.frozen(kw_only=True)
-class Options:
-    """Everything that is set when a client is made. `Client` documents each."""
-
-    app_id: str
-    origin: str
-    url: str
-    headers: Mapping[str, str]
-    ssl_context: ssl.SSLContext | None
-    token_in_query: bool
-    connect_timeout: float
-    token_timeout: float
-    max_message_size: int
-    queue_size: int
-    workers: int
-    reconnect: ReconnectPolicy
-    session: SessionOptions
-    name: str
-
-    def connect_url(self, token: Secret) -> str:
-        """Return the URL to connect to. It holds the token only if that was asked for: never log it."""
-        parts = urlsplit(self.url)
-        query = [*parse_qsl(parts.query, keep_blank_values=True), ("appId", self.app_id)]
-        if self.token_in_query:
-            query.append(("token", token.reveal()))
-        return urlunsplit(parts._replace(query=urlencode(query), fragment=""))
 
 
 def setting(value: str | None, name: str, *, default: str | None = None) -> str:
@@ -222,3 +172,99 @@ def check_count(value: Any, name: str, *, at_least: int = 1) -> int:
     if type(value) is not int or value < at_least:
         raise ConfigurationError(f"{name} must be a whole number, {at_least} or more, got {value!a}")
     return value
+
+
+def _seconds(default: float) -> Any:
+    """Make a field for a time that must be finite and above 0."""
+    return attrs.field(default=default, validator=lambda _, field, value: check_seconds(value, field.name))
+
+
+def _count(default: int) -> Any:
+    """Make a field for a whole number above 0."""
+    return attrs.field(default=default, validator=lambda _, field, value: check_count(value, field.name))
+
+
+def _optional_seconds(_: object, field: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None:
+        check_seconds(value, field.name)
+
+
+def _app_id(value: str | None) -> str:
+    return check_app_id(setting(value, "app_id"))
+
+
+def _origin(value: str | None) -> str:
+    return check_origin(setting(value, "origin"))
+
+
+def _url(value: str | None) -> str:
+    return setting(value, "url", default=DEFAULT_URL)
+
+
+def _codes(value: Iterable[int]) -> frozenset[int]:
+    return frozenset(value)
+
+
+AUTH_CLOSE_CODES = frozenset({1008, 3000, 3003, 4001, 4003, 4401, 4403})
+"""Assumed: the service's close codes are not public."""
+
+
+@attrs.frozen(kw_only=True)
+class SessionOptions:
+    """What a session needs to know. Times are in seconds.
+
+    Raises:
+        ConfigurationError: a time is not above 0.
+    """
+
+    token_in_query: bool = False
+    """The token came with the connect, so no `authenticate` is sent at first."""
+    greeting_timeout: float = _seconds(10.0)
+    """From the open WebSocket to the service's `connected`."""
+    auth_timeout: float = _seconds(10.0)
+    """From an `authenticate` to its `authenticated`."""
+    ping_interval: float = _seconds(20.0)
+    """Silence after which a ping is sent."""
+    pong_timeout: float = _seconds(10.0)
+    """From a ping to any sign of life."""
+    idle_timeout: float | None = attrs.field(default=120.0, validator=_optional_seconds)
+    """Time without a message of the service after which it must acknowledge an `authenticate`; None: never."""
+    close_timeout: float = _seconds(0.5)
+    """From our close frame to the peer's."""
+    auth_close_codes: frozenset[int] = attrs.field(default=AUTH_CLOSE_CODES, converter=_codes)
+    """Close codes that say that the token is refused or has expired."""
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """Everything that is set when a client is made, checked. `Client` documents each.
+
+    Raises:
+        ConfigurationError: an option is missing or cannot work.
+    """
+
+    app_id: str = attrs.field(converter=_app_id)
+    origin: str = attrs.field(converter=_origin)
+    url: str = attrs.field(converter=_url)
+    allow_insecure: bool
+    headers: Mapping[str, str] = attrs.field(converter=check_headers)
+    ssl_context: ssl.SSLContext | None
+    connect_timeout: float = _seconds(10.0)
+    token_timeout: float = _seconds(30.0)
+    max_message_size: int = _count(1 << 20)
+    queue_size: int = _count(10_000)
+    workers: int = _count(1)
+    reconnect: ReconnectPolicy
+    session: SessionOptions
+    name: str
+
+    def __attrs_post_init__(self) -> None:
+        check_url(self.url, "url", plain="ws", secure="wss", allow_insecure=self.allow_insecure)
+
+    def connect_url(self, token: Secret) -> str:
+        """Return the URL to connect to. It holds the token only if that was asked for: never log it."""
+        parts = urlsplit(self.url)
+        query = [*parse_qsl(parts.query, keep_blank_values=True), ("appId", self.app_id)]
+        if self.session.token_in_query:
+            query.append(("token", token.reveal()))
+        return urlunsplit(parts._replace(query=urlencode(query), fragment=""))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import collections
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from aggstream._deadline import Deadline
-from aggstream.events import Event, UserEvent
+from aggstream._registry import Key
+from aggstream.errors import ConfigurationError
+from aggstream.events import LIFECYCLE_TYPES, WIRE_TYPES, Event, UnknownEvent, UserEvent
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -147,14 +149,24 @@ class EventIterator(Iterator[Event]):
 class Expectation:
     """One `wait_for()`: takes the first event that it is about."""
 
-    def __init__(self, matches: Callable[[Event], bool]) -> None:
-        self._matches = matches
+    def __init__(self, key: Key, fields: Mapping[str, object]) -> None:
+        """Make one for the events of a key whose fields have these values.
+
+        Raises:
+            ConfigurationError: the class has no such field.
+        """
+        if key.cls in WIRE_TYPES.values() or key.cls in LIFECYCLE_TYPES.values():
+            for name in fields:
+                if not hasattr(key.cls, name):
+                    raise ConfigurationError(f"{key.cls.__name__} has no field {name}, so this would never match")
+        self._key = key
+        self._fields = fields
         self._done = threading.Event()
         self.event: Event | None = None
 
     def offer(self, event: Event) -> None:
         """Look at an event; called on a dispatch thread."""
-        if self.event is None and self._matches(event):
+        if self.event is None and self._key.matches(event) and self._has_fields(event):
             self.event = event
             self._done.set()
 
@@ -166,3 +178,8 @@ class Expectation:
         """Return the event; None if it did not come in time, or will not."""
         self._done.wait(timeout)
         return self.event
+
+    def _has_fields(self, event: Event) -> bool:
+        if isinstance(event, UnknownEvent):
+            return all(name in event.raw and event.raw[name] == value for name, value in self._fields.items())
+        return all(hasattr(event, name) and getattr(event, name) == value for name, value in self._fields.items())

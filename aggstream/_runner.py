@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import collections
 import logging
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 import attrs
@@ -25,9 +23,11 @@ from aggstream._credentials import Credentials, ask_again_in, provider_failure, 
 from aggstream._deadline import Deadline
 from aggstream._dispatcher import Dispatcher
 from aggstream._health import Counters, Phase
+from aggstream._opening import connect, resolver
 from aggstream._options import Options
 from aggstream._poller import Poller
 from aggstream._token import Token
+from aggstream._waiter import Waiter
 from aggstream._work import Job, WorkThread
 from aggstream.errors import (
     AggStreamError,
@@ -54,8 +54,6 @@ from aggstream.session import Session
 from aggstream.typing import TokenProvider
 
 logger = logging.getLogger("aggstream")
-
-T = TypeVar("T")
 
 _UNAUTHORIZED = 401
 
@@ -93,10 +91,12 @@ class Runner:
 
         self._options = options
         self._credentials = Credentials(provider, self.work)
+        self._ssl_context = options.ssl_context
         self._dispatcher = dispatcher
         self._inbox: collections.deque[_SwitchUser] = collections.deque()
         # Made by start(), so that a client which is never started holds no descriptor.
-        self._poller: Poller = None  # type: ignore[assignment]
+        self._poller: Poller
+        self._waiter: Waiter
         self._stop_requested = False
         self._fatal: BaseException | None = None
 
@@ -115,6 +115,7 @@ class Runner:
     def start(self) -> None:
         """Start the thread."""
         self._poller = Poller()
+        self._waiter = Waiter(self._poller, self._obey)
         self.thread.start()
 
     def wake(self) -> None:
@@ -154,7 +155,7 @@ class Runner:
             logger.error("%s: the stream ends: %s", self._options.name, error)  # noqa: TRY400  (it is raised to the user)
         except BaseException as error:
             self.fail(error)
-            logger.exception("%s: the stream ends by a defect of aggstream", self._options.name)
+            logger.exception("%s: the stream ends by an unexpected error", self._options.name)
         finally:
             self.phase = "stopping"
             self.live_since = None
@@ -163,8 +164,9 @@ class Runner:
             self.work.close()
             self.error = self._fatal
             self.on_stopping()
-            self._dispatcher.close(Stopped(error=self.error))
+            # Whoever sees the last event may ask at once how it ended.
             self.phase = "stopped"
+            self._dispatcher.close(Stopped(error=self.error))
             self._poller.close()
 
     def _run(self) -> None:
@@ -204,23 +206,22 @@ class Runner:
 
     def _sleep(self, seconds: float) -> None:
         self.phase = "waiting"
-        deadline = Deadline(seconds)
-        while not deadline.expired():
-            self._obey(None)
-            self._poller.wait(None, timeout=deadline.remaining())
+        self._waiter.sleep(seconds)
 
     # --- connecting -------------------------------------------------------------------------------------
 
     def _connect(self) -> None:
         self.phase = "connecting"
-        self._obey(None)
+        self._obey()
+        epoch = self._epoch
         token = self._next_token()
         deadline = Deadline(self._options.connect_timeout)
         parts = urlsplit(self._options.url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
         try:
-            addresses = self._await(self.work.submit(wire.resolver(host, port), "looking up the host"), deadline)
-            self._transport = wire.connect(
+            look_up = self.work.submit(resolver(host, port), "looking up the host")
+            addresses = self._waiter.job(look_up, deadline)
+            self._transport = connect(
                 self._options.connect_url(token.secret),
                 addresses=addresses,
                 host=host,
@@ -229,14 +230,18 @@ class Runner:
                 headers=self._options.headers,
                 max_message_size=self._options.max_message_size,
                 deadline=deadline,
-                wait=self._wait_while_connecting,
+                wait=self._waiter.socket,
             )
         except TimeoutError:
             raise ConnectFailed("the host name was not looked up within connect_timeout") from None
         except HandshakeRejected as error:
-            if self._options.token_in_query and error.status == _UNAUTHORIZED:
+            if self._options.session.token_in_query and error.status == _UNAUTHORIZED:
                 raise self._credentials.judge(AuthenticationRejected(str(error)), token) from error
             raise
+        if self._epoch != epoch:
+            # The user was switched meanwhile: what this token would bring is nobody's any more.
+            self._drop_connection(self._transport)
+            raise _another_user()
         now = time.monotonic()
         self.counters.connections += 1
         self.session = Session(self._options.session, token, expected_user=self.user_id)
@@ -244,35 +249,16 @@ class Runner:
         self.session.schedule_refresh(now, refresh_in(token))
 
     def _tls(self) -> ssl.SSLContext:
-        return self._options.ssl_context or ssl.create_default_context()
-
-    def _wait_while_connecting(self, sock: socket.socket, *, write: bool, deadline: Deadline) -> None:
-        try:
-            while True:
-                self._obey(None)
-                if deadline.expired():
-                    raise TimeoutError
-                if any(
-                    self._poller.wait(sock.fileno(), read=not write, write=write, timeout=deadline.remaining())
-                ):
-                    return
-        finally:
-            self._poller.forget()
-
-    def _await(self, job: Job[T], deadline: Deadline) -> T:
-        while not job.done:
-            self._obey(None)
-            if deadline.expired():
-                raise TimeoutError
-            self._poller.wait(None, timeout=deadline.remaining())
-        return job.result()
+        if self._ssl_context is None:  # it takes a while to load the system's authorities
+            self._ssl_context = ssl.create_default_context()
+        return self._ssl_context
 
     # --- tokens -----------------------------------------------------------------------------------------
 
     def _next_token(self) -> Token:
         job = self._credentials.ask_for_next()
         try:
-            token = self._await(job, Deadline(self._options.token_timeout))
+            token = self._waiter.job(job, Deadline(self._options.token_timeout))
         except _Stopping:
             raise
         except TimeoutError:
@@ -313,7 +299,7 @@ class Runner:
 
     # --- commands ---------------------------------------------------------------------------------------
 
-    def _obey(self, session: Session | None) -> None:
+    def _obey(self, session: Session | None = None) -> None:
         """Take what other threads ask for.
 
         Raises:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import signal
 import ssl
 import threading
 import time
-from collections.abc import Mapping
-from types import FrameType, TracebackType
+from collections.abc import Iterable, Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import attrs
@@ -16,32 +15,18 @@ import attrs
 from aggstream._backoff import ReconnectPolicy
 from aggstream._deadline import Deadline
 from aggstream._dispatcher import Dispatcher, ErrorHandler
-from aggstream._health import Health
-from aggstream._options import (
-    DEFAULT_URL,
-    Options,
-    SessionOptions,
-    check_app_id,
-    check_auth,
-    check_count,
-    check_headers,
-    check_origin,
-    check_seconds,
-    check_url,
-    setting,
-)
+from aggstream._health import Health, StopReport
+from aggstream._options import AUTH_CLOSE_CODES, Options, SessionOptions, check_auth, setting
 from aggstream._pull import EventIterator, Expectation, PullBuffer
-from aggstream._registry import Key, Registrar, check_handler, key_of
+from aggstream._registry import Registrar, check_handler, key_of
 from aggstream._runner import Runner
-from aggstream.errors import ConfigurationError, StateError, WaitTimeout
+from aggstream._signals import caught_signals
+from aggstream.errors import StateError, WaitTimeout
 from aggstream.events import (
-    LIFECYCLE_TYPES,
-    WIRE_TYPES,
     BalanceUpdate,
     Event,
     OrderEvent,
     OrderSubmitted,
-    UnknownEvent,
 )
 from aggstream.tokens import as_provider
 from aggstream.typing import TokenSource
@@ -49,7 +34,7 @@ from aggstream.typing import TokenSource
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Client", "StopReport"]
+__all__ = ["Client"]
 
 logger = logging.getLogger("aggstream")
 
@@ -57,24 +42,10 @@ E = TypeVar("E", bound=Event)
 OnError = TypeVar("OnError", bound=ErrorHandler)
 
 _STOP_TIMEOUT = 5.0
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SIGNAL_EXIT = 128
 _LOOK_FOR_SIGNALS = 0.5
 # A ping is sent when the silence is due, not before; so much later it must have been.
 _SILENCE_GRACE = 2.0
-
-
-@attrs.frozen(kw_only=True)
-class StopReport:
-    """What `Client.stop` left undone. It is true in a condition if that is nothing."""
-
-    undelivered: int = 0
-    """Events that were received and will not be given to handlers."""
-    running: tuple[str, ...] = ()
-    """What still runs: handlers by name, or what a thread of ours waits for."""
-
-    def __bool__(self) -> bool:
-        return not self.undelivered and not self.running
 
 
 class Client(Registrar):
@@ -105,7 +76,7 @@ class Client(Registrar):
         pong_timeout: float = 10.0,
         idle_timeout: float | None = 120.0,
         close_timeout: float = 0.5,
-        auth_close_codes: frozenset[int] | None = None,
+        auth_close_codes: Iterable[int] = AUTH_CLOSE_CODES,
         max_message_size: int = 1 << 20,
         reconnect: ReconnectPolicy | None = None,
         queue_size: int = 10_000,
@@ -136,8 +107,7 @@ class Client(Registrar):
             idle_timeout: seconds without a message of the service, its heartbeats included, after which it
                 must acknowledge an `authenticate` as a proof that it still serves us; None: never.
             close_timeout: seconds that the server may take to answer our close frame.
-            auth_close_codes: WebSocket close codes that mean "token refused or expired"; None: the assumed
-                ones (1008, 3000, 3003, 4001, 4003, 4401, 4403).
+            auth_close_codes: WebSocket close codes that mean "token refused or expired" (assumed).
             max_message_size: the largest message in bytes; a larger one ends the connection.
             reconnect: when to try again, and when to give up; None: for ever, with growing pauses.
             queue_size: events that may wait for handlers; at this number reading from the server pauses.
@@ -149,45 +119,37 @@ class Client(Registrar):
             ConfigurationError: an option is missing or cannot work; says which and what would.
         """
         super().__init__()
-        token_given = setting(None, "token") if token is None else token
-        provider = as_provider(token_given)
         self._options = Options(
-            app_id=check_app_id(setting(app_id, "app_id")),
-            origin=check_origin(setting(origin, "origin")),
-            url=check_url(
-                setting(url, "url", default=DEFAULT_URL),
-                "url",
-                plain="ws",
-                secure="wss",
-                allow_insecure=allow_insecure,
-            ),
-            headers=check_headers(headers),
+            app_id=app_id,
+            origin=origin,
+            url=url,
+            allow_insecure=allow_insecure,
+            headers=headers,
             ssl_context=ssl_context,
-            token_in_query=check_auth(auth) == "query",
-            connect_timeout=check_seconds(connect_timeout, "connect_timeout"),
-            token_timeout=check_seconds(token_timeout, "token_timeout"),
-            max_message_size=check_count(max_message_size, "max_message_size"),
-            queue_size=check_count(queue_size, "queue_size"),
-            workers=check_count(workers, "workers"),
+            connect_timeout=connect_timeout,
+            token_timeout=token_timeout,
+            max_message_size=max_message_size,
+            queue_size=queue_size,
+            workers=workers,
             reconnect=ReconnectPolicy() if reconnect is None else reconnect,
             session=SessionOptions(
-                token_in_query=auth == "query",
+                token_in_query=check_auth(auth) == "query",
                 greeting_timeout=connect_timeout,
-                auth_timeout=check_seconds(auth_timeout, "auth_timeout"),
-                ping_interval=check_seconds(ping_interval, "ping_interval"),
-                pong_timeout=check_seconds(pong_timeout, "pong_timeout"),
-                idle_timeout=None if idle_timeout is None else check_seconds(idle_timeout, "idle_timeout"),
-                close_timeout=check_seconds(close_timeout, "close_timeout"),
-                auth_close_codes=SessionOptions().auth_close_codes
-                if auth_close_codes is None
-                else auth_close_codes,
+                auth_timeout=auth_timeout,
+                ping_interval=ping_interval,
+                pong_timeout=pong_timeout,
+                idle_timeout=idle_timeout,
+                close_timeout=close_timeout,
+                auth_close_codes=auth_close_codes,
             ),
             name=name,
         )
+        provider = as_provider(setting(None, "token") if token is None else token)
         # Guards what `start`, `on_error`, `wait_for` and `switch_user` change. It is never held while something
         # is waited for or user code runs, nor taken by `stop`, which a signal handler may call.
         self._lock = threading.Lock()
         self._started = False
+        self._ended = False
         self._pull = PullBuffer(self._options.queue_size)
         self._expectations: tuple[Expectation, ...] = ()
         self._dispatcher = Dispatcher(
@@ -297,17 +259,7 @@ class Client(Registrar):
             SystemExit: a handler called `sys.exit()`.
         """
         self._refuse_own_thread("run()")
-        received: list[int] = []
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            if received:
-                raise KeyboardInterrupt
-            received.append(number)
-            self._runner.request_stop()
-
-        in_main = threading.current_thread() is threading.main_thread()
-        before = {number: signal.signal(number, on_signal) for number in _SIGNALS} if in_main else {}
-        try:
+        with caught_signals(self._runner.request_stop) as received:
             if not self._started:
                 self.start()
             self._runner.thread.join()
@@ -316,9 +268,6 @@ class Client(Registrar):
                 pass
             if received:
                 self.stop(stop_timeout)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
         self._raise_error()
         return _SIGNAL_EXIT + received[0] if received else 0
 
@@ -410,10 +359,8 @@ class Client(Registrar):
             StateError: the stream has ended or is not started, or this is a thread of the client's own.
             AggStreamError: what ended the stream meanwhile.
         """
-        wanted = key_of(key, () if event is None else (event,))
-        _check_fields(wanted, fields)
+        expectation = Expectation(key_of(key, () if event is None else (event,)), fields)
         self._refuse_own_thread("wait_for()")
-        expectation = Expectation(lambda found: wanted.matches(found) and _has_fields(found, fields))
         with self._lock:
             self._expectations = (*self._expectations, expectation)
         try:
@@ -516,12 +463,13 @@ class Client(Registrar):
             expectation.offer(event)
 
     def _end(self) -> None:
+        self._ended = True
         self._pull.end()
         for expectation in self._expectations:
             expectation.give_up()
 
     def _is_running(self) -> bool:
-        return self._started and any(self._dispatcher.threads().values())
+        return self._started and not self._ended
 
     def _what_runs(self) -> tuple[str, ...]:
         handlers = [running.handler for running in self._dispatcher.running()]
@@ -540,16 +488,3 @@ class Client(Registrar):
     def _raise_error(self) -> None:
         if self._runner.phase == "stopped" and self._runner.error is not None:
             raise self._runner.error
-
-
-def _check_fields(key: Key, fields: Mapping[str, object]) -> None:
-    if key.cls in WIRE_TYPES.values() or key.cls in LIFECYCLE_TYPES.values():
-        for name in fields:
-            if not hasattr(key.cls, name):
-                raise ConfigurationError(f"{key.cls.__name__} has no field {name}, so this would never match")
-
-
-def _has_fields(event: Event, fields: Mapping[str, object]) -> bool:
-    if isinstance(event, UnknownEvent):
-        return all(name in event.raw and event.raw[name] == value for name, value in fields.items())
-    return all(hasattr(event, name) and getattr(event, name) == value for name, value in fields.items())

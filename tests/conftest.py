@@ -239,6 +239,7 @@ def client_of() -> Iterator[MakeClient]:
             "origin": "https://app.example",
             "token": "token-of-xyz789",
             "reconnect": BRISK,
+            "close_timeout": 0.2,
         }
         client = aggstream.Client(url=url, **{**settings, **options})
         clients.append(client)

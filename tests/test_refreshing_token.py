@@ -77,7 +77,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def rest() -> Iterator[Rest]:
     with Rest() as server:
-        thread = threading.Thread(target=server.serve_forever, name="rest")
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), name="rest")
         thread.start()
         yield server
         server.hold.set()

@@ -1,0 +1,243 @@
+"""Opening a connection: the name look-up, TCP, TLS and the WebSocket handshake, under one deadline.
+
+`websocket-client` does the handshake, on a socket that is made here. Foreign exceptions become ours here, and in
+`transport.py` once the connection stands.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import websocket
+from websocket import WebSocketBadStatusException, WebSocketException
+from websocket._handshake import CookieJar
+
+from aggstream._backoff import retry_after
+from aggstream._deadline import Deadline
+from aggstream.errors import ConnectFailed, HandshakeRejected
+from aggstream.transport import READ_SIZE, Transport, words
+
+logger = logging.getLogger("aggstream")
+
+Address: TypeAlias = "tuple[Any, ...]"
+"""One row of `socket.getaddrinfo`."""
+
+_LARGEST_HANDSHAKE = 65536
+
+
+class Waiter(Protocol):
+    """How connecting waits: the owner's `select`, so that it can be interrupted."""
+
+    def __call__(self, sock: socket.socket, *, write: bool, deadline: Deadline) -> None:
+        """Return once the socket is ready.
+
+        Raises:
+            TimeoutError: the deadline passed.
+            BaseException: whatever the owner uses to stop; it passes through.
+        """
+        ...
+
+
+def connect(
+    url: str,
+    *,
+    addresses: Sequence[Address],
+    host: str,
+    ssl_context: ssl.SSLContext | None,
+    origin: str,
+    headers: Mapping[str, str],
+    max_message_size: int,
+    deadline: Deadline,
+    wait: Waiter,
+) -> Transport:
+    """Open a connection: TCP, TLS and the WebSocket handshake under one deadline.
+
+    Args:
+        url: where to connect to; may hold the token, so it is in no error.
+        addresses: where the host is, tried in order.
+        host: the name that the server's certificate must carry.
+        ssl_context: for TLS; None for none.
+        origin: the `Origin` header.
+        headers: further headers.
+        max_message_size: the largest message, in bytes, that is accepted later.
+        deadline: the end of all of it.
+        wait: waits for the socket.
+
+    Raises:
+        HandshakeRejected: the server answered with another status than 101.
+        ConnectFailed: anything else.
+    """
+    sock = _connect_tcp(addresses, deadline, wait)
+    try:
+        if ssl_context is not None:
+            sock = _start_tls(sock, ssl_context, host, deadline, wait)
+        leftover = _open_websocket(sock, url, origin, headers, deadline, wait)
+    except BaseException:
+        sock.close()
+        raise
+    return Transport(sock, leftover, max_message_size)
+
+
+def _connect_tcp(addresses: Sequence[Address], deadline: Deadline, wait: Waiter) -> socket.socket:
+    problem: BaseException | None = None
+    for tried, (family, kind, proto, _, address) in enumerate(addresses):
+        remaining = deadline.remaining()
+        # A host that swallows packets on its first address must leave time for the others.
+        share = None if remaining is None else remaining / (len(addresses) - tried)
+        sock = socket.socket(family, kind, proto)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            code = sock.connect_ex(address)
+            if code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+                wait(sock, write=True, deadline=Deadline(share))
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            _check(code)
+        except OSError as error:  # TimeoutError is one
+            sock.close()
+            problem = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise ConnectFailed(f"no TCP connection: {words(problem)}") from problem
+
+
+def _check(code: int) -> None:
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def _start_tls(
+    sock: socket.socket, context: ssl.SSLContext, host: str, deadline: Deadline, wait: Waiter
+) -> ssl.SSLSocket:
+    tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+    try:
+        while True:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                wait(tls, write=False, deadline=deadline)
+            except ssl.SSLWantWriteError:
+                wait(tls, write=True, deadline=deadline)
+            else:
+                return tls
+    except (OSError, ValueError) as error:  # ssl.SSLError and TimeoutError are OSErrors
+        tls.close()
+        raise ConnectFailed(f"no TLS connection: {words(error)}") from error
+    except BaseException:
+        tls.close()
+        raise
+
+
+class _HandshakeSocket:
+    """What websocket-client gets for a socket during the handshake.
+
+    It holds one deadline and one limit over all of it (the library has neither), and reads in large pieces
+    where the library reads byte by byte; what it read too much is left over for the frames.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: Deadline, wait: Waiter) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._wait = wait
+        self._received = 0
+        self._buffer = bytearray()
+
+    def gettimeout(self) -> float:
+        return 0.0  # with this answer the library calls recv and send directly
+
+    def recv(self, size: int) -> bytes:
+        while not self._buffer:
+            try:
+                chunk = self._sock.recv(READ_SIZE)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                self._wait(self._sock, write=False, deadline=self._deadline)
+                continue
+            if not chunk:
+                raise ConnectionResetError(errno.ECONNRESET, "the server closed it during the handshake")
+            self._received += len(chunk)
+            if self._received > _LARGEST_HANDSHAKE + READ_SIZE:
+                raise WebSocketException(f"the answer is larger than {_LARGEST_HANDSHAKE} bytes")
+            self._buffer += chunk
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    def send(self, data: bytes) -> int:
+        while True:
+            try:
+                return self._sock.send(data)
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._wait(self._sock, write=True, deadline=self._deadline)
+
+    def leftover(self) -> bytes:
+        return bytes(self._buffer)
+
+    def close(self) -> None:
+        """Leave it to the owner of the socket."""
+
+
+def _open_websocket(
+    sock: socket.socket, url: str, origin: str, headers: Mapping[str, str], deadline: Deadline, wait: Waiter
+) -> bytes:
+    if websocket.isEnabledForTrace():
+        logger.warning("websocket.enableTrace is on: it prints the request line, and with it what the URL holds")
+    # The library has one cookie jar for the whole process: another user's cookies must not go out on this
+    # connection, nor may this one's stay behind.
+    CookieJar.jar.clear()
+    library = websocket.WebSocket(enable_multithread=False)
+    wrapped = _HandshakeSocket(sock, deadline, wait)
+    failure: ConnectFailed | None = None
+    try:
+        library.connect(  # type: ignore[no-untyped-call]  # the library leaves it without annotations
+            url, socket=wrapped, origin=origin, header=dict(headers), redirect_limit=0
+        )
+    except (WebSocketException, OSError, ValueError) as error:
+        failure = _handshake_failure(error, library)
+    finally:
+        CookieJar.jar.clear()
+    if failure is not None:
+        # Raised out here because the library's frames hold the URL, and its error all headers.
+        raise failure
+    return wrapped.leftover()
+
+
+def _handshake_failure(error: Exception, library: websocket.WebSocket) -> ConnectFailed:
+    if isinstance(error, WebSocketBadStatusException):
+        status, headers = error.status_code, error.resp_headers or {}
+    elif library.handshake_response is not None:  # a redirect: it is not followed, the token would go with it
+        status, headers = library.handshake_response.status, library.handshake_response.headers
+    else:
+        return ConnectFailed(f"the WebSocket handshake failed: {words(error)}")
+    return HandshakeRejected(
+        f"the server answered the WebSocket handshake with HTTP status {int(status)}",
+        status=int(status),
+        retry_after=retry_after(headers.get("retry-after")),
+    )
+
+
+ResolveFunction: TypeAlias = "Callable[[], Sequence[Address]]"
+
+
+def resolver(host: str, port: int) -> ResolveFunction:
+    """Return a function that looks the host up; it blocks, and cannot be interrupted.
+
+    The function raises ConnectFailed if the name has no address.
+    """
+
+    def resolve() -> Sequence[Address]:
+        try:
+            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise ConnectFailed(f"the host name {host} cannot be looked up: {words(error)}") from error
+
+    return resolve

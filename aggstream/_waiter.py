@@ -1,0 +1,58 @@
+"""How the I/O thread waits while there is no session: always interruptible, always with a deadline."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import TypeVar
+
+from aggstream._deadline import Deadline
+from aggstream._poller import Poller
+from aggstream._work import Job
+
+T = TypeVar("T")
+
+
+class Waiter:
+    """Waits by a poller, and looks at what other threads ask for each time it is woken."""
+
+    def __init__(self, poller: Poller, obey: Callable[[], None]) -> None:
+        """Make one; `obey` raises to end whatever is waited for."""
+        self._poller = poller
+        self._obey = obey
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        deadline = Deadline(seconds)
+        while not deadline.expired():
+            self._wait(None, deadline)
+
+    def job(self, job: Job[T], deadline: Deadline) -> T:
+        """Return what a job returned, or raise what it raised.
+
+        Raises:
+            TimeoutError: the deadline passed; the job goes on.
+        """
+        while not job.done:
+            if deadline.expired():
+                raise TimeoutError
+            self._wait(None, deadline)
+        return job.result()
+
+    def socket(self, sock: socket.socket, *, write: bool, deadline: Deadline) -> None:
+        """Return once a socket is ready.
+
+        Raises:
+            TimeoutError: the deadline passed.
+        """
+        try:
+            while not deadline.expired():
+                if any(self._wait(sock.fileno(), deadline, write=write)):
+                    return
+            raise TimeoutError
+        finally:
+            self._poller.forget()
+
+    def _wait(self, fd: int | None, deadline: Deadline, *, write: bool = False) -> tuple[bool, bool]:
+        self._obey()
+        return self._poller.wait(fd, read=not write, write=write, timeout=deadline.remaining())

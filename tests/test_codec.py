@@ -1,0 +1,481 @@
+"""JSON to events: strict, exact, and nothing but DecodeError comes out."""
+
+from __future__ import annotations
+
+import decimal
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aggstream import (
+    BalanceUpdate,
+    DecodeError,
+    ErrorMessage,
+    Event,
+    Gap,
+    Heartbeat,
+    LifecycleEvent,
+    OrderEvent,
+    OrderSubmitted,
+    Subscribed,
+    UnknownEvent,
+)
+from aggstream._codec import decode, parse_json, to_json, wire_name
+from aggstream.events import LIFECYCLE_TYPES
+
+RECEIVED = 1_710_000_000_123_456_789
+
+ORDER_SUBMITTED: dict[str, Any] = {
+    "type": "order_submitted",
+    "venue": "kalshi",
+    "orderId": "ord_abc123",
+    "side": "buy",
+    "price": 0.55,
+    "size": 100,
+    "outcomeId": "clv2abc123def456",
+    "timestamp": 1710000000000,
+}
+BALANCE_UPDATE: dict[str, Any] = {
+    "type": "balance_update",
+    "venue": "kalshi",
+    "tradingBalanceCents": 94500,
+    "walletBalanceCents": 100000,
+    "timestamp": 1710000000000,
+}
+ORDER_EVENT: dict[str, Any] = {
+    "type": "order_event",
+    "event": "dag_started",
+    "orderId": "ord_abc123",
+    "timestamp": 1710000000000,
+}
+OPTIONAL = {
+    "userId": "user_id",
+    "venue": "venue",
+    "filledAmountRaw": "filled_amount_text",
+    "remainingAmountRaw": "remaining_amount_text",
+    "errorReason": "error_reason",
+    "dagRunId": "dag_run_id",
+    "stepId": "step_id",
+    "stepType": "step_type",
+    "templateName": "template_name",
+    "attempt": "attempt",
+}
+TEMPLATES = {"order_submitted": ORDER_SUBMITTED, "balance_update": BALANCE_UPDATE, "order_event": ORDER_EVENT}
+
+
+def with_literal(payload: dict[str, Any], field: str, literal: str) -> str:
+    """Return the message with one field's value written as given, which need not be what json would write."""
+    text = json.dumps({**payload, field: "@here@"})
+    return text.replace('"@here@"', literal)
+
+
+def refused(text: str) -> DecodeError:
+    with pytest.raises(DecodeError) as caught:
+        decode(text, RECEIVED)
+    return caught.value
+
+
+# --- what is accepted -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("literal", "value"),
+    [
+        ("0.55", "0.55"),
+        ("0.550", "0.550"),
+        ("0.1", "0.1"),
+        ("1", "1"),
+        ("5.5e-1", "0.55"),
+        ("0.30000000000000004", "0.30000000000000004"),
+        ("0.12345678901234567890123456789", "0.12345678901234567890123456789"),
+        ("-0.0", "-0.0"),
+    ],
+)
+def test_a_price_is_the_decimal_that_was_written(literal: str, value: str) -> None:
+    event = decode(with_literal(ORDER_SUBMITTED, "price", literal), RECEIVED)
+    assert isinstance(event, OrderSubmitted)
+    assert isinstance(event.price, Decimal)
+    assert str(event.price) == value
+
+
+def test_a_tiny_decimal_context_does_not_round_what_was_written() -> None:
+    with decimal.localcontext() as context:
+        context.prec = 2
+        event = decode(with_literal(ORDER_SUBMITTED, "size", "1234567.891"), RECEIVED)
+        whole = decode(with_literal(ORDER_SUBMITTED, "size", "123456789"), RECEIVED)
+    assert isinstance(event, OrderSubmitted)
+    assert isinstance(whole, OrderSubmitted)
+    assert str(event.size) == "1234567.891"
+    assert str(whole.size) == "123456789"
+
+
+@pytest.mark.parametrize("literal", ["5", "5.0", "5.00", "5e0", "0.5e1", "50e-1"])
+def test_an_integer_is_a_number_without_a_fraction_however_it_is_spelled(literal: str) -> None:
+    event = decode(with_literal(BALANCE_UPDATE, "tradingBalanceCents", literal), RECEIVED)
+    assert isinstance(event, BalanceUpdate)
+    assert event.trading_balance_cents == 5
+    assert type(event.trading_balance_cents) is int
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63 - 1), 0, -1])
+def test_integers_up_to_64_bits_are_taken(number: int) -> None:
+    event = decode(json.dumps({**BALANCE_UPDATE, "walletBalanceCents": number}), RECEIVED)
+    assert isinstance(event, BalanceUpdate)
+    assert event.wallet_balance_cents == number
+
+
+@pytest.mark.parametrize("field", OPTIONAL)
+def test_an_optional_field_may_be_absent_or_null(field: str) -> None:
+    absent = decode(json.dumps(ORDER_EVENT), RECEIVED)
+    null = decode(json.dumps({**ORDER_EVENT, field: None}), RECEIVED)
+    assert getattr(absent, OPTIONAL[field]) is None
+    assert absent == null
+
+
+def test_every_optional_field_may_be_null_at_once() -> None:
+    event = decode(json.dumps({**ORDER_EVENT, **dict.fromkeys(OPTIONAL)}), RECEIVED)
+    assert event == decode(json.dumps(ORDER_EVENT), RECEIVED)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_an_unknown_key_is_kept_in_raw_and_is_no_error(name: str) -> None:
+    event = decode(json.dumps({**TEMPLATES[name], "newKey": {"deep": [1.5, None]}}), RECEIVED)
+    assert type(event).TYPE == name
+    assert event.raw["newKey"] == {"deep": [Decimal("1.5"), None]}
+
+
+def test_raw_and_the_time_of_receipt_are_kept() -> None:
+    event = decode(json.dumps(BALANCE_UPDATE), RECEIVED)
+    assert event.raw == BALANCE_UPDATE
+    assert event.received_ns == RECEIVED
+
+
+def test_an_unknown_type_keeps_its_whole_payload() -> None:
+    payload = {"type": "market_resolved", "outcomeId": "vmo_1", "outcomes": [{"a": 1}], "event": "x"}
+    event = decode(json.dumps(payload), RECEIVED)
+    assert isinstance(event, UnknownEvent)
+    assert (event.type, event.sub_event, event.raw, event.received_ns) == (
+        "market_resolved",
+        "x",
+        payload,
+        RECEIVED,
+    )
+
+
+@pytest.mark.parametrize("name", [*LIFECYCLE_TYPES, "*", "", "Order_Submitted", "__class__"])
+def test_a_message_never_becomes_an_event_of_the_clients_own(name: str) -> None:
+    event = decode(json.dumps({"type": name, "number": 1, "started_ns": 1, "ended_ns": 2}), RECEIVED)
+    assert type(event) is UnknownEvent
+    assert not isinstance(event, (LifecycleEvent, Gap))
+    assert event.type == name
+
+
+@pytest.mark.parametrize("literal", ["12345678901234567890123", '"12345678901234567890123"'])
+def test_a_raw_amount_may_be_a_string_or_an_integer_and_is_exact(literal: str) -> None:
+    event = decode(with_literal(ORDER_EVENT, "filledAmountRaw", literal), RECEIVED)
+    assert isinstance(event, OrderEvent)
+    assert event.filled_amount_text == "12345678901234567890123"
+    assert event.filled_amount_raw == 12345678901234567890123
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        ({"type": "heartbeat"}, Heartbeat(ts=0)),
+        ({"type": "heartbeat", "ts": 1710000000000}, Heartbeat(ts=1710000000000)),
+        ({"type": "error"}, ErrorMessage()),
+        ({"type": "error", "message": "no", "code": "E1"}, ErrorMessage(message="no", code="E1")),
+        ({"type": "error", "message": "no", "code": 7, "channel": "arb"}, ErrorMessage(message="no", code=7, channel="arb")),
+        (
+            {"type": "subscribed", "channel": "orderbook", "outcomeIds": ["a", "b"]},
+            Subscribed(channel="orderbook", outcome_ids=("a", "b")),
+        ),
+    ],
+)
+def test_control_messages(payload: dict[str, Any], expected: Event) -> None:
+    assert decode(json.dumps(payload), RECEIVED) == expected
+
+
+def test_a_whole_number_code_is_an_integer_however_it_is_spelled() -> None:
+    event = decode('{"type": "error", "message": "no", "code": 4001.0}', RECEIVED)
+    assert isinstance(event, ErrorMessage)
+    assert event.code == 4001
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type": "error", "message": null}',
+        '{"type": "heartbeat", "ts": null}',
+        '{"type": "subscribed", "channel": "orderbook", "outcomeIds": null}',
+    ],
+)
+def test_a_control_message_with_null_is_as_one_without_the_field(text: str) -> None:
+    payload = {key: value for key, value in json.loads(text).items() if value is not None}
+    assert decode(text, RECEIVED) == decode(json.dumps(payload), RECEIVED)
+
+
+def test_of_a_duplicate_key_the_last_one_counts() -> None:
+    event = decode('{"type": "heartbeat", "ts": 1, "ts": 2}', RECEIVED)
+    assert event == Heartbeat(ts=2)
+
+
+# --- half of a surrogate pair ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("escaped", "value"),
+    [
+        ("no \\ud83d", "no \ufffd"),
+        ("\\udc00 no", "\ufffd no"),
+        ("\\udc00\\ud83d", "\ufffd\ufffd"),
+        ("yes \\ud83d\\ude00", "yes \U0001f600"),
+        ("\u00e9", "\u00e9"),
+    ],
+)
+def test_half_of_a_surrogate_pair_becomes_the_replacement_character(escaped: str, value: str) -> None:
+    event = decode(with_literal(ORDER_EVENT, "errorReason", f'"{escaped}"'), RECEIVED)
+    assert isinstance(event, OrderEvent)
+    assert event.error_reason == value
+    event.error_reason.encode()
+
+
+def test_half_of_a_surrogate_pair_in_an_unknown_types_name_is_replaced_too() -> None:
+    event = decode('{"type": "new \\ud83d"}', RECEIVED)
+    assert event.type == "new \ufffd"
+
+
+# --- what is refused ------------------------------------------------------------------------------------
+
+
+WRONG_FOR_INT = ['"5"', "5.9", "true", "false", "[]", "{}", '""', "0.5", "1e-1"]
+WRONG_FOR_NUMBER = ['"0.55"', "true", "[]", "{}", '"NaN"']
+WRONG_FOR_TEXT = ["5", "5.5", "true", "[]", "{}", '["a"]']
+
+
+@pytest.mark.parametrize(
+    ("template", "field", "literal"),
+    [
+        *(("balance_update", "tradingBalanceCents", literal) for literal in [*WRONG_FOR_INT, "null"]),
+        *(("balance_update", "timestamp", literal) for literal in [*WRONG_FOR_INT, "null"]),
+        *(("order_event", "attempt", literal) for literal in WRONG_FOR_INT),
+        *(("order_submitted", "price", literal) for literal in [*WRONG_FOR_NUMBER, "null"]),
+        *(("order_submitted", "size", literal) for literal in [*WRONG_FOR_NUMBER, "null"]),
+        *(("order_submitted", "orderId", literal) for literal in [*WRONG_FOR_TEXT, "null"]),
+        *(("order_submitted", "side", literal) for literal in [*WRONG_FOR_TEXT, "null"]),
+        *(("order_event", "event", literal) for literal in [*WRONG_FOR_TEXT, "null"]),
+        *(("order_event", "errorReason", literal) for literal in WRONG_FOR_TEXT),
+        *(("order_event", "filledAmountRaw", literal) for literal in ["5.5", "true", "[]", "{}"]),
+    ],
+)
+def test_a_wrong_type_names_its_path_and_is_never_converted(template: str, field: str, literal: str) -> None:
+    error = refused(with_literal(TEMPLATES[template], field, literal))
+    assert error.path == f"$.{field}"
+    assert str(error).startswith(f"$.{field}: ")
+
+
+@pytest.mark.parametrize("literal", ['"abc"', "5", "{}", '["a", 1]', "[null]"])
+def test_a_list_of_texts_is_a_list_and_holds_texts(literal: str) -> None:
+    text = with_literal({"type": "subscribed"}, "outcomeIds", literal)
+    assert refused(text).path == "$.outcomeIds"
+
+
+@pytest.mark.parametrize(
+    ("template", "field"),
+    [(name, field) for name, payload in TEMPLATES.items() for field in payload if field != "type"],
+)
+def test_a_missing_field_is_named(template: str, field: str) -> None:
+    payload = {key: value for key, value in TEMPLATES[template].items() if key != field}
+    error = refused(json.dumps(payload))
+    assert str(error) == f"$.{field}: missing"
+
+
+@pytest.mark.parametrize("literal", ["9" * 20, str(2**63), "1e19", "1e64", "-" + "9" * 30])
+def test_an_integer_over_64_bits_is_refused(literal: str) -> None:
+    assert refused(with_literal(BALANCE_UPDATE, "timestamp", literal)).path == "$.timestamp"
+
+
+@pytest.mark.parametrize("literal", ["1e65", "1e2000000", "1e-2000000", "1e999999999", "9" * 65, "0." + "9" * 65])
+@pytest.mark.parametrize(
+    ("template", "field"), [("order_submitted", "price"), ("balance_update", "tradingBalanceCents")]
+)
+def test_a_number_that_is_costly_to_compute_with_is_refused(template: str, field: str, literal: str) -> None:
+    assert refused(with_literal(TEMPLATES[template], field, literal)).path == f"$.{field}"
+
+
+@pytest.mark.parametrize("literal", ["1e99999999999999999999", "-1.5E+99999999999999999999", "1e-99999999999999999999"])
+@pytest.mark.parametrize("key", ["price", "aKeyThatNobodyKnows"])
+def test_an_exponent_that_decimal_itself_refuses_is_a_decode_error(key: str, literal: str) -> None:
+    refused(with_literal(ORDER_SUBMITTED, key, literal))
+
+
+@pytest.mark.parametrize("code", ["9" * 4000, str(2**63)])
+def test_an_error_code_over_64_bits_is_refused(code: str) -> None:
+    assert refused(f'{{"type": "error", "code": {code}}}').path == "$.code"
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("key", ["price", "aKeyThatNobodyKnows"])
+def test_nan_and_infinity_are_not_json(key: str, constant: str) -> None:
+    assert refused(with_literal(ORDER_SUBMITTED, key, constant)).path == "$"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "nope",
+        "{",
+        '{"type": "heartbeat"',
+        '{"type": "heartbeat"} {}',
+        "{'type': 'heartbeat'}",
+        '\ufeff{"type": "heartbeat"}',
+        '{"type": "heart\nbeat"}',
+        "[" * 200_000,
+        '{"type": "x", "a": ' + "[" * 200_000,
+        '{"a":' * 200_000,
+        '{"type": "x", "a": ' + "9" * 5000 + "}",
+        '{"type": "x", "a": -' + "9" * 5000 + "}",
+    ],
+    ids=lambda text: ascii(text[:20]),
+)
+def test_what_is_no_usable_json_is_refused_as_a_whole(text: str) -> None:
+    assert refused(text).path == "$"
+
+
+@pytest.mark.parametrize("text", ["null", "true", "5", "5.5", '"heartbeat"', "[]", '[{"type": "heartbeat"}]'])
+def test_a_message_must_be_an_object(text: str) -> None:
+    assert str(refused(text)).startswith("$: expected an object, got ")
+
+
+@pytest.mark.parametrize("text", ["{}", '{"type": null}', '{"type": 5}', '{"type": ["heartbeat"]}', '{"type": true}'])
+def test_a_message_must_have_a_type_that_is_a_text(text: str) -> None:
+    assert refused(text).path == "$.type"
+
+
+@pytest.mark.parametrize(
+    ("template", "field", "literal"),
+    [
+        ("balance_update", "tradingBalanceCents", '"SECRET-VALUE"'),
+        ("order_submitted", "price", '"SECRET-VALUE"'),
+        ("order_event", "event", '["SECRET-VALUE"]'),
+        ("order_event", "attempt", '{"SECRET-VALUE": "SECRET-VALUE"}'),
+        ("order_event", "filledAmountRaw", '["SECRET-VALUE"]'),
+        ("order_event", "event", "SECRET-VALUE"),
+    ],
+)
+def test_an_errors_text_never_holds_the_value(template: str, field: str, literal: str) -> None:
+    error = refused(with_literal(TEMPLATES[template], field, literal))
+    assert "SECRET" not in str(error)
+    assert "SECRET" not in repr(error)
+    assert error.__cause__ is None
+    assert error.__suppress_context__
+
+
+# --- whatever comes -------------------------------------------------------------------------------------
+
+
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.text("a\ud83d\ude00"),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+known_keys = st.sampled_from(sorted({key for payload in TEMPLATES.values() for key in payload} | set(OPTIONAL)))
+types = st.sampled_from([*TEMPLATES, "connected", "authenticated", "error", "heartbeat", "subscribed", "gap"])
+
+
+@unhurried
+@given(types, st.dictionaries(known_keys | st.sampled_from(["code", "message", "ts", "outcomeIds"]), json_values))
+def test_any_json_in_any_field_gives_an_event_or_a_decode_error(name: str, fields: dict[str, Any]) -> None:
+    payload = {**TEMPLATES.get(name, {}), **fields, "type": name}
+    try:
+        event = decode(json.dumps(payload), RECEIVED)
+    except DecodeError as error:
+        assert error.path.startswith("$")
+    else:
+        assert event.type == name
+        repr(event)
+
+
+@unhurried
+@given(st.text() | st.text('{}[]":,.-+eE0123456789 \\unltrfas'))
+def test_any_text_gives_an_event_or_a_decode_error(text: str) -> None:
+    try:
+        decode(text, RECEIVED)
+    except DecodeError as error:
+        assert error.path.startswith("$")
+
+
+@unhurried
+@given(st.from_regex(r"-?(0|[1-9][0-9]{0,40})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,30})?", fullmatch=True))
+def test_any_json_number_is_exact_or_a_decode_error(literal: str) -> None:
+    try:
+        event = decode(with_literal(ORDER_SUBMITTED, "size", literal), RECEIVED)
+    except DecodeError:
+        return
+    assert isinstance(event, OrderSubmitted)
+    assert event.size == Decimal(literal)
+
+
+# --- to_json --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Decimal("0.550"), "0.550"),
+        (Decimal("1E+3"), "1E+3"),
+        (12345678901234567890123, "12345678901234567890123"),
+        ({"a": [Decimal("0.1"), None, True, "x\ny"]}, '{"a": [0.1, null, true, "x\\ny"]}'),
+        ({}, "{}"),
+        ((), "[]"),
+        ({1: "a"}, '{"1": "a"}'),
+        ('"\u00e9\ud800', '"\\"\\u00e9\\ud800"'),
+    ],
+)
+def test_to_json_writes_values_exactly_on_one_line(value: Any, text: str) -> None:
+    assert to_json(value) == text
+
+
+@pytest.mark.parametrize("value", [{1, 2}, b"bytes", {"a": object()}, [1j]])
+def test_to_json_refuses_what_has_no_json_form(value: Any) -> None:
+    with pytest.raises(TypeError):
+        to_json(value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), Decimal("NaN"), {"a": [Decimal("-Infinity")]}])
+def test_to_json_refuses_numbers_that_json_does_not_have(value: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        to_json(value)
+
+
+@unhurried
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text() | st.decimals(allow_nan=False, allow_infinity=False),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+        max_leaves=12,
+    )
+)
+def test_what_to_json_writes_is_read_back_unchanged(value: Any) -> None:
+    assert parse_json(to_json(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ("order_id", "orderId"),
+        ("venue", "venue"),
+        ("trading_balance_cents", "tradingBalanceCents"),
+        ("filled_amount_text", "filledAmountRaw"),
+        ("remaining_amount_text", "remainingAmountRaw"),
+    ],
+)
+def test_wire_names(field: str, name: str) -> None:
+    assert wire_name(field) == name
