@@ -344,3 +344,28 @@ def test_a_token_of_another_user_without_a_switch_is_fatal_and_delivers_nothing(
     with pytest.raises(aggstream.UserMismatch, match="switch_user"):
         client.wait(DEADLINE)
     assert len(seen) == 1
+
+
+def test_switching_the_user_while_connecting_never_signs_in_the_old_one(
+    other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    sent: list[str] = []
+
+    def script(peer: Peer) -> None:
+        sent.append(peer.sign_in("usr_new"))
+        peer.wait_closed()
+
+    asked, release = threading.Event(), threading.Event()
+
+    def token_of_old() -> str:
+        asked.set()
+        release.wait(DEADLINE)
+        return "token-of-old"
+
+    client = client_of(other_server(script).url, token=token_of_old)
+    client.start()
+    assert asked.wait(DEADLINE)
+    client.switch_user("token-of-new")
+    release.set()
+    until(lambda: client.health().ok)
+    assert sent == ["token-of-new"]

@@ -1,0 +1,115 @@
+"""Each example runs, against the simulator, as its docstring says."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from conftest import DEADLINE
+
+from aggstream.simulator import Simulator
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with Simulator(seed=7) as running:
+        yield running
+
+
+def start(simulator: Simulator, name: str, *arguments: str, lifetime: float = 300.0) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "AGGSTREAM_APP_ID": simulator.app_id,
+        "AGGSTREAM_ORIGIN": simulator.origin,
+        "AGGSTREAM_URL": simulator.url,
+        "AGGSTREAM_REST_URL": simulator.rest_url,
+        "AGGSTREAM_TOKEN": simulator.sign_in("usr_1", lifetime=lifetime).access_token,
+    }
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert simulator.wait_for_connections(1, timeout=DEADLINE)
+    return process
+
+
+def test_every_example_is_tested_here() -> None:
+    text = pathlib.Path(__file__).read_text()
+    assert all(f'"{path.name}"' in text for path in EXAMPLES.glob("*.py"))
+
+
+def test_listen_to_orders(simulator: Simulator) -> None:
+    with start(simulator, "listen_to_orders.py") as process:
+        assert process.stdout is not None
+        order = simulator.place_order("usr_1", scenario="filled")
+        lines = []
+        while not lines or f"{order}: filled" not in lines[-1]:
+            lines.append(process.stdout.readline())
+            assert lines[-1], process.stderr and process.stderr.read()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=DEADLINE)
+    assert err == ""
+    assert process.returncode == 143
+    assert any(line.startswith(f"{order}: ") and " at 0." in line for line in lines)
+    assert any("to trade with" in line for line in [*lines, out])
+
+
+def test_cron_job(simulator: Simulator) -> None:
+    with start(simulator, "cron_job.py", "1.0") as process:
+        order = simulator.place_order("usr_1", scenario="failed")
+        out, err = process.communicate(timeout=DEADLINE)
+    assert err == ""
+    assert process.returncode == 0
+    events = [json.loads(line) for line in out.splitlines()]
+    assert events[0]["type"] == "order_submitted"
+    assert [e["orderId"] for e in events if e.get("event") == "failed"] == [order]
+    assert len(events) == simulator.books("usr_1").sent
+
+
+def test_keep_signed_in(simulator: Simulator, tmp_path: pathlib.Path) -> None:
+    store = tmp_path / "session.json"
+    signed_in = simulator.sign_in("usr_1", lifetime=2.0)
+    store.write_text(json.dumps({"refresh_token": signed_in.refresh_token}))
+    with start(simulator, "keep_signed_in.py", str(store)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("signed in until 20")
+        simulator.place_order("usr_1")
+        assert process.stdout.readline().startswith("OrderSubmitted(")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=DEADLINE)
+    assert err == ""
+    assert process.returncode == 130
+    assert json.loads(store.read_text())["refresh_token"] != signed_in.refresh_token
+    assert stat.S_IMODE(store.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("ending", "code"), [("filled", 0), ("failed", 1)])
+def test_wait_for_fill(ending: str, code: int, simulator: Simulator) -> None:
+    with start(simulator, "wait_for_fill.py", "ord_mine", str(DEADLINE)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting for ord_mine\n"
+        for order in ("ord_other", "ord_mine"):
+            simulator.push({"type": "order_event", "event": ending, "orderId": order, "timestamp": 1})
+        out, err = process.communicate(timeout=DEADLINE)
+    assert err == ""
+    assert out.strip() == f"ord_mine: {ending}"
+    assert process.returncode == code
+
+
+def test_wait_for_fill_that_never_comes(simulator: Simulator) -> None:
+    with start(simulator, "wait_for_fill.py", "ord_mine", "0.5") as process:
+        out, _ = process.communicate(timeout=DEADLINE)
+    assert "not known" in out
+    assert process.returncode == 3
