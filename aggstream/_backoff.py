@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from collections.abc import Callable
 
 import attrs
@@ -70,14 +71,17 @@ class ReconnectPolicy:
         Raises:
             ConfigurationError: a number is out of range.
         """
+        for name in ("initial", "maximum", "healthy_after", "max_time"):
+            value = getattr(self, name)
+            optional = name == "max_time" and value is None
+            if not optional and not (isinstance(value, (int, float)) and 0 <= value <= sys.float_info.max):
+                raise ConfigurationError(f"reconnect: {name} must be a number of seconds, not below 0")
         if not 0 < self.initial <= self.maximum:
             raise ConfigurationError("reconnect: initial must be above 0 and not above maximum (seconds)")
-        if self.healthy_after < 0:
-            raise ConfigurationError("reconnect: healthy_after must not be below 0 (seconds)")
-        if self.max_attempts is not None and self.max_attempts < 1:
-            raise ConfigurationError("reconnect: max_attempts must be 1 or more, or None")
-        if self.max_time is not None and self.max_time <= 0:
+        if self.max_time == 0:
             raise ConfigurationError("reconnect: max_time must be above 0, or None (seconds)")
+        if self.max_attempts is not None and (type(self.max_attempts) is not int or self.max_attempts < 1):
+            raise ConfigurationError("reconnect: max_attempts must be a whole number, 1 or more, or None")
         if not callable(self.decide):
             raise ConfigurationError("reconnect: decide must be a function of one error")
 

@@ -85,9 +85,9 @@ def _structure_strings(value: object, _: object) -> tuple[str, ...]:
 
 
 def _structure_code(value: object, _: object) -> str | int | None:
-    if value is None or type(value) is int:
-        return value
-    return _structure_str(value, str)
+    if value is None:
+        return None
+    return _structure_str(value, str) if isinstance(value, str) else _structure_int(value, int)
 
 
 def _structure_raw_amount(value: object, _: object) -> str | None:
@@ -124,12 +124,21 @@ def wire_name(field: str) -> str:
     return _WIRE_NAMES.get(field) or head + "".join(word.capitalize() for word in rest)
 
 
+def _field_hook(converter: Converter, field: attrs.Attribute[Any]) -> Callable[[Any, Any], Any] | None:
+    if field.name in _WIRE_NAMES:
+        return _structure_raw_amount
+    default = field.default
+    if default is attrs.NOTHING or default is None or not isinstance(default, (str, int, tuple)):
+        return None
+    # null means the same as a field that is not there.
+    usual = converter.get_structure_hook(field.type)
+    return lambda value, cls: default if value is None else usual(value, cls)
+
+
 def _hook(converter: Converter, cls: type[Event]) -> Callable[[Any, Any], Event]:
+    attrs.resolve_types(cls)
     overrides: dict[str, Any] = {
-        field.name: override(
-            rename=wire_name(field.name),
-            struct_hook=_structure_raw_amount if field.name in _WIRE_NAMES else None,
-        )
+        field.name: override(rename=wire_name(field.name), struct_hook=_field_hook(converter, field))
         for field in attrs.fields(cls)
     }
     overrides["raw"] = overrides["received_ns"] = override(omit=True)
@@ -166,6 +175,8 @@ def parse_json(text: str) -> Any:
         raise DecodeError(f"not JSON: {error.msg} at character {error.pos}") from None
     except RecursionError:
         raise DecodeError("not usable JSON: nested too deep") from None
+    except ArithmeticError:
+        raise DecodeError("not usable JSON: the exponent of a number is too large") from None
     except ValueError:
         raise DecodeError("not usable JSON: an integer has too many digits") from None
 
@@ -189,7 +200,7 @@ def decode(text: str, received_ns: int) -> Event:
         raise DecodeError(problem, path="$.type")
     hook = _fast_hooks.get(name)
     if hook is None:
-        return UnknownEvent(name=name, raw=payload, received_ns=received_ns)
+        return UnknownEvent(name=_structure_str(name, str), raw=payload, received_ns=received_ns)
     try:
         event = hook(payload, None)
     except Exception:  # whatever it was, the slow way says where
@@ -220,11 +231,14 @@ def to_json(value: Any) -> str:
 
     Raises:
         TypeError: the value, or something in it, has no JSON form.
+        ValueError: a number is not finite.
     """
     if isinstance(value, Decimal):
+        if not value.is_finite():
+            raise ValueError("a number that is not finite has no JSON form")
         return str(value)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{json.dumps(str(k))}: {to_json(v)}" for k, v in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(to_json, value)) + "]"
-    return json.dumps(value)
+    return json.dumps(value, allow_nan=False)

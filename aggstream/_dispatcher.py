@@ -58,7 +58,8 @@ class _Worker:
         self.thread: threading.Thread | None = None
         self.name = name
         self.queue: queue.SimpleQueue[_Item | _End] = queue.SimpleQueue()
-        self.taken = 0
+        self.begun = 0
+        self.done = 0
         self.delivered = 0
         self.stale = 0
         self.handler_errors = 0
@@ -141,7 +142,12 @@ class Dispatcher:
     @property
     def depth(self) -> int:
         """How many events wait, or are being handled."""
-        return max(0, self._put - sum(worker.taken for worker in self._workers))
+        return max(0, self._put - sum(worker.done for worker in self._workers))
+
+    @property
+    def waiting(self) -> int:
+        """How many events no handler has been given yet."""
+        return max(0, self._put - sum(worker.begun for worker in self._workers))
 
     @property
     def delivered(self) -> int:
@@ -180,7 +186,7 @@ class Dispatcher:
     def abandon(self) -> int:
         """Deliver nothing more, not even what is queued; return how many events that leaves."""
         self._abandoned = True
-        return self.depth
+        return self.waiting
 
     # --- on the workers' threads ------------------------------------------------------------------------
 
@@ -194,7 +200,7 @@ class Dispatcher:
         try:
             while isinstance(item := worker.queue.get(), _Item):
                 self._handle(worker, item)
-                worker.taken += 1
+                worker.done += 1
                 if self._waiting_for_room and self.depth <= self._low_water:
                     self._waiting_for_room = False
                     self._on_low_water()
@@ -213,6 +219,7 @@ class Dispatcher:
     def _handle(self, worker: _Worker, item: _Item) -> None:
         if self._abandoned:
             return
+        worker.begun += 1
         if item.epoch != self.epoch and isinstance(item.event, UserEvent):
             worker.stale += 1
             return
@@ -245,3 +252,5 @@ class Dispatcher:
                 on_error(error, event)
             except Exception:
                 logger.exception("on_error %r failed", on_error)
+            except BaseException as leaving:
+                self._on_fatal(leaving)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import os
 import re
 import ssl
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -57,8 +57,8 @@ def check_app_id(app_id: object) -> str:
     Raises:
         ConfigurationError: it is not a text, or empty.
     """
-    if not isinstance(app_id, str) or not app_id.strip():
-        raise ConfigurationError("app_id must be a text that is not empty, as AGG gave it to the app")
+    if not isinstance(app_id, str) or not app_id.strip() or not app_id.isprintable():
+        raise ConfigurationError("app_id must be a text on one line that is not empty, as AGG gave it to the app")
     return app_id
 
 
@@ -89,7 +89,7 @@ def check_url(url: object, name: str, *, plain: str, secure: str, allow_insecure
     Raises:
         ConfigurationError: another scheme, no host, credentials in it, or no TLS to another machine.
     """
-    if not isinstance(url, str) or not url.isascii() or any(c.isspace() for c in url):
+    if not isinstance(url, str) or not url.isascii() or not url.isprintable() or " " in url:
         raise ConfigurationError(f"{name} must be an ASCII text without spaces, like {secure}://host/path")
     try:
         parts = urlsplit(url)
@@ -100,7 +100,7 @@ def check_url(url: object, name: str, *, plain: str, secure: str, allow_insecure
         raise ConfigurationError(f"{name} must begin with {secure}:// and name a host")
     if parts.username is not None:
         raise ConfigurationError(f"{name} must not hold credentials: give the token with token=")
-    if {key for key, _ in parse_qsl(parts.query)} & {"appId", "token"}:
+    if {key for key, _ in parse_qsl(parts.query, keep_blank_values=True)} & {"appId", "token"}:
         raise ConfigurationError(f"{name} must not hold appId or token: give them with app_id= and token=")
     if parts.scheme == plain and not allow_insecure and not is_loopback(host):
         raise ConfigurationError(
@@ -158,7 +158,7 @@ def check_seconds(value: Any, name: str) -> float:
     Raises:
         ConfigurationError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
         raise ConfigurationError(f"{name} must be a number of seconds above 0, got {value!a}")
     return float(value)
 

@@ -7,6 +7,8 @@ import selectors
 import socket
 
 _WAKE_UPS = 4096
+# What the operating systems take is limited; whoever waits for longer looks at the clock once a day.
+_LONGEST = 86400.0
 
 
 class Poller:
@@ -43,7 +45,7 @@ class Poller:
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         self._watch(None if fd is None or not events else (fd, events))
         ready = 0
-        for key, mask in self._selector.select(timeout):
+        for key, mask in self._selector.select(None if timeout is None else min(timeout, _LONGEST)):
             if key.fileobj is self._receiver:
                 with contextlib.suppress(BlockingIOError):
                     self._receiver.recv(_WAKE_UPS)

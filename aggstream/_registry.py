@@ -44,6 +44,7 @@ Handler: TypeAlias = "Callable[[Any], object]"
 
 # A service in alpha can send any number of names; what is remembered about them must not grow with them.
 _REMEMBERED = 1024
+_LONGEST_REMEMBERED = 200
 _LIKE = 0.8
 
 
@@ -151,7 +152,7 @@ class Registry:
         entries = found.get(key)
         if entries is None:
             entries = tuple(entry for entry in self._registrations if entry.key.matches(event))
-            if len(found) < _REMEMBERED:
+            if len(found) < _REMEMBERED and len(event.type) + len(event.sub_event or "") < _LONGEST_REMEMBERED:
                 found[key] = entries
         return [entry.handler for entry in entries if not entry.once or self._take(entry)]
 
@@ -177,6 +178,8 @@ def check_handler(handler: object, arguments: int = 1) -> None:
         raise ConfigurationError(f"a handler must be a function, got {handler!a}")
     if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
         raise ConfigurationError(f"{handler!a} is a coroutine function: it would never run; use a plain one")
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        raise ConfigurationError(f"{handler!a} is a generator function: it would never run; use a plain one")
     try:
         signature = inspect.signature(handler)
     except (TypeError, ValueError):  # some functions written in C do not tell

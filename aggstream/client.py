@@ -204,7 +204,7 @@ class Client(Registrar):
             return StopReport()
         self._runner.request_stop()
         if self._is_own_thread():
-            return StopReport(undelivered=self._dispatcher.depth, running=self._what_runs())
+            return StopReport(undelivered=self._dispatcher.waiting, running=self._what_runs())
         deadline = Deadline(timeout)
         self._runner.thread.join(deadline.remaining())
         done = self._dispatcher.join(deadline)

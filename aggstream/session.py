@@ -20,6 +20,7 @@ from aggstream._codec import decode
 from aggstream._commands import Authenticate, CloseFrame, Command, Ping
 from aggstream._options import SessionOptions
 from aggstream._state import TRANSITIONS, Signal, State
+from aggstream._timers import Timers
 from aggstream._token import Token
 from aggstream.errors import (
     AggStreamError,
@@ -70,33 +71,36 @@ class Session:
         self.user_id = expected_user
         self.last_heard = 0.0
         """When anything last came from the peer."""
-        self.last_message = 0.0
-        """When a message of the service last came."""
         self.dropped = 0
         """User events that were not delivered because they were another user's."""
 
         self._options = options
-        self._deadlines: dict[str, float] = {}
+        self._timers = Timers()
         self._events: list[Event] = []
         self._commands: list[Command] = []
         self._held: list[Event] = []
         self._token_wanted = False
-        # Set while an `authenticate` on the live session waits for its answer: the token that was sent.
+        # The token of an `authenticate` on the live session that waits for its answer, and the one after it.
         self._pending: Token | None = None
+        self._queued: Token | None = None
+        self._secrets = [token.secret]
         self._switching = False
+        # User events are dropped while it is not certain that they are the stream's.
         self._muted = False
-        self._previous_user: str | None = None
+        self._previous_users: set[str] = set()
+        # By the clock of the timers: when anything came, when a message came, when a ping was sent.
+        self._heard = 0.0
+        self._messaged = 0.0
         self._ping_sent = 0.0
-        self._paused_at: float | None = None
 
     # --- in ---------------------------------------------------------------------------------------------
 
     def connection_made(self, now: float) -> None:
         """The WebSocket handshake is done."""
         self._move(Signal.OPENED)
-        self.last_heard = self.last_message = now
-        self._deadlines["greeting"] = now + self._options.greeting_timeout
-        self._deadlines["ping"] = now + self._options.ping_interval
+        self._note_message(now)
+        self._timers.set("greeting", self._heard + self._options.greeting_timeout)
+        self._timers.set("ping", self._heard + self._options.ping_interval)
 
     def receive_text(self, text: str, now: float, received_ns: int) -> None:
         """A text message came.
@@ -106,7 +110,8 @@ class Session:
             now: monotonic seconds.
             received_ns: the wall clock's nanoseconds since the epoch, for the event.
         """
-        self.last_heard = self.last_message = now
+        if not self._hears(now):
+            return
         try:
             event = decode(text, received_ns)
         except DecodeError as error:
@@ -121,16 +126,20 @@ class Session:
 
     def receive_undecodable(self, text: str, error: DecodeError, now: float, received_ns: int) -> None:
         """A message came that is no text of ours; it costs that message only."""
-        self.last_heard = self.last_message = now
+        if not self._hears(now):
+            return
         text = self._redacted(text)
         self._events.append(DecodeFailed(text=text, error=error, received_ns=received_ns))
 
     def receive_control_frame(self, now: float) -> None:
         """A ping or a pong came: the peer lives, even if it has nothing to say."""
         self.last_heard = now
+        self._heard = self._timers.time(now)
 
     def receive_close(self, code: int, reason: str, now: float) -> None:
         """The peer's close frame came; nothing follows it."""
+        if self.state is State.CLOSED:
+            return
         self.last_heard = now
         self.close_code = code
         reason = self._redacted(reason)
@@ -156,11 +165,15 @@ class Session:
             now: monotonic seconds.
             refresh_in: seconds until the next one should be asked for; None: never.
         """
-        if not self.is_settled():
+        if self.state is not State.LIVE:
             return
         self.schedule_refresh(now, refresh_in)
-        if token.secret != self.token.secret:
+        if token.secret == self.token.secret:
+            return
+        if self._pending is None:
             self._authenticate(token, now)
+        else:
+            self._queued = token
 
     def token_failed(self, error: AggStreamError, now: float, retry_in: float | None) -> None:
         """No other token could be had.
@@ -186,50 +199,41 @@ class Session:
         if not self.is_settled():
             raise LocalProtocolError("the user can be switched on a settled session only; make a new one")
         self._switching = self._muted = True
-        self._deadlines.pop("refresh", None)
+        self._timers.cancel("refresh")
         self._authenticate(token, now)
 
     def schedule_refresh(self, now: float, refresh_in: float | None) -> None:
         """Set when `token_request()` becomes true; None: never."""
-        if refresh_in is None:
-            self._deadlines.pop("refresh", None)
-        else:
-            self._deadlines["refresh"] = now + refresh_in
+        self._timers.cancel("refresh")
+        if refresh_in is not None and self.state not in (State.CLOSING, State.CLOSED):
+            self._timers.set_steady("refresh", now + refresh_in)
 
     def pause(self, now: float) -> None:
         """This side stops reading: from here on silence says nothing about the peer."""
-        self._paused_at = now
+        self._timers.pause(now)
 
     def resume(self, now: float) -> None:
-        """This side reads again: every deadline is moved by the length of the pause."""
-        if self._paused_at is None:
-            return
-        pause = now - self._paused_at
-        self._paused_at = None
-        self.last_heard += pause
-        self.last_message += pause
-        self._ping_sent += pause
-        # A token expires by the clock, whether this side reads or not.
-        self._deadlines = {k: at if k == "refresh" else at + pause for k, at in self._deadlines.items()}
+        """This side reads again."""
+        self._timers.resume(now)
 
     def close(self, now: float, code: int = 1000, reason: str = "") -> None:
         """Begin to close. What the peer sent before its close frame is still delivered."""
         if self.state is State.IDLE:
             self._move(Signal.ENDED)
         elif self.state not in (State.CLOSING, State.CLOSED):
+            self._muted = self._muted or self.state is not State.LIVE
+            self._held.clear()
             self._move(Signal.CLOSE_SENT)
             self.ended_by = "client"
             self._commands.append(CloseFrame(code, reason))
-            self._deadlines = {"close": now + self._options.close_timeout}
+            self._timers.clear()
+            self._timers.set("close", self._timers.time(now) + self._options.close_timeout)
+            self._token_wanted = False
 
     def handle_deadline(self, now: float) -> None:
         """Act on every deadline that has come."""
-        if self._paused_at is not None:
-            return
-        for name in [name for name, at in self._deadlines.items() if at <= now]:
-            # An earlier one in this list may have ended the session, and with it the later ones.
-            if self._deadlines.pop(name, None) is not None:
-                self._WHEN_DUE[name](self, now)
+        while (name := self._timers.take_due(now)) is not None:
+            self._WHEN_DUE[name](self, now)
 
     # --- out --------------------------------------------------------------------------------------------
 
@@ -250,9 +254,7 @@ class Session:
 
     def next_deadline(self) -> float | None:
         """Return when `handle_deadline` should be called, if nothing happens before; None: no need."""
-        if self._paused_at is not None:
-            return None
-        return min(self._deadlines.values(), default=None)
+        return self._timers.next()
 
     def is_settled(self) -> bool:
         """Tell whether it is live and no `authenticate` waits for its answer."""
@@ -275,9 +277,7 @@ class Session:
 
     def _is_of_previous_user(self, event: UserEvent) -> bool:
         return (
-            self._previous_user is not None
-            and isinstance(event, OrderEvent)
-            and event.user_id == self._previous_user
+            bool(self._previous_users) and isinstance(event, OrderEvent) and event.user_id in self._previous_users
         )
 
     def _control(self, event: ControlMessage, now: float) -> None:
@@ -294,7 +294,7 @@ class Session:
         if self.state is not State.CONNECTING:
             self._move(Signal.GREETED)
             return
-        self._deadlines.pop("greeting", None)
+        self._timers.cancel("greeting")
         if not self._options.token_in_query:
             self._move(Signal.GREETED)
             self._authenticate(self.token, now)
@@ -307,27 +307,30 @@ class Session:
         if self.state is State.CLOSING:
             return
         if self.state is not State.LIVE:
-            self._deadlines.pop("auth", None)
-            self._deadlines.pop("greeting", None)
+            self._timers.cancel("auth", "greeting")
             self._signed_in(event, now)
             return
         sent, self._pending = self._pending, None
-        self._deadlines.pop("auth", None)
+        self._timers.cancel("auth")
         switched, self._switching = self._switching, False
         if switched:
-            self._previous_user = self.user_id if self.user_id != event.user_id else None
+            self._previous_users.add(str(self.user_id))
+            self._previous_users.discard(str(event.user_id))
             self.user_id = None
         if not self._is_expected(event.user_id, now):
             return
         self._muted = False
         renewed = sent is not None and sent.secret != self.token.secret
-        if renewed or sent is None:
+        if renewed or switched or sent is None:
             self._events.append(event)
         # Else it acknowledges a proof of life, which is nobody's news.
         if sent is not None and renewed:
             self.token = sent
             if not switched:
                 self._events.append(self._refreshed(event))
+        queued, self._queued = self._queued, None
+        if queued is not None:
+            self._authenticate(queued, now)
 
     def _refreshed(self, event: Authenticated) -> TokenRefreshed:
         expires = self.token.expires_at
@@ -338,7 +341,7 @@ class Session:
             return
         self._move(Signal.AUTHENTICATED)
         self._events.append(event)
-        self._await_message(now)
+        self._await_message(self._timers.time(now))
         held, self._held = self._held, []
         self._events.extend(held)
 
@@ -355,26 +358,34 @@ class Session:
     def _server_error(self, event: ErrorMessage, now: float) -> None:
         event = attrs.evolve(event, message=self._redacted(event.message))
         self._events.append(event)
-        if event.channel is None and (self.state is State.AUTHENTICATING or self._pending is not None):
-            said = f"the service refused the token: {shown(event.message)}"
-            self._fail(AuthenticationRejected(said), now)
+        said = shown(event.message)
+        if event.channel is not None or self.state is State.CLOSING:
+            return
+        if self.state is State.AUTHENTICATING or self._pending is not None:
+            self._fail(AuthenticationRejected(f"the service refused the token: {said}"), now)
+        elif self.state is State.CONNECTING and self._options.token_in_query:
+            self._fail(AuthenticationRejected(f"the service refused the connection: {said}"), now)
+        elif self.state is State.CONNECTING:
+            code = None if event.code is None else str(event.code)
+            self._fail(ServerError(f"the service refused the connection: {said}", code=code), now)
 
     # --- steps ------------------------------------------------------------------------------------------
 
     def _authenticate(self, token: Token, now: float) -> None:
         if self.state is State.LIVE:
             self._pending = token
+        if token.secret not in self._secrets:
+            self._secrets.append(token.secret)
         self._commands.append(Authenticate(token.secret))
-        self._deadlines["auth"] = now + self._options.auth_timeout
+        self._timers.set("auth", self._timers.time(now) + self._options.auth_timeout)
 
     def _authentication_is_at_stake(self) -> bool:
         return self.state in (State.AUTHENTICATING, State.LIVE) or self._options.token_in_query
 
     def _fail(self, error: AggStreamError, now: float) -> None:
         # Events that come while an unaccepted user is turned away are not this stream's.
-        self._muted = self._muted or self.state is not State.LIVE or isinstance(error, UserMismatch)
+        self._muted = self._muted or isinstance(error, UserMismatch)
         self.error = error
-        self._held.clear()
         self.close(now)
 
     def _end(self, error: AggStreamError, by: Literal["server", "client", "network"]) -> None:
@@ -384,7 +395,8 @@ class Session:
             self.ended_by = by
         self._held.clear()
         self._commands.clear()
-        self._deadlines.clear()
+        self._timers.clear()
+        self._token_wanted = False
         self._move(Signal.ENDED)
 
     def _move(self, signal: Signal) -> None:
@@ -394,14 +406,27 @@ class Session:
             raise LocalProtocolError(f"not possible while {self.state.value}: {signal.value}") from None
 
     def _redacted(self, text: str) -> str:
-        text = self.token.secret.redact(text)
-        return text if self._pending is None else self._pending.secret.redact(text)
+        for secret in self._secrets:
+            text = secret.redact(text)
+        return text
+
+    def _hears(self, now: float) -> bool:
+        if self.state is State.IDLE:
+            raise LocalProtocolError("nothing can be received before connection_made()")
+        if self.state is State.CLOSED:
+            return False
+        self._note_message(now)
+        return True
+
+    def _note_message(self, now: float) -> None:
+        self.last_heard = now
+        self._heard = self._messaged = self._timers.time(now)
 
     # --- deadlines --------------------------------------------------------------------------------------
 
     def _await_message(self, since: float) -> None:
         if self._options.idle_timeout is not None:
-            self._deadlines["idle"] = since + self._options.idle_timeout
+            self._timers.set("idle", since + self._options.idle_timeout)
 
     def _on_greeting(self, now: float) -> None:
         self._fail(ConnectFailed("the service did not say 'connected' in time (connect_timeout)"), now)
@@ -410,26 +435,30 @@ class Session:
         self._fail(HeartbeatTimeout("the service did not acknowledge 'authenticate' in time (auth_timeout)"), now)
 
     def _on_ping(self, now: float) -> None:
-        due = self.last_heard + self._options.ping_interval
-        if due > now:
-            self._deadlines["ping"] = due
+        time = self._timers.time(now)
+        due = self._heard + self._options.ping_interval
+        if due > time:
+            self._timers.set("ping", due)
             return
         self._commands.append(Ping())
-        self._ping_sent = now
-        self._deadlines["pong"] = now + self._options.pong_timeout
+        self._ping_sent = time
+        self._timers.set("pong", time + self._options.pong_timeout)
 
     def _on_pong(self, now: float) -> None:
-        if self.last_heard >= self._ping_sent:
-            self._deadlines["ping"] = self.last_heard + self._options.ping_interval
+        if self._heard >= self._ping_sent:
+            self._timers.set("ping", self._heard + self._options.ping_interval)
         else:
             self._fail(HeartbeatTimeout("the server did not answer a ping in time (pong_timeout)"), now)
 
     def _on_idle(self, now: float) -> None:
-        self._await_message(self.last_message)
-        if self._deadlines["idle"] <= now:
-            self._await_message(now)
-            if self._pending is None:
-                self._authenticate(self.token, now)
+        assert self._options.idle_timeout is not None
+        time = self._timers.time(now)
+        if self._messaged + self._options.idle_timeout > time:
+            self._await_message(self._messaged)
+            return
+        self._await_message(time)
+        if self._pending is None:
+            self._authenticate(self.token, now)
 
     def _on_refresh(self, now: float) -> None:
         self._token_wanted = True

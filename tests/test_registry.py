@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import threading
 import tracemalloc
 from typing import Any
 
@@ -26,7 +27,7 @@ def unknown(name: str, **fields: Any) -> Event:
 
 
 BALANCE = decode(
-    '{"type": "balance_update", "venue": "kalshi", "tradingBalanceCents": 1, "walletBalanceCents": 2, "timestamp": 3}',
+    '{"type": "balance_update", "venue": "v", "tradingBalanceCents": 1, "walletBalanceCents": 2, "timestamp": 3}',
     1,
 )
 GAP = aggstream.Gap(number=1, started_ns=1, ended_ns=2)
@@ -138,7 +139,8 @@ def test_several_handlers_of_one_key_are_all_called(registrar: Recorder) -> None
 
 def test_one_handler_may_be_registered_for_several_keys(registrar: Recorder) -> None:
     handler = registrar.handler("x")
-    registrar.on("balance_update")(registrar.on("order_event")(handler))
+    registrar.on("balance_update")(handler)
+    registrar.on("order_event")(handler)
     assert registrar.hand_over(BALANCE) == ["x"]
     assert registrar.hand_over(order_event("filled")) == ["x"]
 
@@ -169,6 +171,27 @@ def test_once_is_called_for_the_first_match_only(registrar: Recorder) -> None:
     assert registrar.hand_over(order_event("failed")) == ["always"]
     assert registrar.hand_over(order_event("filled")) == ["once", "always"]
     assert registrar.hand_over(order_event("filled")) == ["always"]
+
+
+def test_once_is_called_once_however_many_threads_hand_events_over(registrar: Recorder) -> None:
+    called: list[Event] = []
+    rounds, threads = 100, 4
+    barrier = threading.Barrier(
+        threads, action=lambda: registrar.once("balance_update")(called.append), timeout=30
+    )
+
+    def hand_over() -> None:
+        for _ in range(rounds):
+            barrier.wait()
+            for handler in registrar._registry.handlers(BALANCE):
+                handler(BALANCE)
+
+    workers = [threading.Thread(target=hand_over) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert len(called) == rounds
 
 
 def test_off_removes_a_handler_everywhere(registrar: Recorder) -> None:
@@ -239,7 +262,9 @@ class NotAnEvent:
     pass
 
 
-@pytest.mark.parametrize("key", [NotAnEvent, int, 5, None, b"order_event", ("order_event",), BALANCE, "", object()])
+@pytest.mark.parametrize(
+    "key", [NotAnEvent, int, 5, None, b"order_event", ("order_event",), BALANCE, "", object()]
+)
 def test_a_key_is_a_name_or_an_event_class(registrar: Recorder, key: Any) -> None:
     for register in (registrar.on, registrar.once):
         with pytest.raises(ConfigurationError):
@@ -315,7 +340,14 @@ def test_a_handler_that_cannot_be_called_with_one_event_is_refused(registrar: Re
 
 @pytest.mark.parametrize(
     "handler",
-    [print, [].append, lambda *events: None, lambda event, more=1: None, functools.partial(two_arguments, 1), dict],
+    [
+        print,
+        [].append,
+        lambda *events: None,
+        lambda event, more=1: None,
+        functools.partial(two_arguments, 1),
+        dict,
+    ],
 )
 def test_whatever_takes_one_event_is_taken(registrar: Recorder, handler: Any) -> None:
     assert registrar.on("*")(handler) is handler

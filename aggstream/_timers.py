@@ -1,0 +1,69 @@
+"""Named deadlines, most of them on a clock that stands still while this side does not read."""
+
+from __future__ import annotations
+
+
+class Timers:
+    """Deadlines by name. `now` is in seconds on any monotonic clock; the stoppable clock follows from it.
+
+    A peer that is not read from cannot be blamed for silence, so its deadlines stand still during a pause. A
+    token expires all the same, so its deadline is steady.
+    """
+
+    def __init__(self) -> None:
+        self._stoppable: dict[str, float] = {}
+        self._steady: dict[str, float] = {}
+        self._paused_at: float | None = None
+        self._paused_for = 0.0
+
+    def time(self, now: float) -> float:
+        """Return the time on the stoppable clock."""
+        return (now if self._paused_at is None else self._paused_at) - self._paused_for
+
+    def set(self, name: str, at: float) -> None:
+        """Set a deadline by the stoppable clock."""
+        self._stoppable[name] = at
+
+    def set_steady(self, name: str, at: float) -> None:
+        """Set a deadline that a pause does not move."""
+        self._steady[name] = at
+
+    def cancel(self, *names: str) -> None:
+        """Forget deadlines, if they are set."""
+        for name in names:
+            self._stoppable.pop(name, None)
+            self._steady.pop(name, None)
+
+    def clear(self) -> None:
+        """Forget all deadlines."""
+        self._stoppable.clear()
+        self._steady.clear()
+
+    def pause(self, now: float) -> None:
+        """Stop the stoppable clock."""
+        if self._paused_at is None:
+            self._paused_at = now
+
+    def resume(self, now: float) -> None:
+        """Let the stoppable clock go on."""
+        if self._paused_at is not None:
+            self._paused_for += now - self._paused_at
+            self._paused_at = None
+
+    def take_due(self, now: float) -> str | None:
+        """Forget a deadline that has come, and return its name; None if there is none."""
+        for deadlines, time in ((self._steady, now), (self._stoppable, self.time(now))):
+            if deadlines is self._stoppable and self._paused_at is not None:
+                continue
+            for name, at in deadlines.items():
+                if at <= time:
+                    del deadlines[name]
+                    return name
+        return None
+
+    def next(self) -> float | None:
+        """Return when the next deadline comes if nothing changes; None if there is none."""
+        times = list(self._steady.values())
+        if self._paused_at is None:
+            times += [at + self._paused_for for at in self._stoppable.values()]
+        return min(times, default=None)

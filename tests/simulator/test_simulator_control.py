@@ -1,0 +1,170 @@
+"""Driving the simulator over HTTP, as a test in another language does."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import urllib3
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
+
+from aggstream.simulator import Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+JSON = "application/json"
+
+
+class Control:
+    """Posts JSON to /control."""
+
+    def __init__(self, simulator: Simulator, pool: urllib3.PoolManager) -> None:
+        self.simulator = simulator
+        self.pool = pool
+
+    def __call__(self, name: str, status: int = 200, /, **body: Any) -> Any:
+        return self.post(name, json.dumps(body), status)
+
+    def post(self, name: str, body: str, status: int, content_type: str = JSON) -> Any:
+        headers = {"Content-Type": content_type}
+        url = f"{self.simulator.rest_url}/control/{name}"
+        response = self.pool.request("POST", url, body=body, headers=headers, timeout=20, retries=False)
+        assert response.status == status, response.data
+        return response.json()
+
+    def state(self) -> Any:
+        return self.pool.request("GET", f"{self.simulator.rest_url}/control/state", timeout=20).json()
+
+
+@pytest.fixture
+def control() -> Iterator[Control]:
+    with Simulator(heartbeat_interval=3600) as simulator, urllib3.PoolManager() as pool:
+        yield Control(simulator, pool)
+
+
+@contextmanager
+def signed_in(control: Control, **body: Any) -> Iterator[ClientConnection]:
+    simulator = control.simulator
+    url = f"{simulator.url}?appId={simulator.app_id}&token={control('sign-in', 200, **body)['accessToken']}"
+    with connect(url, origin=Origin(simulator.origin), proxy=None) as socket:
+        assert json.loads(socket.recv(timeout=20))["type"] == "connected"
+        yield socket
+
+
+def test_an_order_is_signed_in_for_and_placed(control: Control) -> None:
+    with signed_in(control, userId="usr_a", lifetime=60) as socket:
+        order = {
+            "userId": "usr_a",
+            "scenario": "filled",
+            "venue": "kalshi",
+            "side": "sell",
+            "price": "0.25",
+            "size": 3,
+        }
+        order_id = control("orders", 200, **order)["orderId"]
+        submitted = json.loads(socket.recv(timeout=20))
+        assert submitted["orderId"] == order_id
+        assert (submitted["side"], submitted["price"], submitted["size"]) == ("sell", 0.25, 3)
+        state = control.state()
+        assert state["connections"] == [{"userId": "usr_a", "stalled": False}]
+        assert state["books"]["usr_a"]["sent"] == state["books"]["usr_a"]["emitted"] > 5
+        assert state["counts"]["handshakes"] == 1
+
+
+def test_a_play_is_started_and_cancelled(control: Control) -> None:
+    assert control("play", orders=None, rate=0.5, overlap=2) == {"playback": 0}
+    assert control("play", userId="usr_b", orders=1) == {"playback": 1}
+    assert control("play", cancel=0) == {"playback": 0}
+    state = control.state()
+    while not all(playback["done"] for playback in state["playbacks"]):
+        state = control.state()
+    assert state["playbacks"][1]["emitted"] == state["books"]["usr_b"]["emitted"] > 5
+    control("play", 400, cancel=2)
+    control("play", 400, cancel=0, orders=1)
+
+
+def test_frames_are_pushed_and_connections_dropped(control: Control) -> None:
+    with signed_in(control) as socket:
+        assert control("push", frame="no json {") == {"connections": 1}
+        assert socket.recv(timeout=20) == "no json {"
+        assert control("push", frame={"type": "new"}, userId="usr_other") == {"connections": 0}
+        assert control("drop", userId="usr_demo", code=4000, reason="so it goes") == {"connections": 1}
+        with pytest.raises(ConnectionClosed) as caught:
+            socket.recv(timeout=20)
+        assert caught.value.rcvd is not None
+        assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4000, "so it goes")
+    with signed_in(control) as socket:
+        assert control("drop", abort=True) == {"connections": 1}
+        with pytest.raises(ConnectionClosed):
+            socket.recv(timeout=20)
+
+
+def test_faults_are_switched_on(control: Control) -> None:
+    control("refuse", connections=1, status=429, retryAfter=3)
+    with pytest.raises(InvalidStatus) as caught, signed_in(control):
+        pass
+    assert caught.value.response.headers["Retry-After"] == "3"
+    control("refuse", tokens=1)
+    with pytest.raises(InvalidStatus), signed_in(control):
+        pass
+    control("refuse", refreshes=1)
+    body = json.dumps({"refreshToken": control("sign-in")["refreshToken"]})
+    headers = {"x-app-id": control.simulator.app_id}
+    url = f"{control.simulator.rest_url}/auth/token/refresh"
+    assert [control.pool.request("POST", url, body=body, headers=headers).status for _ in range(2)] == [503, 200]
+    with signed_in(control) as socket:
+        control("heartbeats", stalled=True)
+        control("heartbeats", stalled=False)
+        control("stall")
+        assert control.state()["connections"][0]["stalled"]
+        control("stall", stalled=False)
+        control("expire", userId="usr_demo")
+        assert json.loads(socket.recv(timeout=20))["code"] == "token_expired"
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]
+)
+def test_what_a_web_page_could_post_is_refused(control: Control, content_type: str) -> None:
+    assert "Content-Type" in control.post("orders", "{}", 400, content_type)["error"]
+    assert control.state()["books"] == {}
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]", "null", "[" * 100_000])
+def test_a_body_that_is_no_object_is_refused(control: Control, body: str) -> None:
+    assert "object" in control.post("orders", body, 400)["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("sign-in", {"userId": 7}, "userId"),
+        ("sign-in", {"userId": ""}, "user_id"),
+        ("sign-in", {"lifetime": 0}, "lifetime"),
+        ("sign-in", {"lifetime": True}, "lifetime"),
+        ("orders", {"scenario": "happy"}, "scenario"),
+        ("orders", {"price": 2}, "price"),
+        ("orders", {"prize": 2}, "unknown fields: prize"),
+        ("play", {"orders": -1}, "orders"),
+        ("play", {"orders": "ten"}, "orders"),
+        ("push", {}, "frame"),
+        ("push", {"frame": 7}, "frame"),
+        ("drop", {"code": 7}, "code"),
+        ("drop", {"abort": 1}, "abort"),
+        ("refuse", {"tokens": -1}, "n must"),
+        ("refuse", {"connections": 1, "status": 200}, "status"),
+        ("refuse", {"connections": 1, "retryAfter": -1}, "retry_after"),
+        ("heartbeats", {"stalled": "yes"}, "stalled"),
+    ],
+)
+def test_a_bad_field_is_refused_by_name(control: Control, name: str, body: dict[str, Any], said: str) -> None:
+    assert said in control(name, 400, **body)["error"]
+
+
+def test_an_unknown_command_is_told_so(control: Control) -> None:
+    assert control("dance", 404)["error"]
