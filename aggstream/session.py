@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
-import attrs
-
 from aggstream._codec import decode
 from aggstream._commands import Authenticate, CloseFrame, Command, Ping
 from aggstream._options import SessionOptions
@@ -114,6 +112,8 @@ class Session:
             return
         try:
             event = decode(text, received_ns)
+            if isinstance(event, ErrorMessage):  # a service may echo what it refuses
+                event = decode(self._redacted(text), received_ns)
         except DecodeError as error:
             self.receive_undecodable(text, error, now, received_ns)
             return
@@ -356,7 +356,6 @@ class Session:
         return True
 
     def _server_error(self, event: ErrorMessage, now: float) -> None:
-        event = attrs.evolve(event, message=self._redacted(event.message))
         self._events.append(event)
         said = shown(event.message)
         if event.channel is not None or self.state is State.CLOSING:

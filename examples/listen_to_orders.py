@@ -29,7 +29,9 @@ def balance(event: aggstream.BalanceUpdate) -> None:
 
 @client.on("gap")
 def missed(event: aggstream.Gap) -> None:
-    print(f"between {event.started_at} and {event.ended_at} events may be missing: look at your orders", flush=True)
+    print(
+        f"between {event.started_at} and {event.ended_at} events may be missing: look at your orders", flush=True
+    )
 
 
 sys.exit(client.run())

@@ -259,7 +259,7 @@ def client_of() -> Iterator[MakeClient]:
 class RawServer:
     """A TCP server that plays a script of bytes: what no WebSocket library would send."""
 
-    def __init__(self, script: Callable[[socket.socket], None]) -> None:
+    def __init__(self, script: Callable[[socket.socket], object]) -> None:
         self.connections = 0
         self._script = script
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -303,14 +303,14 @@ class RawServer:
 
 
 class ServeBytes(Protocol):
-    def __call__(self, script: Callable[[socket.socket], None], /) -> RawServer: ...
+    def __call__(self, script: Callable[[socket.socket], object], /) -> RawServer: ...
 
 
 @pytest.fixture
 def raw_server() -> Iterator[ServeBytes]:
     servers: list[RawServer] = []
 
-    def start(script: Callable[[socket.socket], None], /) -> RawServer:
+    def start(script: Callable[[socket.socket], object], /) -> RawServer:
         server = RawServer(script)
         servers.append(server)
         return server

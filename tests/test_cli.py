@@ -499,7 +499,7 @@ def test_books_that_do_not_add_up_fail_the_demo(shell: Shell) -> None:
 
 def test_the_demo_in_a_terminal_is_a_live_table_with_a_summary(shell: Shell) -> None:
     command = shell.start(*QUICK, size=(100, 30))
-    screen = command.screen_until("orders  ")
+    screen = command.screen_until(" missed")
     for text in ("balances", "ord_", "connection dropped (1001)", "gap of", "token refreshed", "sent ="):
         assert text in screen
     assert (command.process.wait(DEADLINE), command.stderr) == (0, "")

@@ -75,10 +75,15 @@ def test_what_the_program_raises_in_a_with_statement_is_not_masked(
     other_server: ServeFunction, client_of: MakeClient
 ) -> None:
     client = client_of(other_server(lambda peer: peer.ws.close(4401)).url)
-    with pytest.raises(KeyError, match="mine"), client:
-        with pytest.raises(aggstream.AggStreamError):
-            client.wait(DEADLINE)
-        raise KeyError("mine")
+
+    def program() -> None:
+        with client:
+            with pytest.raises(aggstream.AggStreamError):
+                client.wait(DEADLINE)
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        program()
 
 
 def test_what_ended_the_stream_is_raised_wherever_the_user_waits(
@@ -216,7 +221,9 @@ def test_a_full_pull_buffer_holds_the_stream_up_and_loses_nothing(
         count = 50
         peers[0].send(*[ORDER_SUBMITTED.replace("ord_abc123", str(number)) for number in range(count)])
         until(lambda: client.health().queue_depth >= 4)
-        orders = [event.order_id for _ in range(count + 2) if isinstance(event := next(events), aggstream.OrderSubmitted)]
+        orders = [
+            event.order_id for _ in range(count + 2) if isinstance(event := next(events), aggstream.OrderSubmitted)
+        ]
         assert orders == [str(number) for number in range(count)]
 
 
@@ -260,9 +267,7 @@ def test_wait_for_says_when_nothing_came_in_time(other_server: ServeFunction, cl
             client.wait_for("never_heard_of", timeout=0.01, orderId="ord_1")
 
 
-def test_wait_for_ends_with_the_stream(
-    other_server: ServeFunction, client_of: MakeClient, until: Until
-) -> None:
+def test_wait_for_ends_with_the_stream(other_server: ServeFunction, client_of: MakeClient, until: Until) -> None:
     client = client_of(other_server(quiet).url)
     client.start()
 
@@ -390,7 +395,7 @@ def test_a_second_signal_ends_a_run_whose_handler_is_stuck(other_server: ServeFu
 
     program = PROGRAM.replace(
         'client.on("stopped")',
-        'import threading\nclient.on("authenticated")(lambda event: threading.Event().wait())\nclient.on("stopped")',
+        'client.on("authenticated")(lambda event: __import__("threading").Event().wait())\nclient.on("stopped")',
     ).replace("client.run()", "client.run(stop_timeout=3600)")
     with subprocess.Popen(
         [sys.executable, "-c", program, other_server(quiet).url],

@@ -441,3 +441,18 @@ def test_a_new_epoch_drops_user_events_that_were_queued_before_it_and_nothing_el
     assert seen == [BALANCE, gap, order_event("new"), Stopped()]
     assert dispatch.dispatcher.stale == 3
     assert dispatch.dispatcher.depth == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_of_a_defect_says_so_and_tells_the_end(make: Make) -> None:
+    dispatch = make()
+    error = ValueError("a defect")
+
+    def tap(event: Event) -> None:
+        raise error
+
+    dispatch.dispatcher.taps = (tap,)
+    dispatch.put(BALANCE)
+    assert dispatch.fatal.get(timeout=DEADLINE) is error
+    assert dispatch.ended.wait(DEADLINE)
+    assert dispatch.dispatcher.join(Deadline(DEADLINE))

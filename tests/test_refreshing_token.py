@@ -70,7 +70,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         answer = {"accessToken": jwt(str(number)), "refreshToken": rest.current, "user": {"id": "usr_1"}}
         return 200, {"content-type": "application/json"}, json.dumps(answer).encode()
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the library's name)
         """Keep quiet."""
 
 
@@ -86,7 +86,9 @@ def rest() -> Iterator[Rest]:
 
 
 def provider_for(rest: Rest, **options: Any) -> RefreshingToken:
-    return RefreshingToken(**{"refresh_token": "refresh-token-0", "app_id": "app_1", "rest_url": rest.url, **options})
+    return RefreshingToken(
+        **{"refresh_token": "refresh-token-0", "app_id": "app_1", "rest_url": rest.url, **options}
+    )
 
 
 def test_the_first_token_is_bought_and_then_kept_while_it_is_good(rest: Rest) -> None:

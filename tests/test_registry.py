@@ -176,9 +176,11 @@ def test_once_is_called_for_the_first_match_only(registrar: Recorder) -> None:
 def test_once_is_called_once_however_many_threads_hand_events_over(registrar: Recorder) -> None:
     called: list[Event] = []
     rounds, threads = 100, 4
-    barrier = threading.Barrier(
-        threads, action=lambda: registrar.once("balance_update")(called.append), timeout=30
-    )
+
+    def register() -> None:
+        registrar.once("balance_update")(called.append)
+
+    barrier = threading.Barrier(threads, action=register, timeout=30)
 
     def hand_over() -> None:
         for _ in range(rounds):

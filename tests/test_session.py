@@ -366,6 +366,12 @@ def test_nothing_is_delivered_before_the_connection_is_made(text: str) -> None:
     assert session.events_received() == []
 
 
+def test_a_binary_message_after_the_end_is_not_told() -> None:
+    session = at(State.CLOSED)
+    session.receive_undecodable("\\x00", DecodeError("a binary message"), 3.0, 9)
+    assert session.events_received() == []
+
+
 def test_nothing_is_asked_for_after_the_end() -> None:
     session = at(State.CLOSED)
     session.schedule_refresh(0.0, 5.0)

@@ -189,6 +189,13 @@ def test_a_token_in_the_query_needs_no_authenticate() -> None:
     assert session.state is State.LIVE
 
 
+def test_an_error_before_connected_refuses_the_token_in_the_query() -> None:
+    session = connecting(in_query=True)
+    say(session, REFUSAL)
+    assert isinstance(session.error, AuthenticationRejected)
+    assert session.state is State.CLOSING
+
+
 def test_events_before_connected_are_released_after_it() -> None:
     session = connecting(in_query=True)
     assert say(session, BALANCE) == []

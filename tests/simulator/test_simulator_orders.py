@@ -106,6 +106,23 @@ def test_every_life_is_in_order(seed: int, **choices: Any) -> None:
     assert all(frame["tradingBalanceCents"] >= 0 for frame in balances)
 
 
+@given(seed=st.integers(), scenario=st.sampled_from(SCENARIOS))
+def test_a_snapshot_agrees_with_the_stream_after_every_frame(seed: int, scenario: str) -> None:
+    user = account(seed)
+    life = user.begin(choose(scenario, "kalshi"))
+    status, filled, free = "submitted", "0", "1000000000"
+    assert user.orders_page(status=None, cursor=None, limit=1)["data"] == []
+    for text in iter(lambda: user.advance(life), None):
+        frame = json.loads(text)
+        if frame["type"] == "balance_update":
+            free = str(frame["tradingBalanceCents"] * 10_000)
+        elif "filledAmountRaw" in frame:
+            status, filled = frame["event"], frame["filledAmountRaw"]
+        (row,) = user.orders_page(status=None, cursor=None, limit=1)["data"]
+        assert (row["status"], row["filledAmountRaw"]) == (status, filled)
+        assert user.balances()["positions"][0]["balance"] == free
+
+
 def test_the_page_has_this_very_example() -> None:
     submitted, balance, *_ = play(account(), side="buy", venue="kalshi", price=0.55, size=100)
     assert (submitted["price"], submitted["size"]) == (0.55, 100)

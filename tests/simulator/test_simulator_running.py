@@ -46,7 +46,7 @@ def end_of(client: ClientConnection) -> ConnectionClosed:
 def test_stopping_leaves_nothing_behind() -> None:
     def descriptors() -> set[str]:
         gc.collect()
-        return set(os.listdir(DESCRIPTORS))  # noqa: PTH208 - Path.iterdir has a descriptor of its own
+        return set(os.listdir(DESCRIPTORS))
 
     before = descriptors(), threading.active_count()
     with ExitStack() as stack, Simulator() as simulator:

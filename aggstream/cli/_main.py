@@ -1,0 +1,95 @@
+"""The command line: its parser, and the border at which errors become exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from aggstream import __version__
+from aggstream.cli import demo, listen, simulate
+from aggstream.cli._shell import FAILED, OK, USAGE, Failure, abandon_stdout, exit_code, note
+from aggstream.errors import AggStreamError, ConfigurationError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: the arguments without the program's name; None: those of the process.
+
+    Returns:
+        The exit code: 0 ended as asked; 1 the stream or the command failed; 2 wrong usage or settings; 130 and
+        143 after Ctrl-C and SIGTERM.
+
+    Raises:
+        SystemExit: argparse found a mistake, or printed what was asked for.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.run is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    _set_up_logging(verbose=args.verbose)
+    code: int
+    try:
+        code = args.run(args)
+        sys.stdout.flush()
+    except Failure as failure:
+        note(str(failure))
+        code = failure.code
+    except ConfigurationError as error:
+        note(str(error).replace("allow_insecure=True", "--allow-insecure"))
+        code = USAGE
+    except AggStreamError as error:
+        note(str(error))
+        code = FAILED
+    except BrokenPipeError:
+        # `| head`: the reader has what it wanted.
+        abandon_stdout()
+        code = OK
+    except OSError as error:
+        # stdout again, as with a full disk: the library's own trouble with the network is in errors of its own.
+        abandon_stdout()
+        note(f"cannot write: {error.strerror or error}")
+        code = FAILED
+    except KeyboardInterrupt:
+        code = exit_code(signal.SIGINT)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="aggstream", description="The user stream of AGG: what happens to your orders and balances."
+    )
+    parser.add_argument("--version", action="version", version=f"aggstream {__version__}")
+    parser.set_defaults(run=None, verbose=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, module in (("demo", demo), ("listen", listen), ("simulate", simulate)):
+        assert module.__doc__
+        summary = module.__doc__.partition("\n")[0]
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=summary,
+            epilog=module.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_argument("-v", "--verbose", action="store_true", help="write the library's log to stderr")
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def _set_up_logging(*, verbose: bool) -> None:
+    # Without --verbose the log would say once more what the events and the last line on stderr say.
+    logger = logging.getLogger("aggstream")
+    logger.propagate = False
+    handler: logging.Handler = logging.NullHandler()
+    if verbose:
+        logger.setLevel(logging.DEBUG)
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logger.addHandler(handler)

@@ -1,0 +1,92 @@
+"""What the command owes to the shell: exit codes, one line on stderr for a failure, and signals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+OK = 0
+FAILED = 1
+USAGE = 2
+_SIGNALLED = 128
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Failure(Exception):
+    """Ends the command with one line on stderr and an exit code."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def printable(text: str) -> str:
+    """Return a foreign text on one line and without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def note(text: str) -> None:
+    """Tell the person at the terminal something; stdout is for the stream alone."""
+    sys.stderr.write(f"aggstream: {printable(text)}\n")
+    sys.stderr.flush()
+
+
+def write_line(line: str) -> None:
+    """Write one line to stdout, at once: whoever reads the pipe is meant to see it now."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def abandon_stdout() -> None:
+    """Let nothing be written to stdout any more, neither what is buffered when the interpreter ends."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def exit_code(number: int) -> int:
+    """Return the code by which a shell knows that a signal ended a program."""
+    return _SIGNALLED + number
+
+
+@contextlib.contextmanager
+def signals_to(put: Callable[[signal.Signals], object]) -> Iterator[None]:
+    """Hand the first SIGINT or SIGTERM to `put`; a second one raises KeyboardInterrupt.
+
+    Args:
+        put: called inside the signal handler, so it must not wait for a lock: `SimpleQueue.put` is made for it.
+    """
+    received: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        put(signal.Signals(number))
+
+    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def extra(name: str, *packages: str) -> Iterator[None]:
+    """Around imports: turn a missing package of an extra into a `Failure` that says what to install."""
+    try:
+        yield
+    except ImportError as error:
+        # The simulator says in words of its own what it misses; the cause says it by name.
+        cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        missing = (cause.name or "").partition(".")[0]
+        if missing not in packages:
+            raise
+        raise Failure(f"{missing} is not installed: pip install 'aggstream[{name}]'", USAGE) from None

@@ -1,0 +1,24 @@
+"""A local AGG to develop and test against: the WebSocket, the REST API, and whatever may go wrong with them.
+
+```python
+with Simulator() as simulator:
+    tokens = simulator.sign_in()
+    ...                             # connect to simulator.url, with simulator.app_id and simulator.origin
+    simulator.place_order(scenario="partial")
+    simulator.drop(abort=True)
+```
+"""
+
+try:
+    import aiohttp as _aiohttp  # noqa: F401
+    import jwt as _jwt  # noqa: F401
+except ImportError as error:
+    raise ImportError("the simulator needs aiohttp and PyJWT: install 'aggstream[simulator]'") from error
+
+from aggstream.simulator._account import Books
+from aggstream.simulator._faults import Counts
+from aggstream.simulator._playback import Playback
+from aggstream.simulator._simulator import Simulator
+from aggstream.simulator._tokens import SignedIn
+
+__all__ = ["Books", "Counts", "Playback", "SignedIn", "Simulator"]

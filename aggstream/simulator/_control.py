@@ -1,0 +1,200 @@
+"""The Python API of the simulator over HTTP, for tests in other languages."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from aiohttp import web
+
+from aggstream.simulator._faults import Refused
+from aggstream.simulator._orders import choose
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from aggstream.simulator._service import Service
+
+DEMO_USER = "usr_demo"
+
+_NUMBER = (int, float)
+
+
+def control_routes(service: Service) -> Iterable[web.RouteDef]:
+    """Return the routes under /control."""
+    control = _Control(service)
+    yield web.get("/control/state", control.state)
+    for name, action in {
+        "sign-in": control.sign_in,
+        "orders": control.orders,
+        "play": control.play,
+        "push": control.push,
+        "drop": control.drop,
+        "refuse": control.refuse,
+        "heartbeats": control.heartbeats,
+        "stall": control.stall,
+        "expire": control.expire,
+    }.items():
+        yield web.post(f"/control/{name}", _posted(action))
+
+
+class _Body:
+    """A request's JSON object, whose fields are taken one by one; one that nobody took is an error."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self._fields = fields
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._fields
+
+    def take(self, name: str, kinds: type | tuple[type, ...], default: Any) -> Any:
+        """Return a field's value, or the default. A null is taken where the default is one."""
+        value = self._fields.pop(name, default)
+        if value is default:
+            return value
+        kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+        # JSON's true is no number, though Python's is.
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            _bad(f"{name} must be of type {' or '.join(kind.__name__ for kind in kinds)}")
+        return value
+
+    def user(self, default: str | None) -> Any:
+        return self.take("userId", str, default)
+
+    def end(self) -> None:
+        """Refuse what nobody took: a misspelt field must not look as if it worked."""
+        if self._fields:
+            _bad(f"unknown fields: {', '.join(sorted(self._fields))}")
+
+
+def _bad(message: str) -> NoReturn:
+    raise Refused(400, message)
+
+
+def _posted(
+    action: Callable[[_Body], Awaitable[dict[str, Any]]],
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        # A web page can post forms and plain text to this port without asking anybody. For JSON its browser
+        # asks first, and is not allowed: no page that the developer visits can drive the simulator.
+        if request.content_type != "application/json":
+            _bad("Content-Type must be application/json")
+        try:
+            fields = json.loads(await request.text())
+        except (ValueError, RecursionError):
+            fields = None
+        if not isinstance(fields, dict):
+            _bad("the body must be a JSON object")
+        try:
+            return web.json_response(await action(_Body(fields)))
+        except ValueError as error:
+            _bad(str(error))
+
+    return handle
+
+
+class _Control:
+    """One method for each path. Each takes its fields, checks that none is left, and acts."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def state(self, request: web.Request) -> web.Response:
+        service = self._service
+        connections = [
+            {"userId": connection.user_id, "stalled": connection.stalled}
+            for connection in service.connections.open()
+        ]
+        accounts = service.player.accounts
+        state = {
+            "connections": connections,
+            "counts": dataclasses.asdict(service.counts()),
+            "books": {user_id: dataclasses.asdict(account.books) for user_id, account in accounts.items()},
+            "playbacks": [
+                {"playback": number, "emitted": playback.emitted, "done": playback.done}
+                for number, playback in enumerate(service.player.playbacks)
+            ],
+        }
+        return web.json_response(state)
+
+    async def sign_in(self, body: _Body) -> dict[str, Any]:
+        user_id, lifetime = body.user(DEMO_USER), body.take("lifetime", _NUMBER, None)
+        body.end()
+        tokens = self._service.sign_in(user_id, lifetime)
+        return {
+            "userId": tokens.user_id,
+            "accessToken": tokens.access_token,
+            "refreshToken": tokens.refresh_token,
+        }
+
+    async def orders(self, body: _Body) -> dict[str, Any]:
+        user_id = body.user(DEMO_USER)
+        choices = choose(
+            *(body.take(name, str, None) for name in ("scenario", "venue", "side")),
+            *(body.take(name, (*_NUMBER, str), None) for name in ("price", "size")),
+        )
+        body.end()
+        return {"orderId": await self._service.player.place_order(user_id, choices)}
+
+    async def play(self, body: _Body) -> dict[str, Any]:
+        player = self._service.player
+        if "cancel" in body:
+            number = body.take("cancel", int, -1)
+            body.end()
+            if not 0 <= number < len(player.playbacks):
+                _bad(f"there is no playback {number}")
+            player.playbacks[number].stop()
+            return {"playback": number}
+        user_id = body.user(DEMO_USER)
+        # null means until cancelled; a field left out means ten.
+        orders = body.take("orders", (int, type(None)), 10)
+        rate, overlap = body.take("rate", _NUMBER, None), body.take("overlap", int, 4)
+        body.end()
+        await player.play(user_id, orders=orders, rate=rate, overlap=overlap)
+        return {"playback": len(player.playbacks) - 1}
+
+    async def push(self, body: _Body) -> dict[str, Any]:
+        frame, user_id = body.take("frame", (str, dict), None), body.user(None)
+        body.end()
+        if frame is None:
+            _bad("frame is required")
+        return {"connections": await self._service.push(frame, user_id)}
+
+    async def drop(self, body: _Body) -> dict[str, Any]:
+        user_id, code = body.user(None), body.take("code", int, 1001)
+        reason, abort = body.take("reason", str, "going away"), body.take("abort", bool, False)
+        body.end()
+        return {"connections": self._service.drop(user_id, code, reason, abort)}
+
+    async def refuse(self, body: _Body) -> dict[str, Any]:
+        tokens, connections, refreshes = (
+            body.take(name, int, None) for name in ("tokens", "connections", "refreshes")
+        )
+        status, retry_after = body.take("status", int, 503), body.take("retryAfter", int, None)
+        body.end()
+        if tokens is not None:
+            self._service.refuse_tokens(tokens)
+        if connections is not None:
+            self._service.refuse_connections(connections, status, retry_after)
+        if refreshes is not None:
+            self._service.refuse_refreshes(refreshes, status)
+        return {}
+
+    async def heartbeats(self, body: _Body) -> dict[str, Any]:
+        stalled = body.take("stalled", bool, True)
+        body.end()
+        self._service.stall_heartbeats(stalled)
+        return {}
+
+    async def stall(self, body: _Body) -> dict[str, Any]:
+        stalled = body.take("stalled", bool, True)
+        body.end()
+        self._service.stall(stalled)
+        return {}
+
+    async def expire(self, body: _Body) -> dict[str, Any]:
+        user_id = body.user(None)
+        body.end()
+        self._service.expire_tokens(user_id)
+        return {}

@@ -1,0 +1,64 @@
+"""What is to go wrong, how it is said, and what was counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Counts:
+    """What the simulator has seen since it was made.
+
+    Attributes:
+        handshakes: requests for a WebSocket, granted or not.
+        handshakes_refused: of these, refused for whatever reason.
+        authentications: tokens accepted, by message or in the query.
+        authentications_refused: tokens refused, by message or in the query.
+        refreshes: refresh tokens exchanged.
+        refreshes_refused: calls to refresh that got nothing.
+    """
+
+    handshakes: int = 0
+    handshakes_refused: int = 0
+    authentications: int = 0
+    authentications_refused: int = 0
+    refreshes: int = 0
+    refreshes_refused: int = 0
+
+
+class Refused(Exception):
+    """A request that is answered with an error status."""
+
+    def __init__(self, status: int, message: str, *, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class Refusals:
+    """How many more requests of a kind are to be refused, and how.
+
+    Raises:
+        ValueError: a count below zero, a status that is no error, or a negative `retry_after`.
+    """
+
+    def __init__(self, n: int = 0, status: int = 503, retry_after: int | None = None) -> None:
+        if n < 0:
+            raise ValueError(f"n must not be negative: {n}")
+        if not 400 <= status <= 599:  # noqa: PLR2004 - HTTP's own limits
+            raise ValueError(f"status must be from 400 to 599: {status}")
+        if retry_after is not None and retry_after < 0:
+            raise ValueError(f"retry_after must not be negative: {retry_after}")
+        self._left = n
+        self._status = status
+        self._retry_after = retry_after
+
+    def take(self) -> None:
+        """Let a request pass, or use up one refusal.
+
+        Raises:
+            Refused: this one is refused.
+        """
+        if self._left:
+            self._left -= 1
+            raise Refused(self._status, "the simulator was told to refuse this", retry_after=self._retry_after)

@@ -1,0 +1,107 @@
+"""The WebSocket and the REST API, as HTTP handlers around the service."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from aggstream.simulator._account import LARGEST_PAGE
+from aggstream.simulator._connection import Connection
+from aggstream.simulator._control import control_routes
+from aggstream.simulator._faults import Refused
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+
+    from aggstream.simulator._account import Account
+    from aggstream.simulator._service import Service
+
+_DEFAULT_PAGE = 50
+
+
+def make_app(service: Service) -> web.Application:
+    """Return the application that serves all paths of the service."""
+    server = _Server(service)
+    app = web.Application(middlewares=[_errors_as_json])
+    app.add_routes(
+        [
+            web.get("/ws", server.websocket),
+            web.post("/auth/token/refresh", server.refresh),
+            web.get("/execution/orders", server.orders),
+            web.get("/execution/balances", server.balances),
+            *control_routes(service),
+        ]
+    )
+    return app
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Refused as refusal:
+        retry_after = refusal.retry_after
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        return web.json_response({"error": str(refusal)}, status=refusal.status, headers=headers)
+    except web.HTTPException as error:
+        # aiohttp's own: an unknown path, a method not allowed, no upgrade to a WebSocket.
+        return web.json_response({"error": error.reason}, status=error.status)
+
+
+class _Server:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def websocket(self, request: web.Request) -> web.WebSocketResponse:
+        query = request.query
+        grant = self._service.handshake(query.get("appId"), request.headers.get("Origin"), query.get("token"))
+        connection = Connection(request)
+        await connection.socket.prepare(request)
+        self._service.join(connection, grant)
+        try:
+            await connection.serve(self._service.receive)
+        finally:
+            self._service.connections.remove(connection)
+        return connection.socket
+
+    async def refresh(self, request: web.Request) -> web.Response:
+        self._service.check_app(request.headers.get("x-app-id"))
+        try:
+            body: Any = json.loads(await request.text())
+            refresh_token = body["refreshToken"]
+        except (ValueError, TypeError, KeyError):
+            refresh_token = None
+        if not isinstance(refresh_token, str):
+            raise Refused(400, "the body must be a JSON object with the text refreshToken")
+        tokens = self._service.refresh(refresh_token)
+        return web.json_response(
+            {
+                "accessToken": tokens.access_token,
+                "refreshToken": tokens.refresh_token,
+                "user": {"id": tokens.user_id},
+            }
+        )
+
+    async def orders(self, request: web.Request) -> web.Response:
+        account = self._account(request)
+        query = request.query
+        limit = query.get("limit", str(_DEFAULT_PAGE))
+        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= LARGEST_PAGE):
+            raise Refused(400, f"limit must be a number from 1 to {LARGEST_PAGE}")
+        # An empty parameter is one not given: a client may write all three always.
+        status, cursor = query.get("status") or None, query.get("cursor") or None
+        try:
+            page = account.orders_page(status=status, cursor=cursor, limit=int(limit))
+        except ValueError as error:
+            raise Refused(400, str(error)) from error
+        return web.json_response(page)
+
+    async def balances(self, request: web.Request) -> web.Response:
+        return web.json_response(self._account(request).balances())
+
+    def _account(self, request: web.Request) -> Account:
+        self._service.check_app(request.headers.get("x-app-id"))
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        return self._service.account_of(token if scheme.lower() == "bearer" else "")
