@@ -213,8 +213,11 @@ def summary_table(board: Board, summary: Summary) -> RenderableType:
     grid.add_row("gaps", str(summary.gaps))
     grid.add_row("reconnects", str(summary.reconnects))
     grid.add_row("refreshes", str(summary.refreshes))
-    outcomes = ", ".join(f"{number} {name}" for name, number in board.outcomes.most_common())
-    grid.add_row("orders", f"{board.seen_orders}: {outcomes}" if outcomes else str(board.seen_orders))
+    outcomes = [f"{number} {name}" for name, number in board.outcomes.most_common()]
+    if unended := board.seen_orders - board.outcomes.total():
+        # Their end fell into the gap, or has not come yet.
+        outcomes.append(f"{unended} not known")
+    grid.add_row("orders", f"{board.seen_orders}: {', '.join(outcomes)}" if outcomes else str(board.seen_orders))
     if summary.decode_failures:
         grid.add_row("decode failures", Text(str(summary.decode_failures), "red"))
     return grid
