@@ -8,7 +8,7 @@ import time
 from aggstream._token import Token
 from aggstream._work import Job, WorkThread
 from aggstream.errors import AggStreamError, AuthenticationError, AuthenticationRejected, TokenUnavailable
-from aggstream.tokens import checked_token
+from aggstream.tokens import problem_with
 from aggstream.typing import TokenProvider
 
 # A provider that had no other token yet is asked again, but not all the time.
@@ -40,7 +40,11 @@ class Credentials:
 
         def call() -> Token:
             text = provider.get_token(stale=None if stale is None else stale.secret.reveal())
-            return Token.of(checked_token(text, TokenUnavailable))
+            problem = problem_with(text)
+            if problem is not None:
+                del text  # a traceback may show the locals of its frames
+                raise TokenUnavailable(problem)
+            return Token.of(text)
 
         return self._work.submit(call, "waiting for the token provider")
 

@@ -8,6 +8,7 @@ what happens between connections: the token that comes next, the gap that was le
 from __future__ import annotations
 
 import collections
+import json
 import logging
 import ssl
 import threading
@@ -411,11 +412,12 @@ class Runner:
         try:
             for command in session.data_to_send():
                 if isinstance(command, Authenticate):
-                    transport.send_text(f'{{"action":"authenticate","token":"{command.token.reveal()}"}}')
+                    transport.queue_text(json.dumps({"action": "authenticate", "token": command.token.reveal()}))
                 elif isinstance(command, Ping):
-                    transport.send_ping()
+                    transport.queue_ping()
                 else:
-                    transport.send_close(command.code, command.reason)
+                    transport.queue_close(command.code, command.reason)
+            transport.flush()
         except AggStreamError as error:
             session.connection_lost(error)
 
@@ -436,7 +438,7 @@ class Runner:
 
     def _end_session(self, session: Session, transport: wire.Transport) -> None:
         now = time.monotonic()
-        if self._live_token is not None:
+        if self._live_token is not None and self._gap_since_ns is None:
             self._lost_at = now
             self._gap_since_ns = time.time_ns() - int((now - session.last_heard) * 1e9)
         self.live_since = self.session = self._token_job = self._switch_to = None

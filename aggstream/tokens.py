@@ -26,10 +26,10 @@ from aggstream._options import (
 from aggstream._secret import MASK, Secret
 from aggstream._token import expiry
 from aggstream.errors import (
-    AggStreamError,
     AuthenticationError,
     AuthenticationRejected,
     ConfigurationError,
+    DecodeError,
     TokenUnavailable,
 )
 from aggstream.typing import TokenProvider, TokenSource
@@ -48,8 +48,8 @@ _PASSING_STATUSES = frozenset({408, 425, 429})
 class _FixedToken:
     """A token that somebody else made, once."""
 
-    def __init__(self, token: str) -> None:
-        self._token = Secret(token)
+    def __init__(self, token: Secret) -> None:
+        self._token = token
 
     def get_token(self, *, stale: str | None = None) -> str:
         return self._token.reveal()
@@ -72,7 +72,7 @@ def as_provider(token: TokenSource) -> TokenProvider:
         ConfigurationError: it is no token, function or provider.
     """
     if isinstance(token, str):
-        return _FixedToken(checked_token(token, ConfigurationError))
+        return _FixedToken(_checked(token))
     if isinstance(token, TokenProvider):
         return token
     if callable(token):
@@ -80,13 +80,21 @@ def as_provider(token: TokenSource) -> TokenProvider:
     raise ConfigurationError("token must be a text, a function that returns one, or have a get_token method")
 
 
-def checked_token(token: object, error: type[AggStreamError]) -> str:
-    """Return a token that can be sent; raise `error` for anything else. The text never holds the token."""
+def problem_with(token: object) -> str | None:
+    """Return why a token cannot be sent, in words without the token; None if it can."""
     if not isinstance(token, str):
-        raise error(f"the token must be a text, got {type(token).__name__}")
+        return f"the token must be a text, got {type(token).__name__}"
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise error("the token must be printable ASCII without spaces, as the REST API takes it")
-    return token
+        return "the token must be printable ASCII without spaces, as the REST API takes it"
+    return None
+
+
+def _checked(token: object) -> Secret:
+    problem = problem_with(token)
+    if problem is not None:
+        raise ConfigurationError(problem)
+    assert isinstance(token, str)
+    return Secret(token)
 
 
 @attrs.frozen
@@ -177,12 +185,11 @@ class RefreshingToken:
             "accept": "application/json",
             **check_headers(headers),
         }
-        access = None if access_token is None else Secret(checked_token(access_token, ConfigurationError))
         # Guards the four below, and with them that there is one refresh at a time. `save`, `load` and `lock`
         # run under it, so they must not ask this provider for a token.
         self._one_at_a_time = threading.Lock()
-        self._access = access
-        self._refresh = Secret(checked_token(refresh_token, ConfigurationError))
+        self._access = None if access_token is None else _checked(access_token)
+        self._refresh = _checked(refresh_token)
         self._unsaved = False
         self._save = save
         self._load = load
@@ -206,33 +213,39 @@ class RefreshingToken:
             TokenUnavailable: the refresh did not work this time.
             AuthenticationRejected: the refresh was refused: the user must sign in again.
         """
+        unwanted = None if stale is None else Secret(stale)
+        del stale  # a traceback may show the locals of its frames
         with self._one_at_a_time:
             if self._unsaved:
                 self._store()
-            if self._access is not None and not self._is_stale(self._access.reveal(), stale):
-                return self._access.reveal()
-            with self._lock:
-                self._reload()
-                if self._access is None or self._is_stale(self._access.reveal(), stale):
-                    self._refresh_now()
-            assert self._access is not None
+            if not self._is_good(unwanted):
+                with self._lock:
+                    self._reload()
+                    if not self._is_good(unwanted):
+                        self._refresh_now()
+            assert self._access is not None  # a refresh that returns has set it
             return self._access.reveal()
 
-    @staticmethod
-    def _is_stale(token: str, stale: str | None) -> bool:
-        if token == stale:
-            return True
-        expires = expiry(token)
-        return expires is not None and expires - time.time() < _ABOUT_TO_EXPIRE
+    def _is_good(self, unwanted: Secret | None) -> bool:
+        if self._access is None or self._access == unwanted:
+            return False
+        expires = expiry(self._access.reveal())
+        return expires is None or expires - time.time() >= _ABOUT_TO_EXPIRE
 
     def _reload(self) -> None:
         pair = self._load() if self._load is not None else None
         if pair is not None and pair.refresh_token != self._refresh.reveal():
-            self._take(pair)
+            problem = self._take(pair)
+            if problem is not None:
+                raise TokenUnavailable(f"load() returned what cannot be used: {problem}")
 
-    def _take(self, pair: TokenPair) -> None:
-        self._access = Secret(checked_token(pair.access_token, TokenUnavailable))
-        self._refresh = Secret(checked_token(pair.refresh_token, TokenUnavailable))
+    def _take(self, pair: TokenPair) -> str | None:
+        """Use a pair from now on; return why it cannot be used."""
+        problem = problem_with(pair.access_token) or problem_with(pair.refresh_token)
+        if problem is None:
+            self._access = Secret(pair.access_token)
+            self._refresh = Secret(pair.refresh_token)
+        return problem
 
     def _refresh_now(self) -> None:
         failure = self._exchange()
@@ -257,12 +270,12 @@ class RefreshingToken:
             return TokenUnavailable("the answer of the refresh call is too large")
         try:
             answer = _converter.structure(parse_json(data.decode()), _RefreshAnswer)
-            self._take(TokenPair(answer.accessToken, answer.refreshToken or self._refresh.reveal()))
-        except AggStreamError as error:
+            problem = self._take(TokenPair(answer.accessToken, answer.refreshToken or self._refresh.reveal()))
+        except DecodeError as error:
             problem = str(error)
         except Exception as error:  # the values in it are tokens: only its kind is told
             problem = type(error).__name__
-        else:
+        if problem is None:
             return None
         return TokenUnavailable(f"the answer of the refresh call is not understood: {problem}")
 

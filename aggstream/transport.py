@@ -25,7 +25,6 @@ from aggstream._frames import LimitedContinuation, LimitedFrameBuffer, MessageTo
 from aggstream.errors import (
     ConnectionLost,
     RemoteProtocolError,
-    TransportError,
 )
 from aggstream.events import shown
 
@@ -119,7 +118,7 @@ class Transport:
 
         Raises:
             ConnectionLost: the connection is gone. What came before it has been yielded.
-            RemoteProtocolError: the peer broke the protocol; a close frame is on its way to it.
+            RemoteProtocolError: the peer broke the protocol; a close frame waits for `flush`.
         """
         self._read_wants_write = False
         self._more = True
@@ -182,40 +181,22 @@ class Transport:
         return data
 
     def _broken(self, code: int, what: str) -> RemoteProtocolError:
-        try:
-            self.send_close(code)
-        except TransportError:
-            logger.debug("the close frame after a protocol error could not be sent")
+        self.queue_close(code)
         return RemoteProtocolError(f"the server sent {what}")
 
     # --- out --------------------------------------------------------------------------------------------
 
-    def send_text(self, text: str) -> None:
-        """Send a text message, now or as soon as the socket takes it.
-
-        Raises:
-            ConnectionLost: the connection is gone.
-        """
+    def queue_text(self, text: str) -> None:
+        """Let `flush` send a text message. It cannot fail, so no traceback holds the text."""
         self._queue(text.encode(), ABNF.OPCODE_TEXT)
-        self.flush()
 
-    def send_ping(self) -> None:
-        """Send a ping.
-
-        Raises:
-            ConnectionLost: the connection is gone.
-        """
+    def queue_ping(self) -> None:
+        """Let `flush` send a ping."""
         self._queue(b"", ABNF.OPCODE_PING)
-        self.flush()
 
-    def send_close(self, code: int, reason: str = "") -> None:
-        """Send a close frame.
-
-        Raises:
-            ConnectionLost: the connection is gone.
-        """
+    def queue_close(self, code: int, reason: str = "") -> None:
+        """Let `flush` send a close frame."""
         self._queue(code.to_bytes(2, "big") + reason.encode(), ABNF.OPCODE_CLOSE)
-        self.flush()
 
     def flush(self) -> None:
         """Send as much as the socket takes of what waits.

@@ -369,3 +369,18 @@ def test_switching_the_user_while_connecting_never_signs_in_the_old_one(
     release.set()
     until(lambda: client.health().ok)
     assert sent == ["token-of-new"]
+
+
+def test_a_token_with_quotes_arrives_as_it_is(
+    other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    sent: list[str] = []
+
+    def script(peer: Peer) -> None:
+        sent.append(peer.sign_in())
+        peer.wait_closed()
+
+    client = client_of(other_server(script).url, token='a"b\\c')
+    client.start()
+    until(lambda: sent)
+    assert sent == ['a"b\\c']

@@ -222,3 +222,25 @@ def test_a_gap_says_from_when_to_when(other_server: ServeFunction, client_of: Ma
         gap = client.wait_for(aggstream.Gap, timeout=DEADLINE)
     assert gap.number == 1
     assert gap.started_at < gap.ended_at <= gap.received_at
+
+
+def test_a_gap_begins_where_the_last_live_connection_ended_however_many_came_between(
+    other_server: ServeFunction, client_of: MakeClient
+) -> None:
+    def script(peer: Peer) -> None:
+        if peer.number in (1, 4):
+            peer.sign_in()
+        else:
+            peer.greet()
+        if peer.number < 4:
+            peer.ws.close(1001)
+        peer.wait_closed()
+
+    client = client_of(other_server(script).url)
+    lost: list[aggstream.Disconnected] = []
+    client.on("disconnected")(lost.append)
+    with client:
+        gap = client.wait_for(aggstream.Gap, timeout=DEADLINE)
+        assert gap.number == 1
+        assert gap.started_at <= lost[0].received_at
+        assert len(lost) == 3
