@@ -57,9 +57,7 @@ def test_the_token_is_in_no_log_event_error_or_frame(
     logging.getLogger("websockets").setLevel(logging.WARNING)  # the server's own, in the same process
     policy = aggstream.ReconnectPolicy(initial=0.01, maximum=0.01, max_attempts=2)
     token = ["canary", "in-the-coal-mine"]
-    client = client_of(
-        other_server(script).url, token=lambda: "-".join(token), reconnect=policy, auth_timeout=0.1
-    )
+    client = client_of(other_server(script).url, token=lambda: "-".join(token), reconnect=policy, auth_timeout=0.1)
     events: list[aggstream.Event] = []
     client.on("*")(events.append)
     client.start()
