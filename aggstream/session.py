@@ -219,6 +219,7 @@ class Session:
     def close(self, now: float, code: int = 1000, reason: str = "") -> None:
         """Begin to close. What the peer sent before its close frame is still delivered."""
         if self.state is State.IDLE:
+            self._timers.clear()
             self._move(Signal.ENDED)
         elif self.state not in (State.CLOSING, State.CLOSED):
             self._muted = self._muted or self.state is not State.LIVE

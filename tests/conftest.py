@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import hypothesis
 import pytest
 import trustme
 from websockets.exceptions import ConnectionClosed
@@ -23,6 +24,12 @@ from websockets.sync.server import Server, ServerConnection, serve
 import aggstream
 
 DEADLINE = 30.0
+
+# No test depends on the machine's speed. Where CI decides about a change, it is not by luck that a search finds
+# something old; who works on the code finds more with each run.
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 ORDER_SUBMITTED = """{
 "type": "order_submitted",
