@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
+
+from aggstream.errors import ConfigurationError
 
 
 class Deadline:
@@ -11,12 +14,18 @@ class Deadline:
     __slots__ = ("at",)
 
     def __init__(self, timeout: float | None) -> None:
-        """Set the deadline `timeout` seconds from now, or never if None."""
-        self.at = None if timeout is None else time.monotonic() + timeout
+        """Set the deadline `timeout` seconds from now, or never if None.
+
+        Raises:
+            ConfigurationError: it is no number.
+        """
+        if timeout is not None and (not isinstance(timeout, (int, float)) or timeout != timeout):  # noqa: PLR0124  (nan)
+            raise ConfigurationError(f"a timeout must be a number of seconds, or None, got {timeout!a}")
+        self.at = None if timeout is None else time.monotonic() + min(timeout, threading.TIMEOUT_MAX)
 
     def remaining(self) -> float | None:
-        """Return the seconds that are left, not below 0; None if there is no end."""
-        return None if self.at is None else max(0.0, self.at - time.monotonic())
+        """Return the seconds that are left, not below 0 and not above what locks take; None if there is no end."""
+        return None if self.at is None else min(max(0.0, self.at - time.monotonic()), threading.TIMEOUT_MAX)
 
     def expired(self) -> bool:
         """Tell whether the moment has passed."""

@@ -179,8 +179,9 @@ class Dispatcher:
     def join(self, deadline: Deadline) -> bool:
         """Wait until all threads have ended; tell whether they have. Never waits for the calling thread."""
         for worker in self._workers:
-            if worker.thread is not None and worker.thread is not threading.current_thread():
-                worker.thread.join(deadline.remaining())
+            thread = worker.thread
+            if thread is not None and thread.ident is not None and thread is not threading.current_thread():
+                thread.join(deadline.remaining())
         return not any(self.threads().values())
 
     def abandon(self) -> int:

@@ -126,6 +126,8 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
         ConfigurationError: a name or a value cannot stand in a header, or has an option of its own.
     """
     checked: dict[str, str] = {}
+    if headers is not None and not isinstance(headers, Mapping):
+        raise ConfigurationError("headers must be a mapping of names to values")
     for name, value in (headers or {}).items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise ConfigurationError(f"headers: {name!a} is not a header's name")
@@ -137,6 +139,21 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
             raise ConfigurationError(f"headers: {name} cannot be given here: {why}")
         checked[name] = value
     return checked
+
+
+def check_ssl_context(context: object) -> ssl.SSLContext | None:
+    """Return a context that can make client connections, or None.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if context is None:
+        return None
+    if not isinstance(context, ssl.SSLContext) or context.protocol == ssl.PROTOCOL_TLS_SERVER:
+        raise ConfigurationError(
+            "ssl_context must be a client's, as ssl.create_default_context() makes it, or None"
+        )
+    return context
 
 
 def check_auth(auth: object) -> Literal["message", "query"]:
@@ -202,7 +219,22 @@ def _url(value: str | None) -> str:
 
 
 def _codes(value: Iterable[int]) -> frozenset[int]:
-    return frozenset(value)
+    codes = frozenset(value) if isinstance(value, Iterable) else None
+    if codes is not None and all(type(code) is int for code in codes):
+        return codes
+    raise ConfigurationError("auth_close_codes must be WebSocket close codes, like {4401, 4403}")
+
+
+def _name(value: str) -> str:
+    if not isinstance(value, str) or not value.isprintable() or not value:
+        raise ConfigurationError("name must be a text on one line that is not empty")
+    return value
+
+
+def _policy(value: ReconnectPolicy | None) -> ReconnectPolicy:
+    if value is not None and not isinstance(value, ReconnectPolicy):
+        raise ConfigurationError("reconnect must be a ReconnectPolicy, or None for the default one")
+    return value or ReconnectPolicy()
 
 
 AUTH_CLOSE_CODES = frozenset({1008, 3000, 3003, 4001, 4003, 4401, 4403})
@@ -248,15 +280,15 @@ class Options:
     url: str = attrs.field(converter=_url)
     allow_insecure: bool
     headers: Mapping[str, str] = attrs.field(converter=check_headers)
-    ssl_context: ssl.SSLContext | None
+    ssl_context: ssl.SSLContext | None = attrs.field(converter=check_ssl_context)
     connect_timeout: float = _seconds(10.0)
     token_timeout: float = _seconds(30.0)
     max_message_size: int = _count(1 << 20)
     queue_size: int = _count(10_000)
     workers: int = _count(1)
-    reconnect: ReconnectPolicy
+    reconnect: ReconnectPolicy = attrs.field(converter=_policy)
     session: SessionOptions
-    name: str
+    name: str = attrs.field(converter=_name)
 
     def __attrs_post_init__(self) -> None:
         check_url(self.url, "url", plain="ws", secure="wss", allow_insecure=self.allow_insecure)

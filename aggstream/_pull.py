@@ -174,9 +174,9 @@ class Expectation:
         """Nothing more will come."""
         self._done.set()
 
-    def wait(self, timeout: float | None) -> Event | None:
+    def wait(self, deadline: Deadline) -> Event | None:
         """Return the event; None if it did not come in time, or will not."""
-        self._done.wait(timeout)
+        self._done.wait(deadline.remaining())
         return self.event
 
     def _has_fields(self, event: Event) -> bool:

@@ -63,6 +63,10 @@ class _Stopping(Exception):
     """Ends whatever the I/O thread is at."""
 
 
+class _AnotherUser(Exception):
+    """Ends it as well, to connect at once for another user: no failure, so it is neither judged nor counted."""
+
+
 @attrs.frozen
 class _SwitchUser:
     provider: TokenProvider
@@ -105,6 +109,8 @@ class Runner:
         self._token_job: Job[Token] | None = None
         # The epoch of the user that the token is for, if it is asked for to switch to them.
         self._switch_to: int | None = None
+        # Set while the session ends for the sake of another user.
+        self._switched = False
         self._epoch = 0
         self._live_token: Token | None = None
         self._attempts = 0
@@ -123,6 +129,12 @@ class Runner:
         """Let the thread look at what has changed. Takes no lock."""
         if self._started:
             self._poller.wake()
+
+    def join(self, timeout: float | None) -> bool:
+        """Wait for the thread to end; tell whether it has. One that is not quite started has not."""
+        if self._started:
+            self.thread.join(timeout)
+        return self._started and not self.thread.is_alive()
 
     @property
     def _started(self) -> bool:
@@ -173,11 +185,17 @@ class Runner:
     def _run(self) -> None:
         loss: AggStreamError | None = None
         while True:
-            self._establish(loss)
+            try:
+                self._establish(loss)
+            except _AnotherUser:
+                loss = None
+                continue
             try:
                 self._pump(healthy_after=None)
             except AggStreamError as error:
                 loss = error
+            except _AnotherUser:
+                loss = None
 
     def _establish(self, loss: AggStreamError | None) -> None:
         """Return with a connection that has been live for a healthy while.
@@ -214,7 +232,6 @@ class Runner:
     def _connect(self) -> None:
         self.phase = "connecting"
         self._obey()
-        epoch = self._epoch
         token = self._next_token()
         deadline = Deadline(self._options.connect_timeout)
         parts = urlsplit(self._options.url)
@@ -239,10 +256,6 @@ class Runner:
             if self._options.session.token_in_query and error.status == _UNAUTHORIZED:
                 raise self._credentials.judge(AuthenticationRejected(str(error)), token) from error
             raise
-        if self._epoch != epoch:
-            # The user was switched meanwhile: what this token would bring is nobody's any more.
-            self._drop_connection(self._transport)
-            raise _another_user()
         now = time.monotonic()
         self.counters.connections += 1
         self.session = Session(self._options.session, token, expected_user=self.user_id)
@@ -260,7 +273,7 @@ class Runner:
         job = self._credentials.ask_for_next()
         try:
             token = self._waiter.job(job, Deadline(self._options.token_timeout))
-        except _Stopping:
+        except (_Stopping, _AnotherUser):
             raise
         except TimeoutError:
             raise TokenUnavailable("the token provider took longer than token_timeout") from None
@@ -296,7 +309,7 @@ class Runner:
             session.switch_user(token, now)
             session.schedule_refresh(now, refresh_in(token))
         else:
-            session.connection_lost(_another_user())
+            self._connect_anew(session)
 
     # --- commands ---------------------------------------------------------------------------------------
 
@@ -305,6 +318,7 @@ class Runner:
 
         Raises:
             _Stopping: the stream is to end, and there is no session to close first.
+            _AnotherUser: the user is switched, and there is no session to switch.
         """
         if self._stop_requested:
             self.phase = "stopping"
@@ -318,10 +332,15 @@ class Runner:
             if session is not None and session.is_settled():
                 self._switch_to = command.epoch
                 self._token_job = self._credentials.ask(None)
-            else:
-                self._epoch = command.epoch
-                if session is not None:
-                    session.connection_lost(_another_user())
+                continue
+            self._epoch = command.epoch
+            if session is None:
+                raise _AnotherUser
+            self._connect_anew(session)
+
+    def _connect_anew(self, session: Session) -> None:
+        self._switched = True
+        session.connection_lost(ConnectionLost("connecting anew for another user", initiated_by="client"))
 
     # --- a connection -----------------------------------------------------------------------------------
 
@@ -331,6 +350,7 @@ class Runner:
         Raises:
             AggStreamError: what ended it.
             _Stopping: the stream is to end, and the session is closed.
+            _AnotherUser: the session was closed to connect anew.
         """
         session, transport = self.session, self._transport
         assert session is not None
@@ -450,8 +470,11 @@ class Runner:
             error = self._credentials.judge(error, session.token)
         self.last_error = error
         self._put(Disconnected(error=error, code=session.close_code, initiated_by=session.ended_by))
+        switched, self._switched = self._switched, False
         if self._stop_requested:
             raise _Stopping
+        if switched:
+            raise _AnotherUser
         raise error
 
     def _drop_connection(self, transport: wire.Transport) -> None:
@@ -473,7 +496,3 @@ class Runner:
         elif isinstance(event, TokenRefreshed):
             counters.refreshes += 1
         self._dispatcher.put(event, self._epoch)
-
-
-def _another_user() -> ConnectionLost:
-    return ConnectionLost("connecting anew for another user", initiated_by="client")

@@ -37,6 +37,7 @@ class Waiter:
             if deadline.expired():
                 raise TimeoutError
             self._wait(None, deadline)
+        self._obey()  # what was asked for meanwhile may have made the outcome nobody's
         return job.result()
 
     def socket(self, sock: socket.socket, *, write: bool, deadline: Deadline) -> None:

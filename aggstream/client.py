@@ -131,7 +131,7 @@ class Client(Registrar):
             max_message_size=max_message_size,
             queue_size=queue_size,
             workers=workers,
-            reconnect=ReconnectPolicy() if reconnect is None else reconnect,
+            reconnect=reconnect,
             session=SessionOptions(
                 token_in_query=check_auth(auth) == "query",
                 greeting_timeout=connect_timeout,
@@ -206,8 +206,7 @@ class Client(Registrar):
         if self._is_own_thread():
             return StopReport(undelivered=self._dispatcher.waiting, running=self._what_runs())
         deadline = Deadline(timeout)
-        self._runner.thread.join(deadline.remaining())
-        done = self._dispatcher.join(deadline)
+        done = self._runner.join(deadline.remaining()) and self._dispatcher.join(deadline)
         self._runner.work.join(deadline.remaining())
         undelivered = 0 if done else self._dispatcher.abandon()
         report = StopReport(undelivered=undelivered, running=self._what_runs())
@@ -234,8 +233,7 @@ class Client(Registrar):
             raise StateError("the client is not started: call start() first, or use run()")
         self._refuse_own_thread("wait()")
         deadline = Deadline(timeout)
-        self._runner.thread.join(deadline.remaining())
-        if not self._dispatcher.join(deadline) or self._runner.thread.is_alive():
+        if not (self._runner.join(deadline.remaining()) and self._dispatcher.join(deadline)):
             return False
         self._raise_error()
         return True
@@ -262,7 +260,7 @@ class Client(Registrar):
         with caught_signals(self._runner.request_stop) as received:
             if not self._started:
                 self.start()
-            self._runner.thread.join()
+            self._runner.join(None)
             # Without a signal the handlers have all the time they need; but one may still come.
             while not received and not self._dispatcher.join(Deadline(_LOOK_FOR_SIGNALS)):
                 pass
@@ -359,13 +357,14 @@ class Client(Registrar):
             StateError: the stream has ended or is not started, or this is a thread of the client's own.
             AggStreamError: what ended the stream meanwhile.
         """
+        deadline = Deadline(timeout)
         expectation = Expectation(key_of(key, () if event is None else (event,)), fields)
         self._refuse_own_thread("wait_for()")
         with self._lock:
             self._expectations = (*self._expectations, expectation)
         try:
             if self._is_running():
-                expectation.wait(timeout)
+                expectation.wait(deadline)
         finally:
             with self._lock:
                 self._expectations = tuple(e for e in self._expectations if e is not expectation)
@@ -474,7 +473,8 @@ class Client(Registrar):
     def _what_runs(self) -> tuple[str, ...]:
         handlers = [running.handler for running in self._dispatcher.running()]
         waits = [] if (doing := self._runner.work.doing()) is None else [doing]
-        return (*handlers, *waits)
+        closes = ["closing the connection"] if self._runner.thread.is_alive() else []
+        return (*handlers, *waits, *closes)
 
     def _is_own_thread(self) -> bool:
         runner = self._runner

@@ -15,11 +15,13 @@ import urllib3
 
 from aggstream._backoff import retry_after
 from aggstream._codec import parse_json, strict_converter, to_json
+from aggstream._deadline import Deadline
 from aggstream._options import (
     DEFAULT_REST_URL,
     check_app_id,
     check_headers,
     check_seconds,
+    check_ssl_context,
     check_url,
     setting,
 )
@@ -166,7 +168,7 @@ class RefreshingToken:
             path: the call's path (assumed).
             headers: further headers.
             body: makes the request's JSON body from the refresh token (assumed).
-            timeout: seconds for connecting, and for each wait for data.
+            timeout: seconds for connecting, for the answer to begin, and for all of its body.
             ssl_context: for a private certificate authority.
             allow_insecure: take an `http://` URL of another machine.
 
@@ -196,11 +198,12 @@ class RefreshingToken:
         self._lock = contextlib.nullcontext() if lock is None else lock
         self._body = body
         # No retries: a repeated refresh can revoke the session. No redirects: the token would go with them.
+        self._timeout = check_seconds(timeout, "timeout")
         self._http = urllib3.PoolManager(
             num_pools=1,
             retries=False,
-            timeout=urllib3.Timeout(check_seconds(timeout, "timeout")),
-            ssl_context=ssl_context,
+            timeout=urllib3.Timeout(self._timeout),
+            ssl_context=check_ssl_context(ssl_context),
         )
 
     def get_token(self, *, stale: str | None = None) -> str:
@@ -280,12 +283,21 @@ class RefreshingToken:
         return TokenUnavailable(f"the answer of the refresh call is not understood: {problem}")
 
     def _post(self, body: bytes) -> tuple[int, str | None, bytes]:
+        deadline = Deadline(self._timeout)
         response = self._http.request(
             "POST", self._url, body=body, headers=self._headers, preload_content=False, redirect=False
         )
         try:
-            data = response.read(_LARGEST_ANSWER + 1, decode_content=True)
-            return response.status, response.headers.get("retry-after"), data
+            data = bytearray()
+            # Not decoded: a few compressed bytes can be gigabytes. Piece by piece, because the timeout holds for
+            # each wait, and a service that drips would never exceed it.
+            while (piece := response.read1(_LARGEST_ANSWER, decode_content=False)) and len(
+                data
+            ) <= _LARGEST_ANSWER:
+                data += piece
+                if deadline.expired():
+                    raise urllib3.exceptions.TimeoutError("the answer took too long")
+            return response.status, response.headers.get("retry-after"), bytes(data)
         finally:
             response.close()
 
