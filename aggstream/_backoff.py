@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import email.utils
 import ssl
 import sys
+import time
 from collections.abc import Callable
 
 import attrs
@@ -128,10 +130,16 @@ class ReconnectPolicy:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds of a `Retry-After` header; None if there is none, or it is a date."""
-    if value is None or not (value.isascii() and value.isdigit()) or len(value) > _MOST_DIGITS:
+    """Return the seconds that a `Retry-After` header asks for, given as a number or as a date; None if neither."""
+    if value is None:
         return None
-    return float(value)
+    if value.isascii() and value.isdigit():
+        return float(value) if len(value) <= _MOST_DIGITS else None
+    try:
+        until = email.utils.parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, until - time.time())
 
 
 class _RetryAfter(wait_base):

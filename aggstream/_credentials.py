@@ -13,6 +13,7 @@ from aggstream.typing import TokenProvider
 
 # A provider that had no other token yet is asked again, but not all the time.
 _ASK_AGAIN = 5.0
+_LONGEST_PAUSE = 300.0
 
 
 class Credentials:
@@ -85,13 +86,15 @@ def ask_again_in(error: AggStreamError) -> float | None:
     """Return the seconds after which a provider that failed is asked again; None: it is useless."""
     if not isinstance(error, TokenUnavailable):
         return None
-    return max(_ASK_AGAIN, error.retry_after or 0.0) * random.uniform(1.0, 1.5)
+    return min(max(_ASK_AGAIN, error.retry_after or 0.0), _LONGEST_PAUSE) * random.uniform(1.0, 1.5)
 
 
 def provider_failure(error: BaseException) -> AuthenticationError:
     """Return what a provider raised as an error of ours."""
     if isinstance(error, AuthenticationError):
         return error
+    if isinstance(error, TimeoutError):
+        return TokenUnavailable("the token provider timed out (token_timeout)")
     failure = TokenUnavailable(f"the token provider failed with {type(error).__name__}")
     failure.__cause__ = error
     return failure

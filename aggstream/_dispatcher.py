@@ -20,12 +20,12 @@ import attrs
 
 from aggstream._deadline import Deadline
 from aggstream._registry import Handler, Registry
-from aggstream.events import Event, UserEvent
+from aggstream.events import Event, is_users
 
 logger = logging.getLogger("aggstream")
 
 ErrorHandler: TypeAlias = "Callable[[BaseException, Event], object]"
-Tap: TypeAlias = "Callable[[Event], None]"
+Tap: TypeAlias = "Callable[[Event, int], None]"
 
 _LOW_WATER = 0.5
 
@@ -100,7 +100,7 @@ class Dispatcher:
         """
         self.error_handlers: tuple[ErrorHandler, ...] = ()
         self.taps: tuple[Tap, ...] = ()
-        """Called with each event before its handlers, on the dispatch thread; replaced as a whole."""
+        """Called with each event and its epoch before its handlers, on the dispatch thread."""
         self.epoch = 0
         """Raised when the user is switched: user events that were queued before it are not delivered."""
 
@@ -209,7 +209,7 @@ class Dispatcher:
                 for other in self._workers[1:]:
                     assert other.thread is not None
                     other.thread.join()
-                self._deliver(worker, item.event)
+                self._deliver(worker, _Item(item.event, self.epoch))
         except BaseException as error:  # a thread of ours must not die unheard
             self._on_fatal(error)
             raise
@@ -221,36 +221,44 @@ class Dispatcher:
         if self._abandoned:
             return
         worker.begun += 1
-        if item.epoch != self.epoch and isinstance(item.event, UserEvent):
+        if self._is_stale(item):
             worker.stale += 1
             return
-        self._deliver(worker, item.event)
+        self._deliver(worker, item)
         worker.delivered += 1
 
-    def _deliver(self, worker: _Worker, event: Event) -> None:
+    def _is_stale(self, item: _Item) -> bool:
+        return item.epoch != self.epoch and is_users(item.event)
+
+    def _deliver(self, worker: _Worker, item: _Item) -> None:
         if self._abandoned:
             return
+        event = item.event
         for tap in self.taps:
-            tap(event)
+            tap(event, item.epoch)
         for handler in self._registry.handlers(event):
+            if self._is_stale(item):  # the handler before, or another thread, has switched the user
+                return
             worker.current = (handler, time.monotonic())
             try:
                 handler(event)
             except BaseException as error:  # the next handler and the next event must run
                 worker.handler_errors += 1
-                self._handler_failed(error, handler, event)
+                self._handler_failed(error, handler, item)
             finally:
                 worker.current = None
 
-    def _handler_failed(self, error: BaseException, handler: Handler, event: Event) -> None:
+    def _handler_failed(self, error: BaseException, handler: Handler, item: _Item) -> None:
         if not isinstance(error, Exception):
             # sys.exit() in a handler means the program, not a thread that nobody would miss.
             self._on_fatal(error)
             return
-        logger.error("handler %r failed on %s", handler, event.type, exc_info=error)
+        logger.error("handler %r failed on %s", handler, item.event.type, exc_info=error)
         for on_error in self.error_handlers:
+            if self._is_stale(item):
+                return
             try:
-                on_error(error, event)
+                on_error(error, item.event)
             except Exception:
                 logger.exception("on_error %r failed", on_error)
             except BaseException as leaving:

@@ -6,6 +6,9 @@ from typing import Any
 
 from websocket import ABNF, WebSocketProtocolException, continuous_frame, frame_buffer
 
+# An empty fragment takes memory, too.
+_LEAST_PER_FRAGMENT = 64
+
 
 class MessageTooBig(WebSocketProtocolException):
     """A frame or a message is larger than this side accepts."""
@@ -45,7 +48,7 @@ class LimitedContinuation(continuous_frame):
             self._opcode = frame.opcode
             self.recving_frames = frame.opcode
         self._parts.append(frame.data)
-        self._size += len(frame.data)
+        self._size += len(frame.data) if frame.fin else max(len(frame.data), _LEAST_PER_FRAGMENT)
         if self._size > self._limit:
             raise MessageTooBig(f"a message of more than {self._limit} bytes")
         if frame.fin:

@@ -119,8 +119,9 @@ def _check(code: int) -> None:
 def _start_tls(
     sock: socket.socket, context: ssl.SSLContext, host: str, deadline: Deadline, wait: Waiter
 ) -> ssl.SSLSocket:
-    tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+    tls: ssl.SSLSocket | None = None
     try:
+        tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
         while True:
             try:
                 tls.do_handshake()
@@ -131,11 +132,16 @@ def _start_tls(
             else:
                 return tls
     except (OSError, ValueError) as error:  # ssl.SSLError and TimeoutError are OSErrors
-        tls.close()
+        _close(tls)
         raise ConnectFailed(f"no TLS connection: {words(error)}") from error
     except BaseException:
-        tls.close()
+        _close(tls)
         raise
+
+
+def _close(tls: ssl.SSLSocket | None) -> None:
+    if tls is not None:
+        tls.close()
 
 
 class _HandshakeSocket:
@@ -201,7 +207,7 @@ def _open_websocket(
         library.connect(  # type: ignore[no-untyped-call]  # the library leaves it without annotations
             url, socket=wrapped, origin=origin, header=dict(headers), redirect_limit=0
         )
-    except (WebSocketException, OSError, ValueError) as error:
+    except Exception as error:  # the library lets TypeError and CookieError escape as well
         failure = _handshake_failure(error, library)
     finally:
         CookieJar.jar.clear()
@@ -212,7 +218,7 @@ def _open_websocket(
 
 
 def _handshake_failure(error: Exception, library: websocket.WebSocket) -> ConnectFailed:
-    if isinstance(error, WebSocketBadStatusException):
+    if isinstance(error, WebSocketBadStatusException) and error.status_code:
         status, headers = error.status_code, error.resp_headers or {}
     elif library.handshake_response is not None:  # a redirect: it is not followed, the token would go with it
         status, headers = library.handshake_response.status, library.handshake_response.headers

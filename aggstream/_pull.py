@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from aggstream._deadline import Deadline
 from aggstream._registry import Key
 from aggstream.errors import ConfigurationError
-from aggstream.events import LIFECYCLE_TYPES, WIRE_TYPES, Event, UnknownEvent, UserEvent
+from aggstream.events import LIFECYCLE_TYPES, WIRE_TYPES, Event, UnknownEvent, is_users
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,6 +34,7 @@ class PullBuffer:
         # Guards everything below. No user code runs under it, and no other lock is taken.
         self._changed = threading.Condition()
         self._events: collections.deque[Event] = collections.deque()
+        self._epoch = 0
         self._open = False
         self._bounded = True
         self._ended = False
@@ -62,7 +64,7 @@ class PullBuffer:
             self._bounded = False
             self._changed.notify_all()
 
-    def put(self, event: Event) -> None:
+    def put(self, event: Event, epoch: int) -> None:
         """Keep an event; called on a dispatch thread, and waits there while the buffer is full."""
         with self._changed:
             while self._open and self._bounded and len(self._events) >= self._size:
@@ -72,14 +74,15 @@ class PullBuffer:
                         "Pull on, or close() what events() returned",
                         self._size,
                     )
-            if self._open:
+            if self._open and not (epoch < self._epoch and is_users(event)):
                 self._events.append(event)
                 self._changed.notify_all()
 
-    def drop_user_events(self) -> None:
-        """Forget the events of a user who is not the stream's any more."""
+    def drop_users_before(self, epoch: int) -> None:
+        """Forget the events of users of earlier epochs, and take none that come late."""
         with self._changed:
-            self._events = collections.deque(e for e in self._events if not isinstance(e, UserEvent))
+            self._epoch = epoch
+            self._events = collections.deque(event for event in self._events if not is_users(event))
             self._changed.notify_all()
 
     def get(self, deadline: Deadline) -> Event | None:
@@ -180,6 +183,9 @@ class Expectation:
         return self.event
 
     def _has_fields(self, event: Event) -> bool:
-        if isinstance(event, UnknownEvent):
-            return all(name in event.raw and event.raw[name] == value for name, value in self._fields.items())
-        return all(hasattr(event, name) and getattr(event, name) == value for name, value in self._fields.items())
+        found: Callable[[str], object]
+        found = event.raw.__getitem__ if isinstance(event, UnknownEvent) else functools.partial(getattr, event)
+        try:
+            return all(bool(found(name) == value) for name, value in self._fields.items())
+        except Exception:  # a property that has no value, or a value of the user's that cannot be compared
+            return False

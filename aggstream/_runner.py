@@ -59,11 +59,11 @@ logger = logging.getLogger("aggstream")
 _UNAUTHORIZED = 401
 
 
-class _Stopping(Exception):
-    """Ends whatever the I/O thread is at."""
+class _Stopping(BaseException):
+    """Ends whatever the I/O thread is at. No Exception, so that no border takes it for somebody's error."""
 
 
-class _AnotherUser(Exception):
+class _AnotherUser(BaseException):
     """Ends it as well, to connect at once for another user: no failure, so it is neither judged nor counted."""
 
 
@@ -107,6 +107,7 @@ class Runner:
 
         self._transport: wire.Transport | None = None
         self._token_job: Job[Token] | None = None
+        self._token_deadline = Deadline(None)
         # The epoch of the user that the token is for, if it is asked for to switch to them.
         self._switch_to: int | None = None
         # Set while the session ends for the sake of another user.
@@ -116,6 +117,12 @@ class Runner:
         self._attempts = 0
         self._gap_since_ns: int | None = None
         self._lost_at = 0.0
+
+    @property
+    def switching(self) -> bool:
+        """True while it is not settled whose events come."""
+        session = self.session
+        return self._switch_to is not None or (session is not None and session.is_switching())
 
     # --- for any thread ---------------------------------------------------------------------------------
 
@@ -284,14 +291,14 @@ class Runner:
 
     def _answer_token_request(self, session: Session) -> None:
         if session.token_request() and self._token_job is None:
-            self._token_job = self._credentials.ask(session.token)
-        if self._token_job is None or not self._token_job.done:
+            self._begin_to_ask(session.token)
+        if self._token_job is None or not (self._token_job.done or self._token_deadline.expired()):
             return
         job, self._token_job = self._token_job, None
         switch_to, self._switch_to = self._switch_to, None
         now = time.monotonic()
         try:
-            token = job.result()
+            token = job.result() if job.done else job.abandon()
         except BaseException as error:  # whatever it was, it is the provider's
             failure = provider_failure(error)
             logger.warning("%s: no new token: %s", self._options.name, failure)
@@ -310,6 +317,10 @@ class Runner:
             session.schedule_refresh(now, refresh_in(token))
         else:
             self._connect_anew(session)
+
+    def _begin_to_ask(self, stale: Token | None) -> None:
+        self._token_job = self._credentials.ask(stale)
+        self._token_deadline = Deadline(self._options.token_timeout)
 
     # --- commands ---------------------------------------------------------------------------------------
 
@@ -331,7 +342,7 @@ class Runner:
             self.user_id = self._live_token = self._gap_since_ns = self._token_job = None
             if session is not None and session.is_settled():
                 self._switch_to = command.epoch
-                self._token_job = self._credentials.ask(None)
+                self._begin_to_ask(None)
                 continue
             self._epoch = command.epoch
             if session is None:
@@ -378,7 +389,7 @@ class Runner:
 
     def _wait_and_read(self, session: Session, transport: wire.Transport, healthy_after: float | None) -> None:
         reading = not self.paused
-        moments = [session.next_deadline()]
+        moments = [session.next_deadline(), self._token_deadline.at if self._token_job is not None else None]
         if healthy_after is not None and self.live_since is not None:
             moments.append(self.live_since + healthy_after)
         nearest = min((at for at in moments if at is not None), default=None)
@@ -461,13 +472,15 @@ class Runner:
         if self._live_token is not None and self._gap_since_ns is None:
             self._lost_at = now
             self._gap_since_ns = time.time_ns() - int((now - session.last_heard) * 1e9)
+        if self._switch_to is not None:  # the connection ended before it could be switched
+            self._epoch = self._switch_to
         self.live_since = self.session = self._token_job = self._switch_to = None
         self.paused = False
         self.counters.foreign += session.dropped
         self._drop_connection(transport)
         error = session.error or ConnectionLost("closed on request", code=1000, initiated_by="client")
         if isinstance(error, AuthenticationRejected):
-            error = self._credentials.judge(error, session.token)
+            error = self._credentials.judge(error, session.refused)
         self.last_error = error
         self._put(Disconnected(error=error, code=session.close_code, initiated_by=session.ended_by))
         switched, self._switched = self._switched, False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 MASK = "***"
@@ -25,7 +26,18 @@ class Secret:
         """Return `text` with each occurrence of the secret masked: for a server's words that may echo it."""
         if len(self._text) < _SHORTEST_SEARCHED:
             return text
-        return text.replace(self._text, MASK)
+        # JSON may write a slash as `\\/`.
+        return text.replace(self._text, MASK).replace(self._text.replace("/", "\\/"), MASK)
+
+    def redact_json(self, value: Any) -> Any:
+        """Return a JSON value with each occurrence in its texts and keys masked."""
+        if isinstance(value, str):
+            return self.redact(value)
+        if isinstance(value, Mapping):
+            return {self.redact(key): self.redact_json(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.redact_json(item) for item in value]
+        return value
 
     def __repr__(self) -> str:
         return MASK

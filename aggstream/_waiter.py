@@ -35,7 +35,7 @@ class Waiter:
         """
         while not job.done:
             if deadline.expired():
-                raise TimeoutError
+                job.abandon()
             self._wait(None, deadline)
         self._obey()  # what was asked for meanwhile may have made the outcome nobody's
         return job.result()

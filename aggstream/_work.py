@@ -5,9 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 T = TypeVar("T")
+
+# A function that hangs each time it is called must not cost a thread each time.
+_MOST_HUNG = 4
 
 
 class Job(Generic[T]):
@@ -16,6 +19,7 @@ class Job(Generic[T]):
     def __init__(self, call: Callable[[], T], what: str) -> None:
         self.what = what
         self.done = False
+        self.abandoned = False
         self._call = call
         self._outcome: T | None = None
         self._error: BaseException | None = None
@@ -28,6 +32,15 @@ class Job(Generic[T]):
             self._error = error
         self.done = True
 
+    def abandon(self) -> NoReturn:
+        """Wait for it no longer.
+
+        Raises:
+            TimeoutError: always, as what came of it.
+        """
+        self.abandoned = True
+        raise TimeoutError
+
     def result(self) -> T:
         """Return what the call returned, or raise what it raised."""
         if self._error is not None:
@@ -36,7 +49,7 @@ class Job(Generic[T]):
 
 
 class WorkThread:
-    """Runs jobs one at a time. If one hangs, the others wait, and the owner goes by its own deadline."""
+    """Runs jobs one at a time. A job that hangs is left to a thread of its own once its owner gives it up."""
 
     def __init__(self, name: str, wake: Callable[[], None]) -> None:
         """Make one.
@@ -50,11 +63,18 @@ class WorkThread:
         self._jobs: queue.SimpleQueue[Job[object] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._current: Job[object] | None = None
+        self._hung = 0
 
     def submit(self, call: Callable[[], T], what: str) -> Job[T]:
         """Queue a call; `what` says in words what it does."""
+        current = self._current
+        if current is not None and current.abandoned and self._hung < _MOST_HUNG:
+            self._hung += 1
+            self.close()
+            self._jobs = queue.SimpleQueue()
+            self._thread = self._current = None
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+            self._thread = threading.Thread(target=self._run, args=(self._jobs,), name=self.name, daemon=True)
             self._thread.start()
         job = Job(call, what)
         self._jobs.put(job)  # type: ignore[arg-type]  # a queue of jobs of any kind
@@ -82,9 +102,11 @@ class WorkThread:
         """Tell whether the thread lives; it is made with the first job."""
         return self._thread is None or self._thread.is_alive()
 
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            self._current = job
+    def _run(self, jobs: queue.SimpleQueue[Job[object] | None]) -> None:
+        while (job := jobs.get()) is not None:
+            if self._jobs is jobs:
+                self._current = job
             job.run()
-            self._current = None
+            if self._jobs is jobs:
+                self._current = None
             self._wake()

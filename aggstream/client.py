@@ -149,6 +149,8 @@ class Client(Registrar):
         # is waited for or user code runs, nor taken by `stop`, which a signal handler may call.
         self._lock = threading.Lock()
         self._started = False
+        self._starter: int | None = None
+        self._has_begun = threading.Event()
         self._ended = False
         self._pull = PullBuffer(self._options.queue_size)
         self._expectations: tuple[Expectation, ...] = ()
@@ -168,6 +170,8 @@ class Client(Registrar):
             self.on_error(on_error)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_runner"):  # its constructor refused an option
+            return "<aggstream.Client, not made>"
         return f"<aggstream.Client {self._options.name!r} of app {self._options.app_id!a}: {self._runner.phase}>"
 
     # --- running ----------------------------------------------------------------------------------------
@@ -182,8 +186,10 @@ class Client(Registrar):
             if self._started:
                 raise StateError("this client was started before; make another one to begin again")
             self._started = True
+            self._starter = threading.get_ident()
         self._dispatcher.start()
         self._runner.start()
+        self._has_begun.set()
 
     def stop(self, timeout: float = _STOP_TIMEOUT) -> StopReport:
         """End the stream: close the connection, let the handlers finish what is queued, end the threads.
@@ -206,10 +212,12 @@ class Client(Registrar):
         if self._is_own_thread():
             return StopReport(undelivered=self._dispatcher.waiting, running=self._what_runs())
         deadline = Deadline(timeout)
+        self._await_begin(deadline)
         done = self._runner.join(deadline.remaining()) and self._dispatcher.join(deadline)
         self._runner.work.join(deadline.remaining())
         undelivered = 0 if done else self._dispatcher.abandon()
-        report = StopReport(undelivered=undelivered, running=self._what_runs())
+        running = self._what_runs() or (() if done else ("starting",))
+        report = StopReport(undelivered=undelivered, running=running)
         self._end()
         if not report:
             logger.warning("%s: stopped with something undone: %s", self._options.name, report)
@@ -233,6 +241,7 @@ class Client(Registrar):
             raise StateError("the client is not started: call start() first, or use run()")
         self._refuse_own_thread("wait()")
         deadline = Deadline(timeout)
+        self._await_begin(deadline)
         if not (self._runner.join(deadline.remaining()) and self._dispatcher.join(deadline)):
             return False
         self._raise_error()
@@ -407,7 +416,7 @@ class Client(Registrar):
         provider = as_provider(token)
         with self._lock:
             self._dispatcher.epoch += 1
-            self._pull.drop_user_events()
+            self._pull.drop_users_before(self._dispatcher.epoch)
             self._runner.switch_user(provider, self._dispatcher.epoch)
 
     def health(self) -> Health:
@@ -443,6 +452,8 @@ class Client(Registrar):
             problems += [f"the thread {name} is not alive" for name, alive in threads.items() if not alive]
         if runner.phase != "live":
             problems.append(f"not live, but {runner.phase}")
+        if runner.switching:
+            problems.append("switching users: nothing is delivered until the service has acknowledged it")
         if runner.paused:
             problems.append("reading is paused, because the handlers are behind")
         longest = session.ping_interval + session.pong_timeout + _SILENCE_GRACE
@@ -457,7 +468,7 @@ class Client(Registrar):
     def _fail(self, error: BaseException) -> None:
         self._runner.fail(error)
 
-    def _offer(self, event: Event) -> None:
+    def _offer(self, event: Event, epoch: int) -> None:
         for expectation in self._expectations:
             expectation.offer(event)
 
@@ -475,6 +486,12 @@ class Client(Registrar):
         waits = [] if (doing := self._runner.work.doing()) is None else [doing]
         closes = ["closing the connection"] if self._runner.thread.is_alive() else []
         return (*handlers, *waits, *closes)
+
+    def _await_begin(self, deadline: Deadline) -> None:
+        # A signal handler may have interrupted start() itself: that must not be waited for. The threads that it
+        # makes afterwards end at once, because the end was asked for.
+        if threading.get_ident() != self._starter:
+            self._has_begun.wait(deadline.remaining())
 
     def _is_own_thread(self) -> bool:
         runner = self._runner

@@ -11,8 +11,11 @@ What the service is assumed to do, because nothing public says:
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+import attrs
 
 from aggstream._codec import decode
 from aggstream._commands import Authenticate, CloseFrame, Command, Ping
@@ -28,6 +31,7 @@ from aggstream.errors import (
     DecodeError,
     HeartbeatTimeout,
     LocalProtocolError,
+    RemoteProtocolError,
     ServerError,
     UserMismatch,
 )
@@ -45,6 +49,10 @@ from aggstream.events import (
 )
 
 __all__ = ["Session"]
+
+# More than a service in order sends before it answers `authenticate`; and old tokens that are looked for.
+_MOST_HELD = 10_000
+_REMEMBERED_SECRETS = 8
 
 
 class Session:
@@ -66,6 +74,8 @@ class Session:
         self.close_code: int | None = None
         """The code of the peer's close frame, if one came."""
         self.token = token
+        self.refused = token
+        """The token that the service refused, if `error` is an AuthenticationRejected."""
         self.user_id = expected_user
         self.last_heard = 0.0
         """When anything last came from the peer."""
@@ -81,7 +91,8 @@ class Session:
         # The token of an `authenticate` on the live session that waits for its answer, and the one after it.
         self._pending: Token | None = None
         self._queued: Token | None = None
-        self._secrets = [token.secret]
+        # The tokens that the service may still echo.
+        self._secrets = collections.deque([token.secret], maxlen=_REMEMBERED_SECRETS)
         self._switching = False
         # User events are dropped while it is not certain that they are the stream's.
         self._muted = False
@@ -112,21 +123,24 @@ class Session:
             return
         try:
             event = decode(text, received_ns)
-            if isinstance(event, ErrorMessage):  # a service may echo what it refuses
-                event = decode(self._redacted(text), received_ns)
         except DecodeError as error:
             self.receive_undecodable(text, error, now, received_ns)
             return
         if isinstance(event, UserEvent):
-            self._user_event(event)
+            self._user_event(event, now)
         elif isinstance(event, ControlMessage):
             self._control(event, now)
+        elif self._muted:
+            self.dropped += 1
         else:
             self._events.append(event)
 
     def receive_undecodable(self, text: str, error: DecodeError, now: float, received_ns: int) -> None:
         """A message came that is no text of ours; it costs that message only."""
         if not self._hears(now):
+            return
+        if self._muted:
+            self.dropped += 1
             return
         text = self._redacted(text)
         self._events.append(DecodeFailed(text=text, error=error, received_ns=received_ns))
@@ -147,6 +161,7 @@ class Session:
         error: AggStreamError
         if code in self._options.auth_close_codes and self._authentication_is_at_stake():
             error = AuthenticationRejected(said)
+            self.refused = self._pending or self.token
         elif code in self._options.auth_close_codes:
             error = ServerError(f"{said}; it seems to refuse the app id or the origin", code=str(code))
         else:
@@ -261,18 +276,24 @@ class Session:
         """Tell whether it is live and no `authenticate` waits for its answer."""
         return self.state is State.LIVE and self._pending is None
 
+    def is_switching(self) -> bool:
+        """Tell whether the answer to `switch_user` is awaited."""
+        return self._switching
+
     def close_expected(self) -> bool:
         """Tell whether the connection should be dropped now, and not be read from any more."""
         return self.state is State.CLOSED
 
     # --- messages ---------------------------------------------------------------------------------------
 
-    def _user_event(self, event: UserEvent) -> None:
+    def _user_event(self, event: UserEvent, now: float) -> None:
         if self._muted or self._is_of_previous_user(event):
             self.dropped += 1
         elif self.state in (State.CONNECTING, State.AUTHENTICATING):
             # Whose they are is certain only once the service has said whom it signed in.
             self._held.append(event)
+            if len(self._held) > _MOST_HELD:
+                self._fail(RemoteProtocolError("the server sends events without ever saying 'authenticated'"), now)
         else:
             self._events.append(event)
 
@@ -314,6 +335,11 @@ class Session:
         sent, self._pending = self._pending, None
         self._timers.cancel("auth")
         switched, self._switching = self._switching, False
+        renewed = sent is not None and sent.secret != self.token.secret
+        if switched and renewed and event.user_id is not None and event.user_id == self.user_id:
+            # The answer, or a repetition of an earlier one? On a new connection there is no doubt.
+            self._fail(ConnectionLost("the service names the user before the switch", initiated_by="client"), now)
+            return
         if switched:
             self._previous_users.add(str(self.user_id))
             self._previous_users.discard(str(event.user_id))
@@ -321,7 +347,6 @@ class Session:
         if not self._is_expected(event.user_id, now):
             return
         self._muted = False
-        renewed = sent is not None and sent.secret != self.token.secret
         if renewed or switched or sent is None:
             self._events.append(event)
         # Else it acknowledges a proof of life, which is nobody's news.
@@ -357,11 +382,13 @@ class Session:
         return True
 
     def _server_error(self, event: ErrorMessage, now: float) -> None:
+        event = self._masked(event)
         self._events.append(event)
         said = shown(event.message)
         if event.channel is not None or self.state is State.CLOSING:
             return
         if self.state is State.AUTHENTICATING or self._pending is not None:
+            self.refused = self._pending or self.token
             self._fail(AuthenticationRejected(f"the service refused the token: {said}"), now)
         elif self.state is State.CONNECTING and self._options.token_in_query:
             self._fail(AuthenticationRejected(f"the service refused the connection: {said}"), now)
@@ -404,6 +431,14 @@ class Session:
             self.state = TRANSITIONS[self.state][signal]
         except KeyError:
             raise LocalProtocolError(f"not possible while {self.state.value}: {signal.value}") from None
+
+    def _masked(self, event: ErrorMessage) -> ErrorMessage:
+        """Return the message without the token, which a service may echo when it refuses it."""
+        raw: Any = event.raw
+        for secret in self._secrets:
+            raw = secret.redact_json(raw)
+        code = self._redacted(event.code) if isinstance(event.code, str) else event.code
+        return attrs.evolve(event, raw=raw, message=self._redacted(event.message), code=code)
 
     def _redacted(self, text: str) -> str:
         for secret in self._secrets:

@@ -92,6 +92,7 @@ class Transport:
         self._chunk = leftover
         self._at = 0
         self._out = bytearray()
+        self._can_send = True
         self._read_wants_write = False
         self._more = bool(leftover)
         self._frames = LimitedFrameBuffer(self._recv, max_message_size)
@@ -136,27 +137,30 @@ class Transport:
                 raise self._broken(1002, shown(str(error))) from None
             except OSError as error:
                 raise ConnectionLost(f"the connection broke: {words(error)}") from error
+            if message is None:
+                continue
             yield message
             if isinstance(message, PeerClosed):
                 return
 
-    def _next_message(self) -> Message:
-        while True:
-            frame = self._frames.recv_frame()
-            if frame.opcode in _CONTROL_FRAMES:
-                payload = cast("bytes", frame.data)
-                if len(payload) > _LONGEST_CONTROL_FRAME or not frame.fin:
-                    raise WebSocketProtocolException("a control frame that is too long or fragmented")
-                if frame.opcode == ABNF.OPCODE_CLOSE:
-                    return self._closed(payload)
-                if frame.opcode == ABNF.OPCODE_PING:
-                    self._queue(payload, ABNF.OPCODE_PONG)
-                return ControlFrame()
-            self._fragments.validate(frame)
-            self._fragments.add(frame)
-            if frame.fin:
-                opcode, whole = self._fragments.extract(frame)
-                return Text(whole.data.decode()) if opcode == ABNF.OPCODE_TEXT else Binary(whole.data)
+    def _next_message(self) -> Message | None:
+        """Return what the next frame completes; None if that is nothing yet."""
+        frame = self._frames.recv_frame()
+        if frame.opcode in _CONTROL_FRAMES:
+            payload = cast("bytes", frame.data)
+            if len(payload) > _LONGEST_CONTROL_FRAME or not frame.fin:
+                raise WebSocketProtocolException("a control frame that is too long or fragmented")
+            if frame.opcode == ABNF.OPCODE_CLOSE:
+                return self._closed(payload)
+            if frame.opcode == ABNF.OPCODE_PING:
+                self._queue(payload, ABNF.OPCODE_PONG)
+            return ControlFrame()
+        self._fragments.validate(frame)
+        self._fragments.add(frame)
+        if not frame.fin:
+            return None
+        opcode, whole = self._fragments.extract(frame)
+        return Text(whole.data.decode()) if opcode == ABNF.OPCODE_TEXT else Binary(whole.data)
 
     def _closed(self, payload: bytes) -> PeerClosed:
         code = int.from_bytes(payload[:2], "big") if payload else 1005
@@ -199,10 +203,10 @@ class Transport:
         self._queue(code.to_bytes(2, "big") + reason.encode(), ABNF.OPCODE_CLOSE)
 
     def flush(self) -> None:
-        """Send as much as the socket takes of what waits.
+        """Send as much as the socket takes of what waits. If the peer is gone, `receive` will tell.
 
         Raises:
-            ConnectionLost: the connection is gone.
+            ConnectionLost: the peer does not take what it asked for.
         """
         while self._out:
             try:
@@ -212,7 +216,11 @@ class Transport:
                     raise ConnectionLost("the server asks for answers and does not read them") from None
                 return
             except OSError as error:
-                raise ConnectionLost(f"sending failed: {words(error)}") from error
+                # What the peer sent before it went may still be there to read. Reading finds the end.
+                logger.debug("sending failed: %s", words(error))
+                self._can_send = False
+                self._out.clear()
+                return
             del self._out[:sent]
 
     def abort(self) -> None:
@@ -220,4 +228,5 @@ class Transport:
         self._sock.close()
 
     def _queue(self, payload: bytes, opcode: int) -> None:
-        self._out += ABNF.create_frame(payload, opcode).format()
+        if self._can_send:
+            self._out += ABNF.create_frame(payload, opcode).format()

@@ -384,3 +384,104 @@ def test_a_token_with_quotes_arrives_as_it_is(
     client.start()
     until(lambda: sent)
     assert sent == ['a"b\\c']
+
+
+def test_a_connection_that_drops_during_a_switch_goes_on_as_the_new_user(
+    other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    asked, release = threading.Event(), threading.Event()
+    go = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.sign_in("usr_old" if peer.number == 1 else "usr_new")
+        if peer.number == 1:
+            assert go.wait(DEADLINE)
+            peer.ws.close(1001)
+            release.set()
+        else:
+            peer.send(ORDER_SUBMITTED)
+        peer.wait_closed()
+
+    def slow() -> str:
+        asked.set()
+        release.wait(DEADLINE)
+        return "token-of-new"
+
+    client = client_of(other_server(script).url)
+    seen: list[aggstream.Event] = []
+    client.on(aggstream.UserEvent)(seen.append)
+    client.start()
+    until(lambda: client.health().ok)
+    client.switch_user(slow)
+    assert asked.wait(DEADLINE)
+    assert any("switching" in problem for problem in client.health().problems)
+    go.set()
+    until(lambda: seen)
+    assert client.health().user_id == "usr_new"
+    assert client.health().ok
+
+
+def test_a_token_function_that_hangs_in_a_switch_is_given_up_and_another_one_helps(
+    other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    release = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.sign_in("usr_old" if peer.number == 1 else "usr_new")
+        peer.wait_closed()
+
+    def hanging() -> str:
+        release.wait(DEADLINE)
+        return "late-token"
+
+    client = client_of(other_server(script).url, token_timeout=0.2)
+    lost: list[aggstream.Disconnected] = []
+    client.on("disconnected")(lost.append)
+    client.start()
+    until(lambda: client.health().ok)
+    client.switch_user(hanging)
+    until(lambda: lost)
+    assert isinstance(lost[0].error, aggstream.TokenUnavailable)
+    assert "token_timeout" in str(lost[0].error)
+    client.switch_user("token-of-new")
+    until(lambda: client.health().user_id == "usr_new" and client.health().ok)
+    release.set()
+
+
+def test_a_handler_that_switches_the_user_is_the_last_to_see_the_old_ones_event(
+    other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.sign_in("usr_old")
+        peer.send(ORDER_SUBMITTED)
+        peer.receive()
+        peer.send({"type": "authenticated", "userId": "usr_new"}, BALANCE_UPDATE)
+        peer.wait_closed()
+
+    client = client_of(other_server(script).url)
+    seen: list[str] = []
+    client.once("order_submitted")(lambda event: client.switch_user("token-of-new"))
+    client.on(aggstream.UserEvent)(lambda event: seen.append(event.type))
+    client.start()
+    until(lambda: seen)
+    assert seen == ["balance_update"]
+
+
+def test_switching_users_is_no_failure_that_a_policy_counts(
+    other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    def script(peer: Peer) -> None:
+        if peer.number == 1:
+            peer.greet()
+        else:
+            peer.sign_in("usr_new")
+        peer.wait_closed()
+
+    server = other_server(script)
+    policy = aggstream.ReconnectPolicy(initial=3600.0, maximum=3600.0, max_attempts=1)
+    client = client_of(server.url, reconnect=policy)
+    client.start()
+    client.wait_for("connected", timeout=DEADLINE)
+    client.switch_user("token-of-new")
+    until(lambda: client.health().ok)
+    assert server.connections == 2

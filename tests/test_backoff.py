@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import email.utils
 import math
 import ssl
 from collections.abc import Callable
@@ -96,13 +98,21 @@ def test_which_handshake_statuses_are_worth_another_attempt(status: int, retryab
         ("1.5", None),
         (" 7", None),
         ("\u0667", None),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 99 Oct 2015", None),
         (None, None),
     ],
     ids=lambda value: ascii(value)[:20],
 )
 def test_a_retry_after_is_a_small_number_of_seconds(value: str | None, seconds: float | None) -> None:
     assert retry_after(value) == seconds
+
+
+def test_a_retry_after_may_be_a_date() -> None:
+    at = email.utils.format_datetime(dt.datetime.now(dt.timezone.utc) + dt.timedelta(hours=1), usegmt=True)
+    seconds = retry_after(at)
+    assert seconds is not None
+    assert 3500 < seconds <= 3600
 
 
 # --- the policy -----------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import socket
 import subprocess
 import sys
 import threading
@@ -16,8 +18,12 @@ from conftest import (
     MakeClient,
     OtherServer,
     Peer,
+    ServeBytes,
     ServeFunction,
     Until,
+    drain,
+    frame,
+    upgrade,
 )
 
 import aggstream
@@ -329,7 +335,7 @@ def test_a_dispatch_thread_that_dies_ends_the_stream_loudly(
     monkeypatch.setattr(threading, "excepthook", lambda args: excepted.append(args.exc_value))
     client = client_of(other_server(quiet).url)
 
-    def broken(event: aggstream.Event) -> None:
+    def broken(event: aggstream.Event, epoch: int) -> None:
         raise MemoryError
 
     client._dispatcher.taps = (broken,)
@@ -472,3 +478,61 @@ def test_no_repr_shows_the_token(client_of: MakeClient) -> None:
     client = client_of("ws://localhost:9/ws", token="a-secret-token")
     pair = aggstream.TokenPair("a-secret-token", "a-secret-token")
     assert "a-secret-token" not in f"{client!r} {client._options!r} {client.health()!r} {pair!r}"
+
+
+def test_stop_races_with_start_without_harm(other_server: ServeFunction, client_of: MakeClient) -> None:
+    url = other_server(quiet).url
+    for _ in range(30):
+        client = client_of(url)
+        stopper = threading.Thread(target=client.stop)
+        starter = threading.Thread(target=client.start)
+        starter.start()
+        stopper.start()
+        starter.join()
+        stopper.join()
+        client.stop()
+        assert client.health().phase == "stopped"
+
+
+def test_timeouts_may_be_endless_and_must_be_numbers(other_server: ServeFunction, client_of: MakeClient) -> None:
+    client = client_of(other_server(quiet).url)
+    client.on("authenticated")(lambda event: client.stop())
+    client.start()
+    assert client.wait(float("inf"))
+    assert client.stop(timeout=1e300)
+    with pytest.raises(aggstream.ConfigurationError, match="timeout"):
+        client.wait(float("nan"))
+
+
+def test_a_property_that_has_no_value_does_not_match(
+    talking: tuple[OtherServer, list[Peer]], client_of: MakeClient, until: Until
+) -> None:
+    server, peers = talking
+    with client_of(server.url) as client:
+        until(lambda: peers)
+
+        def talk() -> None:
+            until(lambda: client._expectations)
+            peers[0].send(BALANCE_UPDATE.replace("1710000000000", str(10**18)), BALANCE_UPDATE)
+
+        talker = threading.Thread(target=talk)
+        talker.start()
+        at = dt.datetime(2024, 3, 9, 16, tzinfo=dt.timezone.utc)
+        assert client.wait_for("balance_update", occurred_at=at, timeout=DEADLINE).timestamp == 1710000000000
+        talker.join()
+
+
+def test_a_stop_without_time_says_what_still_goes_on(
+    raw_server: ServeBytes, client_of: MakeClient, until: Until
+) -> None:
+    def script(sock: socket.socket) -> None:
+        upgrade(sock, also=frame(b'{"type":"connected"}') + frame(b'{"type":"authenticated"}'))
+        drain(sock)
+
+    client = client_of(raw_server(script).url, close_timeout=1.0)
+    client.start()
+    until(lambda: client.health().ok)
+    report = client.stop(timeout=0.01)
+    assert not report
+    assert "closing the connection" in report.running
+    assert client.stop(timeout=DEADLINE)

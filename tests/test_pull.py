@@ -58,7 +58,7 @@ def in_thread(call: Callable[[], object]) -> Iterator[threading.Event]:
 
 def test_nothing_is_kept_before_it_is_opened() -> None:
     buffer = PullBuffer(10)
-    buffer.put(gap(1))
+    buffer.put(gap(1), 0)
     buffer.open()
     assert buffer.get(Deadline(0)) is None
 
@@ -66,16 +66,16 @@ def test_nothing_is_kept_before_it_is_opened() -> None:
 def test_events_come_in_order_and_each_once() -> None:
     buffer = opened()
     for number in range(5):
-        buffer.put(gap(number))
+        buffer.put(gap(number), 0)
     assert list(iterate(buffer)) == [gap(number) for number in range(5)]
     assert list(iterate(buffer)) == []
 
 
 def test_nothing_is_lost_between_two_loops() -> None:
     buffer = opened()
-    buffer.put(gap(1))
+    buffer.put(gap(1), 0)
     assert list(iterate(buffer)) == [gap(1)]
-    buffer.put(gap(2))
+    buffer.put(gap(2), 0)
     assert list(iterate(buffer)) == [gap(2)]
 
 
@@ -87,7 +87,7 @@ def test_a_waiting_loop_gets_an_event_when_it_comes() -> None:
     buffer = opened()
     found: list[Event | None] = []
     with in_thread(lambda: found.append(buffer.get(Deadline(DEADLINE)))):
-        buffer.put(gap(1))
+        buffer.put(gap(1), 0)
     assert found == [gap(1)]
 
 
@@ -99,14 +99,14 @@ def test_several_loops_share_the_events() -> None:
         in_thread(lambda: found.extend(iterate(buffer, None))),
     ):
         for number in range(500):
-            buffer.put(gap(number))
+            buffer.put(gap(number), 0)
         buffer.end()
     assert sorted(event.number for event in found if isinstance(event, Gap)) == list(range(500))
 
 
 def test_the_end_comes_after_everything_before_it() -> None:
     buffer = opened()
-    buffer.put(gap(1))
+    buffer.put(gap(1), 0)
     buffer.end()
     assert list(iterate(buffer, None)) == [gap(1)]
 
@@ -119,7 +119,7 @@ def test_a_waiting_loop_ends_with_the_stream() -> None:
 
 def test_what_ended_the_stream_is_raised_after_the_last_event() -> None:
     buffer = opened()
-    buffer.put(gap(1))
+    buffer.put(gap(1), 0)
     buffer.end()
 
     def at_end() -> None:
@@ -136,16 +136,16 @@ def test_the_guard_is_asked_before_each_wait() -> None:
         raise StateError("on a thread of the client's own")
 
     buffer = opened()
-    buffer.put(gap(1))
+    buffer.put(gap(1), 0)
     with pytest.raises(StateError):
         next(iterate(buffer, guard=guard))
 
 
 def test_a_full_buffer_lets_the_dispatch_thread_wait_until_there_is_room() -> None:
     buffer = opened(2)
-    buffer.put(gap(1))
-    buffer.put(gap(2))
-    with in_thread(lambda: buffer.put(gap(3))) as done:
+    buffer.put(gap(1), 0)
+    buffer.put(gap(2), 0)
+    with in_thread(lambda: buffer.put(gap(3), 0)) as done:
         assert not done.wait(0.05)
         assert buffer.get(Deadline(0)) == gap(1)
         assert done.wait(DEADLINE)
@@ -157,7 +157,7 @@ def test_a_wait_for_room_that_lasts_is_logged(
 ) -> None:
     monkeypatch.setattr("aggstream._pull._PATIENCE", 0.01)
     buffer = opened(1)
-    buffer.put(gap(1))
+    buffer.put(gap(1), 0)
     logged = threading.Event()
 
     class Handler(logging.Handler):
@@ -167,7 +167,7 @@ def test_a_wait_for_room_that_lasts_is_logged(
     handler = Handler()
     logging.getLogger("aggstream").addHandler(handler)
     try:
-        with in_thread(lambda: buffer.put(gap(2))):
+        with in_thread(lambda: buffer.put(gap(2), 0)):
             assert logged.wait(DEADLINE)
             buffer.get(Deadline(0))
     finally:
@@ -178,8 +178,8 @@ def test_a_wait_for_room_that_lasts_is_logged(
 @pytest.mark.parametrize("release", [PullBuffer.close, PullBuffer.stop_waiting, PullBuffer.end])
 def test_a_wait_for_room_ends_when_there_is_no_need_any_more(release: Callable[[PullBuffer], None]) -> None:
     buffer = opened(1)
-    buffer.put(gap(1))
-    with in_thread(lambda: buffer.put(gap(2))):
+    buffer.put(gap(1), 0)
+    with in_thread(lambda: buffer.put(gap(2), 0)):
         release(buffer)
 
 
@@ -187,7 +187,7 @@ def test_once_the_stream_stops_events_are_kept_without_a_bound() -> None:
     buffer = opened(1)
     buffer.stop_waiting()
     for number in range(5):
-        buffer.put(gap(number))
+        buffer.put(gap(number), 0)
     buffer.end()
     assert len(list(iterate(buffer, None))) == 5
 
@@ -195,11 +195,11 @@ def test_once_the_stream_stops_events_are_kept_without_a_bound() -> None:
 def test_closing_forgets_and_opening_begins_anew() -> None:
     buffer = opened()
     with iterate(buffer, None) as events:
-        buffer.put(gap(1))
+        buffer.put(gap(1), 0)
     assert list(events) == []
-    buffer.put(gap(2))
+    buffer.put(gap(2), 0)
     buffer.open()
-    buffer.put(gap(3))
+    buffer.put(gap(3), 0)
     assert list(iterate(buffer)) == [gap(3)]
 
 
@@ -213,9 +213,10 @@ def test_closing_ends_a_waiting_loop() -> None:
 def test_the_events_of_a_user_before_are_forgotten_and_the_others_kept() -> None:
     buffer = opened(3)
     for event in (BALANCE, gap(1), BALANCE):
-        buffer.put(event)
-    buffer.drop_user_events()
-    buffer.put(gap(2))
+        buffer.put(event, 0)
+    buffer.drop_users_before(1)
+    buffer.put(BALANCE, 0)  # it comes late
+    buffer.put(gap(2), 0)
     assert list(iterate(buffer)) == [gap(1), gap(2)]
 
 
@@ -249,14 +250,14 @@ def test_what_is_waited_for(
 ) -> None:
     expectation = Expectation(key_of(key, sub_events), fields)
     expectation.offer(event)
-    assert expectation.wait(0) is (event if matches else None)
+    assert expectation.wait(Deadline(0)) is (event if matches else None)
 
 
 def test_the_first_match_counts() -> None:
     expectation = Expectation(key_of(Gap), {})
     for number in (1, 2):
         expectation.offer(gap(number))
-    assert expectation.wait(0) == gap(1)
+    assert expectation.wait(Deadline(0)) == gap(1)
 
 
 @pytest.mark.parametrize("key", ["order_event", OrderEvent, "gap"])
@@ -268,4 +269,4 @@ def test_a_field_that_the_class_does_not_have_is_refused(key: Any) -> None:
 def test_giving_up_ends_the_wait() -> None:
     expectation = Expectation(key_of("*"), {})
     expectation.give_up()
-    assert expectation.wait(None) is None
+    assert expectation.wait(Deadline(None)) is None

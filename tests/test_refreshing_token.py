@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import http.server
 import json
 import socket
@@ -312,3 +313,10 @@ def as_token_source(value: object) -> Callable[[], object]:
 def test_what_is_no_token_source_is_refused(value: object) -> None:
     with pytest.raises(ConfigurationError, match="token"):
         as_token_source(value)()
+
+
+def test_a_compressed_answer_is_not_unpacked(rest: Rest) -> None:
+    bomb = gzip.compress(b" " * 50_000_000)
+    rest.answers = [(200, {"content-encoding": "gzip"}, bomb[:60_000])]
+    with pytest.raises(TokenUnavailable, match="not understood"):
+        provider_for(rest).get_token()

@@ -20,6 +20,7 @@ from aggstream import (
     HeartbeatTimeout,
     LocalProtocolError,
     OrderEvent,
+    RemoteProtocolError,
     ServerError,
     TokenRefreshed,
     TokenUnavailable,
@@ -407,11 +408,47 @@ def test_switching_back_delivers_the_first_users_events_again() -> None:
     assert say(session, order_event("usr_2")) == []
 
 
-def test_other_events_pass_while_the_user_is_switched() -> None:
+def test_what_may_be_the_old_users_is_dropped_while_the_user_is_switched() -> None:
     session = live()
     session.switch_user(Token.of(SECOND), 5.0)
     assert len(say(session, '{"type": "heartbeat"}')) == 1
-    assert len(say(session, '{"type": "market_resolved"}')) == 1
+    assert say(session, '{"type": "order_settled"}') == []
+    assert say(session, '{"type": "order_submitted", "price": "nonsense"}') == []
+    assert session.dropped == 2
+
+
+def test_a_repeated_answer_of_the_user_before_is_not_taken_for_that_to_a_switch() -> None:
+    session = live()
+    session.switch_user(Token.of(SECOND), 5.0)
+    say(session, authenticated("usr_1"))
+    assert say(session, order_event("usr_1")) == []
+    assert isinstance(session.error, ConnectionLost)
+
+
+def test_the_refused_token_is_the_one_that_was_sent() -> None:
+    session = live()
+    session.switch_user(Token.of(SECOND), 5.0)
+    say(session, '{"type": "error", "message": "no"}')
+    assert session.refused.secret.reveal() == SECOND
+
+
+def test_a_token_is_masked_however_json_writes_it() -> None:
+    token = "abcd/efgh+ijkl"
+    session = Session(SessionOptions(), Token.of(token))
+    session.connection_made(0.0)
+    data = '[{"abcd\\/efgh+ijkl": "abcd/efgh+ijkl"}]'
+    [event] = say(session, f'{{"type": "error", "message": "bad abcd\\/efgh\\u002bijkl", "data": {data}}}')
+    assert isinstance(event, ErrorMessage)
+    assert event.message == "bad ***"
+    assert event.raw["data"] == [{"***": "***"}]
+
+
+def test_events_without_an_authenticated_are_held_up_to_a_limit() -> None:
+    session = Session(SessionOptions(), Token.of(FIRST))
+    session.connection_made(0.0)
+    for _ in range(10_001):
+        session.receive_text(order_event("usr_1"), 1.0, 7)
+    assert isinstance(session.error, RemoteProtocolError)
 
 
 def test_a_refused_switch_ends_the_session_without_events_of_either_user() -> None:

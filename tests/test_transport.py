@@ -390,3 +390,74 @@ def test_an_insecure_context_is_the_users_choice(
     client = client_of(other_server(script, tls=True).url, ssl_context=context)
     client.start()
     until(lambda: client.health().ok)
+
+
+@pytest.mark.parametrize("header", [b"Set-Cookie: a@b=1\r\n", b""])
+def test_a_handshake_that_trips_the_library_is_a_typed_error(
+    header: bytes, raw_server: ServeBytes, client_of: MakeClient
+) -> None:
+    def script(sock: socket.socket) -> None:
+        read_request(sock)
+        sock.sendall(b"HTTP/1.1 302 Found\r\n" + header + b"\r\n" if header else b"\r\n")
+
+    error = what_ends(client_of(raw_server(script).url, reconnect=ONCE))
+    assert isinstance(error, aggstream.ConnectFailed)
+
+
+def test_a_flood_of_empty_fragments_ends_the_connection_and_not_the_client(
+    raw_server: ServeBytes, client_of: MakeClient
+) -> None:
+    def script(sock: socket.socket) -> None:
+        upgrade(sock, also=LIVE + frame(b"", fin=False))
+        while True:
+            sock.sendall(frame(b"", opcode=0, fin=False) * 1000)
+
+    error = what_ends(client_of(raw_server(script).url, reconnect=ONCE))
+    assert isinstance(error, aggstream.RemoteProtocolError)
+    assert "max_message_size" in str(error)
+
+
+def test_what_came_before_a_reset_is_delivered_although_answers_cannot_be_sent(
+    raw_server: ServeBytes, client_of: MakeClient
+) -> None:
+    count = 5_000
+
+    def script(sock: socket.socket) -> None:
+        upgrade(sock, also=LIVE)
+        one = frame(ORDER_SUBMITTED.encode())
+        sock.sendall(b"".join(one + (frame(b"p", opcode=9) if n % 10 == 0 else b"") for n in range(count)))
+        # Closed with the client's pongs unread: what it sends from now on is answered by a reset.
+
+    seen: list[aggstream.Event] = []
+    client = client_of(raw_server(script).url, reconnect=ONCE)
+    first = threading.Event()
+
+    @client.on("order_submitted")
+    def keep(event: aggstream.OrderSubmitted) -> None:
+        seen.append(event)
+        first.set()
+
+    error = what_ends(client)
+    assert isinstance(error, aggstream.ConnectionLost)
+    assert first.is_set()
+    assert len(seen) <= count
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("ssl_context", "ca.pem"),
+        ("ssl_context", False),
+        ("ssl_context", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)),
+        ("headers", ["X: y"]),
+        ("auth_close_codes", 1008),
+        ("auth_close_codes", "1008"),
+        ("reconnect", "never"),
+        ("name", ""),
+    ],
+)
+def test_options_of_a_wrong_kind_are_refused_when_the_client_is_made(
+    option: str, value: object, client_of: MakeClient
+) -> None:
+    with pytest.raises(aggstream.ConfigurationError, match=option):
+        client_of("wss://localhost:9/ws", **{option: value})

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 
 from aggstream import __version__
 from aggstream.cli import demo, listen, simulate
-from aggstream.cli._shell import FAILED, OK, USAGE, Failure, abandon_stdout, exit_code, note
+from aggstream.cli._shell import (
+    FAILED,
+    OK,
+    USAGE,
+    Failure,
+    abandon_stdout,
+    exit_code,
+    note,
+    replace_closed_streams,
+)
 from aggstream.errors import AggStreamError, ConfigurationError
 
 
@@ -27,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: argparse found a mistake, or printed what was asked for.
     """
+    replace_closed_streams()
     parser = _parser()
     args = parser.parse_args(argv)
     if args.run is None:

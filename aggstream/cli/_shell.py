@@ -42,6 +42,13 @@ def write_line(line: str) -> None:
     sys.stdout.flush()
 
 
+def replace_closed_streams() -> None:
+    """Let what would go to a stdout or stderr that the caller has closed (`>&-`) go nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  (it lives as long as the process)
+
+
 def abandon_stdout() -> None:
     """Let nothing be written to stdout any more, neither what is buffered when the interpreter ends."""
     with contextlib.suppress(OSError, ValueError):

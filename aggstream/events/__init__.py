@@ -21,6 +21,7 @@ from aggstream.events._lifecycle import (
     TokenRefreshed,
     shown,
 )
+from aggstream.events._ownership import is_users
 from aggstream.events._user import (
     ORDER_EVENTS,
     BalanceUpdate,
@@ -65,6 +66,7 @@ __all__ = [
     "Unsubscribed",
     "UserEvent",
     "Venue",
+    "is_users",
     "order_event_kind",
     "shown",
 ]
