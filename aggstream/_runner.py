@@ -26,6 +26,7 @@ from aggstream._dispatcher import Dispatcher
 from aggstream._health import Counters, Phase
 from aggstream._opening import connect, resolver
 from aggstream._options import Options
+from aggstream._outage import Continuity
 from aggstream._poller import Poller
 from aggstream._token import Token
 from aggstream._waiter import Waiter
@@ -113,10 +114,8 @@ class Runner:
         # Set while the session ends for the sake of another user.
         self._switched = False
         self._epoch = 0
-        self._live_token: Token | None = None
         self._attempts = 0
-        self._gap_since_ns: int | None = None
-        self._lost_at = 0.0
+        self._continuity = Continuity()
 
     @property
     def switching(self) -> bool:
@@ -339,7 +338,8 @@ class Runner:
         while self._inbox:
             command = self._inbox.popleft()
             self._credentials.use(command.provider)
-            self.user_id = self._live_token = self._gap_since_ns = self._token_job = None
+            self.user_id = self._token_job = None
+            self._continuity.forget()
             if session is not None and session.is_settled():
                 self._switch_to = command.epoch
                 self._begin_to_ask(None)
@@ -439,7 +439,8 @@ class Runner:
             if isinstance(event, Authenticated):
                 if self.live_since is None:
                     self._gone_live(session)
-                self.user_id, self._live_token = session.user_id, session.token
+                self.user_id = session.user_id
+                self._continuity.signed_in(session)
         try:
             for command in session.data_to_send():
                 if isinstance(command, Authenticate):
@@ -458,20 +459,11 @@ class Runner:
         self.phase = "live"
         self._credentials.accepted()
         logger.info("%s: live as %s", self._options.name, ascii(session.user_id))
-        if self._live_token is not None and self._live_token.secret != session.token.secret:
-            self._put(TokenRefreshed(user_id=session.user_id, expires_at=session.token.expires_at))
-        if self._gap_since_ns is not None:
-            self.counters.gaps += 1
-            self.counters.reconnects += 1
-            self._put(Gap(number=self.counters.gaps, started_ns=self._gap_since_ns, ended_ns=time.time_ns()))
-            self._put(Resumed(attempts=self._attempts, downtime=now - self._lost_at))
-            self._gap_since_ns = None
+        for event in self._continuity.resumed(session, now, self._attempts):
+            self._put(event)
 
     def _end_session(self, session: Session, transport: wire.Transport) -> None:
-        now = time.monotonic()
-        if self._live_token is not None and self._gap_since_ns is None:
-            self._lost_at = now
-            self._gap_since_ns = time.time_ns() - int((now - session.last_heard) * 1e9)
+        self._continuity.lost(session, time.monotonic())
         if self._switch_to is not None:  # the connection ended before it could be switched
             self._epoch = self._switch_to
         self.live_since = self.session = self._token_job = self._switch_to = None
@@ -508,4 +500,8 @@ class Runner:
             logger.warning("%s: a message was not understood: %s", self._options.name, event.error)
         elif isinstance(event, TokenRefreshed):
             counters.refreshes += 1
+        elif isinstance(event, Gap):
+            counters.gaps += 1
+        elif isinstance(event, Resumed):
+            counters.reconnects += 1
         self._dispatcher.put(event, self._epoch)

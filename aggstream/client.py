@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
-import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-import attrs
-
 from aggstream._backoff import ReconnectPolicy
+from aggstream._checkup import check_up
 from aggstream._deadline import Deadline
 from aggstream._dispatcher import Dispatcher, ErrorHandler
 from aggstream._health import Health, StopReport
@@ -44,8 +42,6 @@ OnError = TypeVar("OnError", bound=ErrorHandler)
 _STOP_TIMEOUT = 5.0
 _SIGNAL_EXIT = 128
 _LOOK_FOR_SIGNALS = 0.5
-# A ping is sent when the silence is due, not before; so much later it must have been.
-_SILENCE_GRACE = 2.0
 
 
 class Client(Registrar):
@@ -421,45 +417,9 @@ class Client(Registrar):
 
     def health(self) -> Health:
         """Return how the client is at this moment, from any thread, without waiting."""
-        runner, session = self._runner, self._runner.session
-        now = time.monotonic()
-        live_since = runner.live_since
-        silent_for = None if session is None else now - session.last_heard
-        threads = self._dispatcher.threads()
-        threads[runner.thread.name] = runner.thread.is_alive()
-        threads[runner.work.name] = runner.work.is_alive()
-        return Health(
-            phase=runner.phase,
-            problems=tuple(self._problems(silent_for, threads)),
-            user_id=runner.user_id,
-            live_for=None if live_since is None else now - live_since,
-            silent_for=silent_for,
-            threads=threads,
-            queue_depth=self._dispatcher.depth,
-            running={running.handler: running.seconds for running in self._dispatcher.running()},
-            delivered=self._dispatcher.delivered,
-            handler_errors=self._dispatcher.handler_errors,
-            counters=attrs.evolve(runner.counters),
-            last_error=runner.last_error,
-        )
+        return check_up(self._runner, self._dispatcher, self._options)
 
     # --- inside -----------------------------------------------------------------------------------------
-
-    def _problems(self, silent_for: float | None, threads: Mapping[str, bool]) -> list[str]:
-        runner, session = self._runner, self._options.session
-        problems = []
-        if runner.phase not in ("idle", "stopped"):
-            problems += [f"the thread {name} is not alive" for name, alive in threads.items() if not alive]
-        if runner.phase != "live":
-            problems.append(f"not live, but {runner.phase}")
-        if runner.switching:
-            problems.append("switching users: nothing is delivered until the service has acknowledged it")
-        if runner.paused:
-            problems.append("reading is paused, because the handlers are behind")
-        longest = session.ping_interval + session.pong_timeout + _SILENCE_GRACE
-        if silent_for is not None and silent_for > longest:
-            problems.append(f"the server has been silent for {silent_for:.0f} s")
-        return problems
 
     # The dispatcher is made before the runner that it calls back.
     def _wake(self) -> None:

@@ -19,6 +19,7 @@ import attrs
 
 from aggstream._codec import decode
 from aggstream._commands import Authenticate, CloseFrame, Command, Ping
+from aggstream._liveness import Liveness
 from aggstream._options import SessionOptions
 from aggstream._state import TRANSITIONS, Signal, State
 from aggstream._timers import Timers
@@ -77,13 +78,12 @@ class Session:
         self.refused = token
         """The token that the service refused, if `error` is an AuthenticationRejected."""
         self.user_id = expected_user
-        self.last_heard = 0.0
-        """When anything last came from the peer."""
         self.dropped = 0
         """User events that were not delivered because they were another user's."""
 
         self._options = options
         self._timers = Timers()
+        self._liveness = Liveness(options, self._timers)
         self._events: list[Event] = []
         self._commands: list[Command] = []
         self._held: list[Event] = []
@@ -97,19 +97,14 @@ class Session:
         # User events are dropped while it is not certain that they are the stream's.
         self._muted = False
         self._previous_users: set[str] = set()
-        # By the clock of the timers: when anything came, when a message came, when a ping was sent.
-        self._heard = 0.0
-        self._messaged = 0.0
-        self._ping_sent = 0.0
 
     # --- in ---------------------------------------------------------------------------------------------
 
     def connection_made(self, now: float) -> None:
         """The WebSocket handshake is done."""
         self._move(Signal.OPENED)
-        self._note_message(now)
-        self._timers.set("greeting", self._heard + self._options.greeting_timeout)
-        self._timers.set("ping", self._heard + self._options.ping_interval)
+        self._liveness.begin(now)
+        self._timers.set("greeting", self._timers.time(now) + self._options.greeting_timeout)
 
     def receive_text(self, text: str, now: float, received_ns: int) -> None:
         """A text message came.
@@ -147,14 +142,13 @@ class Session:
 
     def receive_control_frame(self, now: float) -> None:
         """A ping or a pong came: the peer lives, even if it has nothing to say."""
-        self.last_heard = now
-        self._heard = self._timers.time(now)
+        self._liveness.heard(now)
 
     def receive_close(self, code: int, reason: str, now: float) -> None:
         """The peer's close frame came; nothing follows it."""
         if self.state is State.CLOSED:
             return
-        self.last_heard = now
+        self._liveness.heard(now)
         self.close_code = code
         reason = self._redacted(reason)
         said = f"the server closed the connection with code {code}" + (f": {shown(reason)}" if reason else "")
@@ -250,6 +244,11 @@ class Session:
         """Act on every deadline that has come."""
         while (name := self._timers.take_due(now)) is not None:
             self._WHEN_DUE[name](self, now)
+
+    @property
+    def last_heard(self) -> float:
+        """When anything last came from the peer."""
+        return self._liveness.last_heard
 
     # --- out --------------------------------------------------------------------------------------------
 
@@ -367,7 +366,7 @@ class Session:
             return
         self._move(Signal.AUTHENTICATED)
         self._events.append(event)
-        self._await_message(self._timers.time(now))
+        self._liveness.begin_service(now)
         held, self._held = self._held, []
         self._events.extend(held)
 
@@ -450,18 +449,10 @@ class Session:
             raise LocalProtocolError("nothing can be received before connection_made()")
         if self.state is State.CLOSED:
             return False
-        self._note_message(now)
+        self._liveness.heard_message(now)
         return True
 
-    def _note_message(self, now: float) -> None:
-        self.last_heard = now
-        self._heard = self._messaged = self._timers.time(now)
-
     # --- deadlines --------------------------------------------------------------------------------------
-
-    def _await_message(self, since: float) -> None:
-        if self._options.idle_timeout is not None:
-            self._timers.set("idle", since + self._options.idle_timeout)
 
     def _on_greeting(self, now: float) -> None:
         self._fail(ConnectFailed("the service did not say 'connected' in time (connect_timeout)"), now)
@@ -470,29 +461,15 @@ class Session:
         self._fail(HeartbeatTimeout("the service did not acknowledge 'authenticate' in time (auth_timeout)"), now)
 
     def _on_ping(self, now: float) -> None:
-        time = self._timers.time(now)
-        due = self._heard + self._options.ping_interval
-        if due > time:
-            self._timers.set("ping", due)
-            return
-        self._commands.append(Ping())
-        self._ping_sent = time
-        self._timers.set("pong", time + self._options.pong_timeout)
+        if self._liveness.wants_ping(now):
+            self._commands.append(Ping())
 
     def _on_pong(self, now: float) -> None:
-        if self._heard >= self._ping_sent:
-            self._timers.set("ping", self._heard + self._options.ping_interval)
-        else:
+        if self._liveness.is_dead(now):
             self._fail(HeartbeatTimeout("the server did not answer a ping in time (pong_timeout)"), now)
 
     def _on_idle(self, now: float) -> None:
-        assert self._options.idle_timeout is not None
-        time = self._timers.time(now)
-        if self._messaged + self._options.idle_timeout > time:
-            self._await_message(self._messaged)
-            return
-        self._await_message(time)
-        if self._pending is None:
+        if self._liveness.wants_proof(now) and self._pending is None:
             self._authenticate(self.token, now)
 
     def _on_refresh(self, now: float) -> None:

@@ -175,6 +175,10 @@ class RefreshingToken:
         Raises:
             ConfigurationError: an option that cannot work.
         """
+        # First of all, and then forgotten: a traceback may show the locals of its frames.
+        self._access = None if access_token is None else _checked(access_token)
+        self._refresh = _checked(refresh_token)
+        del access_token, refresh_token
         app_id = check_app_id(setting(app_id, "app_id"))
         rest_url = setting(rest_url, "rest_url", default=DEFAULT_REST_URL)
         check_url(rest_url, "rest_url", plain="http", secure="https", allow_insecure=allow_insecure)
@@ -190,8 +194,6 @@ class RefreshingToken:
         # Guards the four below, and with them that there is one refresh at a time. `save`, `load` and `lock`
         # run under it, so they must not ask this provider for a token.
         self._one_at_a_time = threading.Lock()
-        self._access = None if access_token is None else _checked(access_token)
-        self._refresh = _checked(refresh_token)
         self._unsaved = False
         self._save = save
         self._load = load

@@ -1,0 +1,59 @@
+"""Looking at a running stream from outside, without waiting for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import attrs
+
+from aggstream._dispatcher import Dispatcher
+from aggstream._health import Health
+from aggstream._options import Options
+from aggstream._runner import Runner
+
+# A ping is sent when the silence is due, not before; so much later it must have been.
+_SILENCE_GRACE = 2.0
+
+
+def check_up(runner: Runner, dispatcher: Dispatcher, options: Options) -> Health:
+    """Return how a stream is at this moment; from any thread."""
+    session = runner.session
+    now = time.monotonic()
+    live_since = runner.live_since
+    silent_for = None if session is None else now - session.last_heard
+    threads = dispatcher.threads()
+    threads[runner.thread.name] = runner.thread.is_alive()
+    threads[runner.work.name] = runner.work.is_alive()
+    return Health(
+        phase=runner.phase,
+        problems=tuple(_problems(runner, options, silent_for, threads)),
+        user_id=runner.user_id,
+        live_for=None if live_since is None else now - live_since,
+        silent_for=silent_for,
+        threads=threads,
+        queue_depth=dispatcher.depth,
+        running={running.handler: running.seconds for running in dispatcher.running()},
+        delivered=dispatcher.delivered,
+        handler_errors=dispatcher.handler_errors,
+        counters=attrs.evolve(runner.counters),
+        last_error=runner.last_error,
+    )
+
+
+def _problems(
+    runner: Runner, options: Options, silent_for: float | None, threads: Mapping[str, bool]
+) -> list[str]:
+    problems = []
+    if runner.phase not in ("idle", "stopped"):
+        problems += [f"the thread {name} is not alive" for name, alive in threads.items() if not alive]
+    if runner.phase != "live":
+        problems.append(f"not live, but {runner.phase}")
+    if runner.switching:
+        problems.append("switching users: nothing is delivered until the service has acknowledged it")
+    if runner.paused:
+        problems.append("reading is paused, because the handlers are behind")
+    longest = options.session.ping_interval + options.session.pong_timeout + _SILENCE_GRACE
+    if silent_for is not None and silent_for > longest:
+        problems.append(f"the server has been silent for {silent_for:.0f} s")
+    return problems
