@@ -481,7 +481,7 @@ def test_switching_users_is_no_failure_that_a_policy_counts(
     policy = aggstream.ReconnectPolicy(initial=3600.0, maximum=3600.0, max_attempts=1)
     client = client_of(server.url, reconnect=policy)
     client.start()
-    client.wait_for("connected", timeout=DEADLINE)
+    until(lambda: client.health().counters.messages == 1)
     client.switch_user("token-of-new")
     until(lambda: client.health().ok)
     assert server.connections == 2

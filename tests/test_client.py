@@ -71,9 +71,11 @@ def test_starting_twice_is_an_error(other_server: ServeFunction, client_of: Make
         client.start()
 
 
-def test_a_with_statement_starts_and_stops(other_server: ServeFunction, client_of: MakeClient) -> None:
+def test_a_with_statement_starts_and_stops(
+    other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
     with client_of(other_server(quiet).url) as client:
-        client.wait_for("authenticated", timeout=DEADLINE)
+        until(lambda: client.health().ok)
     assert client.health().phase == "stopped"
 
 
@@ -119,7 +121,9 @@ def test_waiting_has_a_timeout_and_ends_with_the_stream(
     assert client.wait()
 
 
-def test_a_handler_may_stop_the_client(talking: tuple[OtherServer, list[Peer]], client_of: MakeClient) -> None:
+def test_a_handler_may_stop_the_client(
+    talking: tuple[OtherServer, list[Peer]], client_of: MakeClient, until: Until
+) -> None:
     server, peers = talking
     client = client_of(server.url)
     reports: list[aggstream.StopReport] = []
@@ -127,7 +131,7 @@ def test_a_handler_may_stop_the_client(talking: tuple[OtherServer, list[Peer]], 
     client.on("order_submitted")(lambda event: reports.append(client.stop()))
     client.on("*")(lambda event: last.append(event.type))
     client.start()
-    client.wait_for("authenticated", timeout=DEADLINE)
+    until(lambda: peers)
     peers[0].send(ORDER_SUBMITTED, BALANCE_UPDATE)
     assert client.wait(DEADLINE)
     assert reports[0].running
@@ -150,7 +154,7 @@ def test_stop_returns_in_time_and_tells_what_a_stuck_handler_leaves_undone(
         release.wait(DEADLINE)
 
     client.start()
-    client.wait_for("authenticated", timeout=DEADLINE)
+    until(lambda: peers)
     peers[0].send(ORDER_SUBMITTED, ORDER_SUBMITTED)
     assert entered.wait(DEADLINE)
     until(lambda: client.health().queue_depth == 2)
