@@ -27,6 +27,7 @@ class Credentials:
         self._work = work
         # The token that the server refused last, until it accepts one.
         self._refused: Token | None = None
+        self._reason = ""
         # Whether the present token was asked for because of a refusal.
         self._forced = False
 
@@ -61,7 +62,7 @@ class Credentials:
             AuthenticationRejected: the provider has no other token.
         """
         if self._refused is not None and token.secret == self._refused.secret:
-            raise AuthenticationRejected("the token is refused, and there is no other: sign in again", final=True)
+            raise AuthenticationRejected(f"{self._reason}; there is no other token: sign in again", final=True)
 
     def accepted(self) -> None:
         """The server took the token."""
@@ -73,7 +74,7 @@ class Credentials:
             return error
         if self._forced:
             return AuthenticationRejected(f"{error}; a refreshed token did not help", final=True)
-        self._refused = token
+        self._refused, self._reason = token, str(error)
         return error
 
 

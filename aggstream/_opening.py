@@ -29,6 +29,12 @@ Address: TypeAlias = "tuple[Any, ...]"
 """One row of `socket.getaddrinfo`."""
 
 _LARGEST_HANDSHAKE = 65536
+_HINTS = {
+    400: ": look at app_id",
+    401: ": look at app_id, and at the token if it is in the query",
+    403: ": look at app_id, and whether origin is one of the app's allowed origins",
+    404: ": look at the path of url",
+}
 
 
 class Waiter(Protocol):
@@ -73,7 +79,7 @@ def connect(
         HandshakeRejected: the server answered with another status than 101.
         ConnectFailed: anything else.
     """
-    sock = _connect_tcp(addresses, deadline, wait)
+    sock = _connect_tcp(addresses, host, deadline, wait)
     try:
         if ssl_context is not None:
             sock = _start_tls(sock, ssl_context, host, deadline, wait)
@@ -84,7 +90,7 @@ def connect(
     return Transport(sock, leftover, max_message_size)
 
 
-def _connect_tcp(addresses: Sequence[Address], deadline: Deadline, wait: Waiter) -> socket.socket:
+def _connect_tcp(addresses: Sequence[Address], host: str, deadline: Deadline, wait: Waiter) -> socket.socket:
     problem: BaseException | None = None
     for tried, (family, kind, proto, _, address) in enumerate(addresses):
         remaining = deadline.remaining()
@@ -108,7 +114,7 @@ def _connect_tcp(addresses: Sequence[Address], deadline: Deadline, wait: Waiter)
             raise
         else:
             return sock
-    raise ConnectFailed(f"no TCP connection: {words(problem)}") from problem
+    raise ConnectFailed(f"no TCP connection to {host}: {words(problem)}") from problem
 
 
 def _check(code: int) -> None:
@@ -225,7 +231,7 @@ def _handshake_failure(error: Exception, library: websocket.WebSocket) -> Connec
     else:
         return ConnectFailed(f"the WebSocket handshake failed: {words(error)}")
     return HandshakeRejected(
-        f"the server answered the WebSocket handshake with HTTP status {int(status)}",
+        f"the server answered the WebSocket handshake with HTTP status {int(status)}{_HINTS.get(int(status), '')}",
         status=int(status),
         retry_after=retry_after(headers.get("retry-after")),
     )

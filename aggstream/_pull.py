@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from aggstream._deadline import Deadline
 from aggstream._registry import Key
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger("aggstream")
+
+E_co = TypeVar("E_co", bound=Event, covariant=True)
 
 _PATIENCE = 10.0
 
@@ -97,12 +99,13 @@ class PullBuffer:
             return event
 
 
-class EventIterator(Iterator[Event]):
+class EventIterator(Iterator[E_co]):
     """What `Client.events()` returns. Iterate in a thread of your own; several share the events."""
 
     def __init__(
         self,
         buffer: PullBuffer,
+        key: Key,
         timeout: float | None,
         *,
         guard: Callable[[], None],
@@ -112,17 +115,19 @@ class EventIterator(Iterator[Event]):
 
         Args:
             buffer: where the events are.
-            timeout: seconds to wait for each event; None: until the stream ends.
+            key: which of them are wanted; the others are skipped.
+            timeout: seconds to wait for each wanted event; None: until the stream ends.
             guard: raises if the calling thread must not wait.
             at_end: raises what ended the stream, if something did.
         """
         self._buffer = buffer
+        self._key = key
         self._timeout = timeout
         self._guard = guard
         self._at_end = at_end
 
-    def __next__(self) -> Event:
-        """Return the next event.
+    def __next__(self) -> E_co:
+        """Return the next event that is wanted.
 
         Raises:
             StopIteration: none came within the timeout, or the stream was stopped.
@@ -130,11 +135,12 @@ class EventIterator(Iterator[Event]):
             AggStreamError: what ended the stream, once everything before it was pulled.
         """
         self._guard()
-        event = self._buffer.get(Deadline(self._timeout))
-        if event is None:
-            self._at_end()
-            raise StopIteration
-        return event
+        deadline = Deadline(self._timeout)
+        while (event := self._buffer.get(deadline)) is not None:
+            if self._key.matches(event):
+                return cast("E_co", event)
+        self._at_end()
+        raise StopIteration
 
     def close(self) -> None:
         """Keep no events any more; a later `events()` begins anew."""

@@ -6,7 +6,7 @@ import difflib
 import inspect
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
 import attrs
@@ -14,6 +14,7 @@ import attrs
 from aggstream.errors import ConfigurationError
 from aggstream.events import (
     LIFECYCLE_TYPES,
+    ORDER_EVENTS,
     WIRE_TYPES,
     Authenticated,
     BalanceUpdate,
@@ -25,6 +26,7 @@ from aggstream.events import (
     Gap,
     Heartbeat,
     OrderEvent,
+    OrderEventName,
     OrderSubmitted,
     Reconnecting,
     Resumed,
@@ -45,6 +47,7 @@ Handler: TypeAlias = "Callable[[Any], object]"
 _REMEMBERED = 1024
 _LONGEST_REMEMBERED = 200
 _LIKE = 0.8
+_SUB_EVENTS = frozenset(value for name, value in vars(OrderEventName).items() if name.isupper())
 
 
 class Register(Protocol[E]):
@@ -94,6 +97,9 @@ def key_of(type_or_class: object, sub_events: tuple[object, ...] = ()) -> Key:
         raise ConfigurationError(f"{cls.__name__} has no sub-events, so {names[0]!a} can never match")
     if cls is OrderEvent:
         names = [name.removeprefix("order_") for name in names]
+        for unheard in set(names) - ORDER_EVENTS.keys():
+            if not unheard.startswith(("dag_", "step_")):
+                _suggest(unheard, "order_event", _SUB_EVENTS)
     return Key(cls, name, frozenset(names))
 
 
@@ -105,12 +111,17 @@ def _named(name: str) -> tuple[type[Event], str | None]:
         return known, None
     if not name:
         raise ConfigurationError("the name of a type must not be empty")
-    like = difflib.get_close_matches(name, [*WIRE_TYPES, *LIFECYCLE_TYPES], n=1, cutoff=_LIKE)
-    if like:
-        logger.warning(
-            "no event type %s is known; did you mean %s? It is registered as it is", ascii(name), like[0]
-        )
+    if name.removeprefix("order_") in _SUB_EVENTS:
+        logger.warning("%s is an event of the type order_event: on('order_event', %s)", ascii(name), ascii(name))
+    else:
+        _suggest(name, "type", [*WIRE_TYPES, *LIFECYCLE_TYPES])
     return UnknownEvent, name
+
+
+def _suggest(name: str, what: str, known: Collection[str]) -> None:
+    """Log what may have been meant by a name that is taken on purpose, although nobody knows it."""
+    for like in difflib.get_close_matches(name, known, n=1, cutoff=_LIKE):
+        logger.warning("no %s %s is known; did you mean %s? It is registered as it is", what, ascii(name), like)
 
 
 @attrs.frozen(eq=False)

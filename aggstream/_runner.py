@@ -14,6 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from types import TracebackType
 from urllib.parse import urlsplit
 
 import attrs
@@ -81,6 +82,8 @@ class Runner:
         self.phase: Phase = "idle"
         self.error: BaseException | None = None
         """What ended the stream; None while it runs, or if it was asked to stop."""
+        self.trace: TracebackType | None = None
+        """Where that came about, if it was nothing that is expected."""
         self.last_error: AggStreamError | None = None
         """What ended the last attempt or connection."""
         self.session: Session | None = None
@@ -170,6 +173,7 @@ class Runner:
         except _Stopping:
             pass
         except AggStreamError as error:
+            _without_traces(error)
             self.fail(error)
             logger.error("%s: the stream ends: %s", self._options.name, error)  # noqa: TRY400  (it is raised to the user)
         except BaseException as error:
@@ -182,6 +186,7 @@ class Runner:
                 self._drop_connection(self._transport)
             self.work.close()
             self.error = self._fatal
+            self.trace = None if self.error is None else self.error.__traceback__
             self.on_stopping()
             # Whoever sees the last event may ask at once how it ended.
             self.phase = "stopped"
@@ -284,7 +289,8 @@ class Runner:
         except TimeoutError:
             raise TokenUnavailable("the token provider took longer than token_timeout") from None
         except BaseException as error:
-            raise provider_failure(error) from error
+            failure = provider_failure(error)
+            raise failure from failure.__cause__
         self._credentials.check(token)
         return token
 
@@ -473,7 +479,7 @@ class Runner:
         error = session.error or ConnectionLost("closed on request", code=1000, initiated_by="client")
         if isinstance(error, AuthenticationRejected):
             error = self._credentials.judge(error, session.refused)
-        self.last_error = error
+        self.last_error = session.error and error
         self._put(Disconnected(error=error, code=session.close_code, initiated_by=session.ended_by))
         switched, self._switched = self._switched, False
         if self._stop_requested:
@@ -505,3 +511,13 @@ class Runner:
         elif isinstance(event, Resumed):
             counters.reconnects += 1
         self._dispatcher.put(event, self._epoch)
+
+
+def _without_traces(error: BaseException | None) -> None:
+    """Forget where expected errors came about: their words say all, and frames keep what they hold alive."""
+    seen: set[int] = set()  # a user's error may be its own cause
+    while isinstance(error, AggStreamError) and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error.__suppress_context__ = True
+        error = error.__cause__

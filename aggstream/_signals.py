@@ -5,29 +5,37 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# `timeout` and some supervisors signal a process and then its group: that is one wish, told twice.
+_SAME_WISH = 1.0
 
 
 @contextlib.contextmanager
-def caught_signals(on_first: Callable[[], None]) -> Iterator[list[int]]:
+def caught_signals(on_first: Callable[[signal.Signals], object]) -> Iterator[list[int]]:
     """Catch SIGINT and SIGTERM, and put their handlers back at the end. Outside the main thread: do nothing.
 
     Args:
         on_first: called in the signal handler with the first one; it must take no lock.
 
     Yields:
-        The list of the signals that came: empty or of one, because a second one raises KeyboardInterrupt.
+        The list of the signals that came: empty or of one, because another one, more than a second later,
+        raises KeyboardInterrupt.
     """
     received: list[int] = []
+    since = 0.0
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if received:
+        nonlocal since
+        if not received:
+            since = time.monotonic()
+            received.append(number)
+            on_first(signal.Signals(number))
+        elif time.monotonic() - since > _SAME_WISH:
             raise KeyboardInterrupt
-        received.append(number)
-        on_first()
 
     in_main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, on_signal) for number in _SIGNALS} if in_main else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -14,7 +14,7 @@ from aggstream._checkup import check_up
 from aggstream._deadline import Deadline
 from aggstream._dispatcher import Dispatcher, ErrorHandler
 from aggstream._health import Health, StopReport
-from aggstream._options import AUTH_CLOSE_CODES, Options, SessionOptions, check_auth, setting
+from aggstream._options import AUTH_CLOSE_CODES, Options, SessionOptions, check_auth, check_seconds, setting
 from aggstream._pull import EventIterator, Expectation, PullBuffer
 from aggstream._registry import Registrar, check_handler, key_of
 from aggstream._runner import Runner
@@ -130,7 +130,7 @@ class Client(Registrar):
             reconnect=reconnect,
             session=SessionOptions(
                 token_in_query=check_auth(auth) == "query",
-                greeting_timeout=connect_timeout,
+                greeting_timeout=check_seconds(connect_timeout, "connect_timeout"),
                 auth_timeout=auth_timeout,
                 ping_interval=ping_interval,
                 pong_timeout=pong_timeout,
@@ -262,7 +262,7 @@ class Client(Registrar):
             SystemExit: a handler called `sys.exit()`.
         """
         self._refuse_own_thread("run()")
-        with caught_signals(self._runner.request_stop) as received:
+        with caught_signals(lambda _: self._runner.request_stop()) as received:
             if not self._started:
                 self.start()
             self._runner.join(None)
@@ -290,7 +290,13 @@ class Client(Registrar):
 
     # --- waiting for events -----------------------------------------------------------------------------
 
-    def events(self, timeout: float | None = None) -> EventIterator:
+    @overload
+    def events(self, *, timeout: float | None = None) -> EventIterator[Event]: ...
+    @overload
+    def events(self, key: type[E], /, *sub_events: str, timeout: float | None = None) -> EventIterator[E]: ...
+    @overload
+    def events(self, key: str, /, *sub_events: str, timeout: float | None = None) -> EventIterator[Any]: ...
+    def events(self, *key: str | type[Event], timeout: float | None = None) -> EventIterator[Any]:
         """Return an iterator over the events, for a program that pulls instead of being called.
 
         Events are kept from the first call on, in one buffer for all calls, so nothing is lost between two
@@ -298,17 +304,22 @@ class Client(Registrar):
         `queue_size` events, the stream waits. `close()` on the iterator ends that.
 
         Args:
-            timeout: seconds without an event after which a loop ends; None: when the stream ends.
+            key: which events are wanted, as for `on`, with their sub-events; none: all. The others are skipped,
+                so use the same for all calls.
+            timeout: seconds without a wanted event after which a loop ends; None: when the stream ends.
 
         Returns:
             An iterator; it raises what ended the stream, after the last event.
 
         Raises:
+            ConfigurationError: the key can never match.
             StateError: when iterated on a dispatch thread, which would wait for itself.
         """
+        wanted = key_of(key[0] if key else "*", key[1:])
         self._pull.open()
         return EventIterator(
             self._pull,
+            wanted,
             timeout,
             guard=lambda: self._refuse_own_thread("events()"),
             at_end=self._raise_error,
@@ -362,23 +373,49 @@ class Client(Registrar):
             StateError: the stream has ended or is not started, or this is a thread of the client's own.
             AggStreamError: what ended the stream meanwhile.
         """
-        deadline = Deadline(timeout)
         expectation = Expectation(key_of(key, () if event is None else (event,)), fields)
-        self._refuse_own_thread("wait_for()")
+        self._await(expectation, timeout)
+        if expectation.event is None:
+            raise WaitTimeout(f"no such event within {timeout} s")
+        return expectation.event
+
+    def wait_until_live(self, timeout: float | None = None) -> None:
+        """Wait until the user is signed in; return at once if that is so already.
+
+        Args:
+            timeout: seconds; None: until the stream is live, or ends.
+
+        Raises:
+            WaitTimeout: it was not live in time.
+            StateError: the stream has ended or is not started, or this is a thread of the client's own.
+            AggStreamError: what ended the stream meanwhile.
+        """
+        self._await(Expectation(key_of("authenticated"), {}), timeout, unless=self._is_live)
+        if not self._is_live():
+            raise WaitTimeout(f"not live within {timeout} s: {self._runner.last_error or self._runner.phase}")
+
+    def _await(
+        self, expectation: Expectation, timeout: float | None, unless: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._refuse_own_thread("waiting for an event")
+        deadline = Deadline(timeout)
         with self._lock:
             self._expectations = (*self._expectations, expectation)
         try:
+            if unless():
+                return
             if self._is_running():
                 expectation.wait(deadline)
         finally:
             with self._lock:
                 self._expectations = tuple(e for e in self._expectations if e is not expectation)
-        if expectation.event is not None:
-            return expectation.event
-        self._raise_error()
-        if not self._is_running():
-            raise StateError("the stream does not run: there is nothing to wait for")
-        raise WaitTimeout(f"no such event within {timeout} s")
+        if expectation.event is None:
+            self._raise_error()
+            if not self._is_running():
+                raise StateError("the stream does not run: there is nothing to wait for")
+
+    def _is_live(self) -> bool:
+        return self._runner.phase == "live"
 
     # --- the rest ---------------------------------------------------------------------------------------
 
@@ -464,4 +501,5 @@ class Client(Registrar):
 
     def _raise_error(self) -> None:
         if self._runner.phase == "stopped" and self._runner.error is not None:
-            raise self._runner.error
+            # Where in here it came about is no news to the user, and each raise would make it longer.
+            raise self._runner.error.with_traceback(self._runner.trace)

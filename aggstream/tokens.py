@@ -86,7 +86,11 @@ def problem_with(token: object) -> str | None:
     """Return why a token cannot be sent, in words without the token; None if it can."""
     if not isinstance(token, str):
         return f"the token must be a text, got {type(token).__name__}"
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
+    if not token:
+        return "the token is empty"
+    if token.strip() != token:
+        return "the token begins or ends with a space or a line break: strip() it"
+    if not token.isascii() or not token.isprintable() or " " in token:
         return "the token must be printable ASCII without spaces, as the REST API takes it"
     return None
 
@@ -268,7 +272,7 @@ class RefreshingToken:
         try:
             status, wait, data = self._post(body)
         except urllib3.exceptions.HTTPError as error:
-            return TokenUnavailable(f"the refresh call failed: {type(error).__name__}")
+            return TokenUnavailable(f"the refresh call to {self._url} failed: {type(error).__name__}")
         if status != _OK:
             return _refusal(status, wait)
         if len(data) > _LARGEST_ANSWER:

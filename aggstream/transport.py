@@ -81,6 +81,8 @@ def words(error: BaseException | None) -> str:
         return "it took longer than connect_timeout"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is not valid: {error.verify_message}"
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):
+        return error.strerror
     return shown(str(error) or type(error).__name__)
 
 

@@ -540,3 +540,61 @@ def test_a_stop_without_time_says_what_still_goes_on(
     assert not report
     assert "closing the connection" in report.running
     assert client.stop(timeout=DEADLINE)
+
+
+def test_waiting_until_live_returns_at_once_if_it_is(
+    other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    client = client_of(other_server(quiet).url)
+    client.start()
+    client.wait_until_live(timeout=DEADLINE)
+    client.wait_until_live(timeout=0)
+    client.stop()
+    with pytest.raises(aggstream.StateError):
+        client.wait_until_live(timeout=0)
+
+
+def test_waiting_until_live_has_a_timeout_that_says_why(client_of: MakeClient) -> None:
+    client = client_of("ws://127.0.0.1:9/ws", reconnect=aggstream.ReconnectPolicy(initial=60, maximum=60))
+    client.start()
+    with pytest.raises(aggstream.WaitTimeout):
+        client.wait_until_live(timeout=0.05)
+
+
+def test_events_of_a_key_skip_the_others_and_the_quiet_is_theirs(
+    talking: tuple[OtherServer, list[Peer]], client_of: MakeClient, until: Until
+) -> None:
+    server, peers = talking
+    client = client_of(server.url)
+    events = client.events(aggstream.UserEvent, timeout=0.3)
+    with client:
+        until(lambda: peers)
+        peers[0].send({"type": "heartbeat"}, ORDER_SUBMITTED, {"type": "heartbeat"}, BALANCE_UPDATE)
+        assert [event.type for event in events] == ["order_submitted", "balance_update"]
+
+
+def test_what_ends_the_stream_is_raised_without_the_frames_of_its_making(
+    other_server: ServeFunction, client_of: MakeClient
+) -> None:
+    client = client_of(other_server(lambda peer: peer.ws.close(4403)).url)
+    client.start()
+    with pytest.raises(aggstream.ServerError) as caught:
+        client.wait(DEADLINE)
+    assert not [frame for frame in caught.traceback if "_runner" in str(frame.path)]
+
+
+def test_a_signal_that_comes_twice_at_once_is_one_wish(other_server: ServeFunction) -> None:
+    import signal
+
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, other_server(quiet).url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "live\n"
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=DEADLINE)
+    assert (out, err, process.returncode) == ("stopped\nafter\n", "", 143)

@@ -25,7 +25,9 @@ def simulator() -> Iterator[Simulator]:
         yield running
 
 
-def start(simulator: Simulator, name: str, *arguments: str, lifetime: float = 300.0) -> subprocess.Popen[str]:
+def start(
+    simulator: Simulator, name: str, *arguments: str, lifetime: float = 300.0, connected: int = 1
+) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         "AGGSTREAM_APP_ID": simulator.app_id,
@@ -41,7 +43,7 @@ def start(simulator: Simulator, name: str, *arguments: str, lifetime: float = 30
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert simulator.wait_for_connections(1, timeout=DEADLINE)
+    assert simulator.wait_for_connections(connected, timeout=DEADLINE)
     return process
 
 
@@ -112,3 +114,11 @@ def test_wait_for_fill_that_never_comes(simulator: Simulator) -> None:
         out, _ = process.communicate(timeout=DEADLINE)
     assert "not known" in out
     assert process.returncode == 3
+
+
+def test_a_cron_job_that_is_never_live_says_so(simulator: Simulator) -> None:
+    simulator.refuse_connections(1000, status=503)
+    with start(simulator, "cron_job.py", "0.5", connected=0) as process:
+        out, err = process.communicate(timeout=DEADLINE)
+    assert (out, process.returncode) == ("", 3)
+    assert "503" in err

@@ -34,8 +34,11 @@ def nothing() -> None:
     pass
 
 
-def iterate(buffer: PullBuffer, timeout: float | None = 0.0, **callbacks: Callable[[], None]) -> EventIterator:
-    return EventIterator(buffer, timeout, **{"guard": nothing, "at_end": nothing, **callbacks})
+def iterate(
+    buffer: PullBuffer, timeout: float | None = 0.0, **callbacks: Callable[[], None]
+) -> EventIterator[Event]:
+    settings = {"guard": nothing, "at_end": nothing, **callbacks}
+    return EventIterator(buffer, key_of("*"), timeout, **settings)
 
 
 @contextlib.contextmanager

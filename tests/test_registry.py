@@ -14,7 +14,7 @@ import pytest
 import aggstream
 from aggstream import ConfigurationError, Event
 from aggstream._codec import decode
-from aggstream._registry import Registrar, check_handler
+from aggstream._registry import Key, Registrar, check_handler, key_of
 from aggstream.events import LIFECYCLE_TYPES, WIRE_TYPES
 
 
@@ -423,3 +423,23 @@ def test_handlers_registered_after_thousands_of_names_are_found(registrar: Recor
     registrar.on("type-2999")(registrar.handler("late"))
     assert registrar.hand_over(unknown("type-7")) == ["early"]
     assert registrar.hand_over(unknown("type-2999")) == ["late"]
+
+
+@pytest.mark.parametrize(
+    ("key", "sub_events", "hint"),
+    [("order_event", ("filed",), "filled"), ("filled", (), "order_event"), ("order_filled", (), "order_event")],
+)
+def test_a_sub_event_that_looks_like_a_mistake_is_taken_with_a_hint(
+    key: str, sub_events: tuple[str, ...], hint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    key_of(key, sub_events)
+    assert hint in caplog.text
+
+
+def test_sub_events_that_are_known_give_no_hint(caplog: pytest.LogCaptureFixture) -> None:
+    key_of("order_event", ("filled", "order_failed", "step_anything", "quite_new"))
+    assert not caplog.records
+
+
+def test_a_hint_does_not_change_what_is_registered() -> None:
+    assert key_of("order_event", ("filed",)) == Key(OrderEvent, None, frozenset({"filed"}))

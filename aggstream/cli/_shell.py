@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Iterator
 
 OK = 0
 FAILED = 1
 USAGE = 2
 _SIGNALLED = 128
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Failure(Exception):
@@ -60,29 +56,6 @@ def abandon_stdout() -> None:
 def exit_code(number: int) -> int:
     """Return the code by which a shell knows that a signal ended a program."""
     return _SIGNALLED + number
-
-
-@contextlib.contextmanager
-def signals_to(put: Callable[[signal.Signals], object]) -> Iterator[None]:
-    """Hand the first SIGINT or SIGTERM to `put`; a second one raises KeyboardInterrupt.
-
-    Args:
-        put: called inside the signal handler, so it must not wait for a lock: `SimpleQueue.put` is made for it.
-    """
-    received: list[int] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-        put(signal.Signals(number))
-
-    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -18,10 +18,11 @@ import attrs
 
 from aggstream._backoff import ReconnectPolicy
 from aggstream._codec import to_json
+from aggstream._signals import caught_signals
 from aggstream.cli._board import Board, Summary
 from aggstream.cli._lines import as_json
 from aggstream.cli._options import count, rate
-from aggstream.cli._shell import OK, Failure, exit_code, extra, signals_to, write_line
+from aggstream.cli._shell import OK, Failure, exit_code, extra, write_line
 from aggstream.client import Client
 from aggstream.events import Authenticated, Event, Heartbeat
 from aggstream.tokens import RefreshingToken
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     plan = Plan.of(args)
     inbox: Inbox = queue.SimpleQueue()
     simulator = Simulator(seed=args.seed, token_lifetime=plan.token_life)
-    with signals_to(inbox.put), simulator, view:
+    with caught_signals(inbox.put), simulator, view:
         return Demo(simulator, view, plan, inbox).run()
 
 

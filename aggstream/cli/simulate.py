@@ -11,8 +11,9 @@ import shlex
 import signal
 from typing import TYPE_CHECKING
 
+from aggstream._signals import caught_signals
 from aggstream.cli._options import port, rate
-from aggstream.cli._shell import USAGE, Failure, exit_code, extra, note, signals_to, write_line
+from aggstream.cli._shell import USAGE, Failure, exit_code, extra, note, write_line
 
 if TYPE_CHECKING:
     from aggstream.simulator import SignedIn, Simulator
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     with extra("simulator", "aiohttp", "jwt"):
         from aggstream.simulator import Simulator  # noqa: PLC0415  (an extra)
     inbox: queue.SimpleQueue[signal.Signals] = queue.SimpleQueue()
-    with signals_to(inbox.put):
+    with caught_signals(inbox.put):
         try:
             simulator = Simulator(
                 host=args.host,
