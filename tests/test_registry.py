@@ -442,4 +442,4 @@ def test_sub_events_that_are_known_give_no_hint(caplog: pytest.LogCaptureFixture
 
 
 def test_a_hint_does_not_change_what_is_registered() -> None:
-    assert key_of("order_event", ("filed",)) == Key(OrderEvent, None, frozenset({"filed"}))
+    assert key_of("order_event", ("filed",)) == Key(aggstream.OrderEvent, None, frozenset({"filed"}))
