@@ -485,3 +485,21 @@ def test_switching_users_is_no_failure_that_a_policy_counts(
     client.switch_user("token-of-new")
     until(lambda: client.health().ok)
     assert server.connections == 2
+
+
+def test_events_that_wait_to_be_pulled_are_forgotten_at_a_switch(
+    other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.sign_in("usr_old")
+        peer.send(ORDER_SUBMITTED)
+        peer.receive()
+        peer.send({"type": "authenticated", "userId": "usr_new"}, BALANCE_UPDATE)
+        peer.wait_closed()
+
+    client = client_of(other_server(script).url)
+    events = client.events(aggstream.UserEvent, timeout=DEADLINE)
+    with client:
+        until(lambda: client.health().delivered == 3)
+        client.switch_user("token-of-new")
+        assert next(events).type == "balance_update"
