@@ -6,7 +6,7 @@ import random
 import time
 
 from aggstream._token import Token
-from aggstream._work import Job, WorkThread
+from aggstream._work import Abandoned, Job, WorkThread
 from aggstream.errors import AggStreamError, AuthenticationError, AuthenticationRejected, TokenUnavailable
 from aggstream.tokens import problem_with
 from aggstream.typing import TokenProvider
@@ -94,8 +94,8 @@ def provider_failure(error: BaseException) -> AuthenticationError:
     """Return what a provider raised as an error of ours."""
     if isinstance(error, AuthenticationError):
         return error
-    if isinstance(error, TimeoutError):
-        return TokenUnavailable("the token provider timed out (token_timeout)")
+    if isinstance(error, Abandoned):
+        return TokenUnavailable("the token provider took longer than token_timeout")
     failure = TokenUnavailable(f"the token provider failed with {type(error).__name__}")
     failure.__cause__ = error
     return failure

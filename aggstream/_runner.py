@@ -39,7 +39,6 @@ from aggstream.errors import (
     ConnectionLost,
     DecodeError,
     HandshakeRejected,
-    TokenUnavailable,
 )
 from aggstream.events import (
     Authenticated,
@@ -286,8 +285,6 @@ class Runner:
             token = self._waiter.job(job, Deadline(self._options.token_timeout))
         except (_Stopping, _AnotherUser):
             raise
-        except TimeoutError:
-            raise TokenUnavailable("the token provider took longer than token_timeout") from None
         except BaseException as error:
             failure = provider_failure(error)
             raise failure from failure.__cause__

@@ -13,6 +13,10 @@ T = TypeVar("T")
 _MOST_HUNG = 4
 
 
+class Abandoned(TimeoutError):
+    """A job was given up: unlike a TimeoutError of its own, which is what came of it."""
+
+
 class Job(Generic[T]):
     """One call. Its owner looks at `done` when it is woken, and then takes the outcome."""
 
@@ -36,10 +40,10 @@ class Job(Generic[T]):
         """Wait for it no longer.
 
         Raises:
-            TimeoutError: always, as what came of it.
+            Abandoned: always, as what came of it.
         """
         self.abandoned = True
-        raise TimeoutError
+        raise Abandoned
 
     def result(self) -> T:
         """Return what the call returned, or raise what it raised."""
@@ -63,13 +67,14 @@ class WorkThread:
         self._jobs: queue.SimpleQueue[Job[object] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._current: Job[object] | None = None
-        self._hung = 0
+        self._hung: list[threading.Thread] = []
 
     def submit(self, call: Callable[[], T], what: str) -> Job[T]:
         """Queue a call; `what` says in words what it does."""
         current = self._current
-        if current is not None and current.abandoned and self._hung < _MOST_HUNG:
-            self._hung += 1
+        self._hung = [thread for thread in self._hung if thread.is_alive()]
+        if current is not None and current.abandoned and self._thread and len(self._hung) < _MOST_HUNG:
+            self._hung.append(self._thread)
             self.close()
             self._jobs = queue.SimpleQueue()
             self._thread = self._current = None

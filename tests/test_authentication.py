@@ -184,7 +184,7 @@ def test_a_provider_that_fails_for_a_while_is_asked_again_and_the_stream_lives_o
         peer.wait_closed()
 
     problem = aggstream.TokenUnavailable("the vault is closed")
-    tokens = Tokens(problem, KeyError("a defect of the function"), "good-token")
+    tokens = Tokens(problem, KeyError("a defect of the function"), TimeoutError("its own"), "good-token")
     client = client_of(other_server(script).url, token=tokens)
     pauses: list[aggstream.Reconnecting] = []
     client.on("reconnecting")(pauses.append)
@@ -193,6 +193,7 @@ def test_a_provider_that_fails_for_a_while_is_asked_again_and_the_stream_lives_o
     assert [str(pause.error) for pause in pauses] == [
         "the vault is closed",
         "the token provider failed with KeyError",
+        "the token provider failed with TimeoutError",
     ]
 
 
