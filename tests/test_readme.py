@@ -69,7 +69,9 @@ def test_the_program_with_the_simulator_runs() -> None:
     [text] = [block for block in PYTHON if "Simulator(seed=1)" in block]
     with program(f"import aggstream\n{text}") as process:
         out, err = process.communicate(timeout=DEADLINE)
-    assert (out, err, process.returncode) == ("", "", 0)
+    assert (out, process.returncode) == ("", 0)
+    # Its last line drops the connection; whether the client still sees that before it is stopped is open.
+    assert err == "" or (err.count("\n") == 1 and "code 1001" in err), err
 
 
 @pytest.mark.parametrize("number", range(len(PYTHON)))
