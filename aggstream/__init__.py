@@ -2,6 +2,7 @@
 
 from aggstream._backoff import ReconnectPolicy, is_retryable
 from aggstream._health import Counters, Health, StopReport
+from aggstream._limits import Limits
 from aggstream._version import __version__
 from aggstream.client import Client
 from aggstream.errors import (
@@ -14,6 +15,7 @@ from aggstream.errors import (
     DecodeError,
     HandshakeRejected,
     HeartbeatTimeout,
+    LimitExceeded,
     LocalProtocolError,
     ProtocolError,
     ReconnectGaveUp,
@@ -81,6 +83,8 @@ __all__ = [
     "Heartbeat",
     "HeartbeatTimeout",
     "LifecycleEvent",
+    "LimitExceeded",
+    "Limits",
     "LocalProtocolError",
     "OrderEvent",
     "OrderEventKind",

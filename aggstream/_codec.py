@@ -11,6 +11,7 @@ What counts as what:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, NoReturn
@@ -19,15 +20,17 @@ import attrs
 from cattrs import AttributeValidationNote, ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn, override
 
+from aggstream._limits import Limits
 from aggstream.errors import DecodeError
 from aggstream.events import WIRE_TYPES, Event, UnknownEvent
 
-__all__ = ["decode", "parse_json", "strict_converter", "to_json"]
+__all__ = ["Codec", "strict_converter", "to_json"]
 
-# Past these a number is no price, size or amount, and arithmetic with it costs what its sender chooses.
 _LARGEST_INT = 2**63 - 1
-_MOST_DIGITS = 64
-_LARGEST_EXPONENT = 64
+# A sign, a point, and an exponent with its own sign: what a number's text may have beside its digits.
+_MOST_BESIDE_DIGITS = 8
+# A bracket, or a whole string, in which brackets mean nothing.
+_NESTING = re.compile(r'[\[{]|[\]}]|"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
 class _WrongType(ValueError):
@@ -51,31 +54,27 @@ def _structure_int(value: object, _: object) -> int:
     if type(value) is int:  # and not bool, which is a subclass of it
         number = value
     elif isinstance(value, Decimal):
-        _check_size(value)
+        # Before it is converted: that takes as long as the number is large.
+        _check_bits(value)
         if value != (number := int(value)):
             raise _WrongType("expected an integer, got a number with a fractional part")
     else:
         raise _WrongType(f"expected an integer, got {_kind(value)}")
+    _check_bits(number)
+    return number
+
+
+def _check_bits(number: int | Decimal) -> None:
     if not -_LARGEST_INT <= number <= _LARGEST_INT:
         raise _WrongType("expected an integer of at most 64 bits")
-    return number
 
 
 def _structure_decimal(value: object, _: object) -> Decimal:
+    if isinstance(value, Decimal):
+        return value
     if type(value) is int:
-        number = Decimal(value)
-    elif isinstance(value, Decimal):
-        number = value
-    else:
-        raise _WrongType(f"expected a number, got {_kind(value)}")
-    _check_size(number)
-    return number
-
-
-def _check_size(number: Decimal) -> None:
-    _, digits, exponent = number.as_tuple()
-    if len(digits) > _MOST_DIGITS or not isinstance(exponent, int) or abs(exponent) > _LARGEST_EXPONENT:
-        raise _WrongType(f"expected a number of at most {_MOST_DIGITS} digits and a small exponent")
+        return Decimal(value)
+    raise _WrongType(f"expected a number, got {_kind(value)}")
 
 
 def _structure_strings(value: object, _: object) -> tuple[str, ...]:
@@ -160,55 +159,93 @@ def _refuse_constant(name: str) -> NoReturn:
     raise DecodeError(f"{name} is not JSON")
 
 
-_parse = json.JSONDecoder(parse_float=Decimal, parse_constant=_refuse_constant).decode
+class Codec:
+    """Turns the service's messages into events, within limits."""
 
+    def __init__(self, limits: Limits) -> None:
+        """Make one; it keeps no state, so any thread may use it."""
+        self._limits = limits
+        self._parse = json.JSONDecoder(
+            parse_float=self._decimal, parse_int=self._integer, parse_constant=_refuse_constant
+        ).decode
 
-def parse_json(text: str) -> Any:
-    """Return a JSON text's value, with `Decimal` for numbers that have a fraction or an exponent.
+    def parse(self, text: str) -> Any:
+        """Return a JSON text's value, with `Decimal` for numbers that have a fraction or an exponent.
 
-    Raises:
-        DecodeError: it is not JSON, or nested too deep, or holds an integer of thousands of digits.
-    """
-    try:
-        return _parse(text)
-    except json.JSONDecodeError as error:
-        raise DecodeError(f"not JSON: {error.msg} at character {error.pos}") from None
-    except RecursionError:
-        raise DecodeError("not usable JSON: nested too deep") from None
-    except ArithmeticError:
-        raise DecodeError("not usable JSON: the exponent of a number is too large") from None
-    except ValueError:
-        raise DecodeError("not usable JSON: an integer has too many digits") from None
+        Raises:
+            DecodeError: it is not JSON, or past a limit.
+        """
+        # So few brackets cannot nest too deep; counting them is much faster than following them.
+        if text.count("[") + text.count("{") > self._limits.json_depth:
+            self._check_depth(text)
+        try:
+            return self._parse(text)
+        except json.JSONDecodeError as error:
+            raise DecodeError(f"not JSON: {error.msg} at character {error.pos}") from None
+        except RecursionError:
+            raise DecodeError("not usable JSON: nested too deep for this interpreter") from None
+        except ValueError:
+            raise DecodeError("not usable JSON: an integer with too many digits for this interpreter") from None
 
+    def decode(self, text: str, received_ns: int) -> Event:
+        """Return the event that a message of the service stands for.
 
-def decode(text: str, received_ns: int) -> Event:
-    """Return the event that a message of the service stands for.
+        Args:
+            text: the message.
+            received_ns: when it came, in nanoseconds since the epoch.
 
-    Args:
-        text: the message.
-        received_ns: when it came, in nanoseconds since the epoch.
+        Raises:
+            DecodeError: it is not a JSON object with a `type`, or a field has a wrong type, or something is past
+                a limit; names the path.
+        """
+        payload = self.parse(text)
+        if payload.__class__ is not dict:
+            raise DecodeError(f"expected an object, got {_kind(payload)}")
+        name = payload.get("type")
+        if name.__class__ is not str:
+            problem = "missing" if name is None else f"expected a string, got {_kind(name)}"
+            raise DecodeError(problem, path="$.type")
+        hook = _fast_hooks.get(name)
+        if hook is None:
+            return UnknownEvent(name=_structure_str(name, str), raw=payload, received_ns=received_ns)
+        try:
+            event = hook(payload, None)
+        except Exception:  # whatever it was, the slow way says where
+            raise _explained(name, payload) from None
+        # Nobody has seen the event yet: it is completed here, below attrs' guard against assignment.
+        _set_raw(event, payload)
+        _set_received(event, received_ns)
+        return event
 
-    Raises:
-        DecodeError: it is not a JSON object with a `type`, or a field has a wrong type; names the path.
-    """
-    payload = parse_json(text)
-    if payload.__class__ is not dict:
-        raise DecodeError(f"expected an object, got {_kind(payload)}")
-    name = payload.get("type")
-    if name.__class__ is not str:
-        problem = "missing" if name is None else f"expected a string, got {_kind(name)}"
-        raise DecodeError(problem, path="$.type")
-    hook = _fast_hooks.get(name)
-    if hook is None:
-        return UnknownEvent(name=_structure_str(name, str), raw=payload, received_ns=received_ns)
-    try:
-        event = hook(payload, None)
-    except Exception:  # whatever it was, the slow way says where
-        raise _explained(name, payload) from None
-    # Nobody has seen the event yet: it is completed here, below attrs' guard against assignment.
-    _set_raw(event, payload)
-    _set_received(event, received_ns)
-    return event
+    def _integer(self, text: str) -> int:
+        self._check_digits(text)
+        return int(text)
+
+    def _decimal(self, text: str) -> Decimal:
+        self._check_digits(text)
+        try:
+            number = Decimal(text)
+        except ArithmeticError:  # an exponent beyond what the class can hold
+            number = None
+        most = self._limits.number_exponent
+        if number is None or not -most <= number.adjusted() <= most:
+            raise DecodeError(f"a number with an exponent above limits.number_exponent ({most})")
+        return number
+
+    def _check_digits(self, text: str) -> None:
+        if len(text) > self._limits.number_digits + _MOST_BESIDE_DIGITS:
+            raise DecodeError(f"a number of more than limits.number_digits ({self._limits.number_digits}) digits")
+
+    def _check_depth(self, text: str) -> None:
+        depth = 0
+        for match in _NESTING.finditer(text):
+            found = match[0]
+            if found in "[{":
+                depth += 1
+                if depth > self._limits.json_depth:
+                    raise DecodeError(f"nested deeper than limits.json_depth ({self._limits.json_depth})")
+            elif found in "]}":
+                depth -= 1
 
 
 def _explained(name: str, payload: dict[str, Any]) -> DecodeError:

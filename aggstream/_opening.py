@@ -20,6 +20,7 @@ from websocket._handshake import CookieJar
 
 from aggstream._backoff import retry_after
 from aggstream._deadline import Deadline
+from aggstream._limits import Limits
 from aggstream.errors import ConnectFailed, HandshakeRejected
 from aggstream.transport import READ_SIZE, Transport, words
 
@@ -28,7 +29,6 @@ logger = logging.getLogger("aggstream")
 Address: TypeAlias = "tuple[Any, ...]"
 """One row of `socket.getaddrinfo`."""
 
-_LARGEST_HANDSHAKE = 65536
 _HINTS = {
     400: ": look at app_id",
     401: ": look at app_id, and at the token if it is in the query",
@@ -58,7 +58,7 @@ def connect(
     ssl_context: ssl.SSLContext | None,
     origin: str,
     headers: Mapping[str, str],
-    max_message_size: int,
+    limits: Limits,
     deadline: Deadline,
     wait: Waiter,
 ) -> Transport:
@@ -71,7 +71,7 @@ def connect(
         ssl_context: for TLS; None for none.
         origin: the `Origin` header.
         headers: further headers.
-        max_message_size: the largest message, in bytes, that is accepted later.
+        limits: how much the server may ask of this side, now and later.
         deadline: the end of all of it.
         wait: waits for the socket.
 
@@ -83,11 +83,13 @@ def connect(
     try:
         if ssl_context is not None:
             sock = _start_tls(sock, ssl_context, host, deadline, wait)
-        leftover = _open_websocket(sock, url, origin, headers, deadline, wait)
+        leftover = _open_websocket(
+            _HandshakeSocket(sock, limits.handshake_size, deadline, wait), url, origin, headers
+        )
     except BaseException:
         sock.close()
         raise
-    return Transport(sock, leftover, max_message_size)
+    return Transport(sock, leftover, limits)
 
 
 def _connect_tcp(addresses: Sequence[Address], host: str, deadline: Deadline, wait: Waiter) -> socket.socket:
@@ -157,11 +159,12 @@ class _HandshakeSocket:
     where the library reads byte by byte; what it read too much is left over for the frames.
     """
 
-    def __init__(self, sock: socket.socket, deadline: Deadline, wait: Waiter) -> None:
+    def __init__(self, sock: socket.socket, largest: int, deadline: Deadline, wait: Waiter) -> None:
         self._sock = sock
+        self._largest = largest
         self._deadline = deadline
         self._wait = wait
-        self._received = 0
+        self._taken = 0
         self._buffer = bytearray()
 
     def gettimeout(self) -> float:
@@ -176,11 +179,11 @@ class _HandshakeSocket:
                 continue
             if not chunk:
                 raise ConnectionResetError(errno.ECONNRESET, "the server closed it during the handshake")
-            self._received += len(chunk)
-            if self._received > _LARGEST_HANDSHAKE + READ_SIZE:
-                raise WebSocketException(f"the answer is larger than {_LARGEST_HANDSHAKE} bytes")
             self._buffer += chunk
         data = bytes(self._buffer[:size])
+        self._taken += len(data)
+        if self._taken > self._largest:
+            raise WebSocketException(f"the answer is larger than limits.handshake_size ({self._largest})")
         del self._buffer[:size]
         return data
 
@@ -198,20 +201,17 @@ class _HandshakeSocket:
         """Leave it to the owner of the socket."""
 
 
-def _open_websocket(
-    sock: socket.socket, url: str, origin: str, headers: Mapping[str, str], deadline: Deadline, wait: Waiter
-) -> bytes:
+def _open_websocket(sock: _HandshakeSocket, url: str, origin: str, headers: Mapping[str, str]) -> bytes:
     if websocket.isEnabledForTrace():
         logger.warning("websocket.enableTrace is on: it prints the request line, and with it what the URL holds")
     # The library has one cookie jar for the whole process: another user's cookies must not go out on this
     # connection, nor may this one's stay behind.
     CookieJar.jar.clear()
     library = websocket.WebSocket(enable_multithread=False)
-    wrapped = _HandshakeSocket(sock, deadline, wait)
     failure: ConnectFailed | None = None
     try:
         library.connect(  # type: ignore[no-untyped-call]  # the library leaves it without annotations
-            url, socket=wrapped, origin=origin, header=dict(headers), redirect_limit=0
+            url, socket=sock, origin=origin, header=dict(headers), redirect_limit=0
         )
     except Exception as error:  # the library lets TypeError and CookieError escape as well
         failure = _handshake_failure(error, library)
@@ -220,7 +220,7 @@ def _open_websocket(
     if failure is not None:
         # Raised out here because the library's frames hold the URL, and its error all headers.
         raise failure
-    return wrapped.leftover()
+    return sock.leftover()
 
 
 def _handshake_failure(error: Exception, library: websocket.WebSocket) -> ConnectFailed:

@@ -6,14 +6,15 @@ import ipaddress
 import os
 import re
 import ssl
-import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import attrs
 
 from aggstream._backoff import ReconnectPolicy
+from aggstream._checks import count, optional_seconds, seconds
+from aggstream._limits import Limits
 from aggstream._secret import Secret
 from aggstream.errors import ConfigurationError
 
@@ -169,43 +170,6 @@ def check_auth(auth: object) -> Literal["message", "query"]:
     raise ConfigurationError(f'auth must be "message" or "query", got {auth!a}')
 
 
-def check_seconds(value: Any, name: str) -> float:
-    """Return a time that is finite and above 0.
-
-    Raises:
-        ConfigurationError: it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
-        raise ConfigurationError(f"{name} must be a number of seconds above 0, got {value!a}")
-    return float(value)
-
-
-def check_count(value: Any, name: str, *, at_least: int = 1) -> int:
-    """Return a whole number that is large enough.
-
-    Raises:
-        ConfigurationError: it is not.
-    """
-    if type(value) is not int or value < at_least:
-        raise ConfigurationError(f"{name} must be a whole number, {at_least} or more, got {value!a}")
-    return value
-
-
-def _seconds(default: float) -> Any:
-    """Make a field for a time that must be finite and above 0."""
-    return attrs.field(default=default, validator=lambda _, field, value: check_seconds(value, field.name))
-
-
-def _count(default: int) -> Any:
-    """Make a field for a whole number above 0."""
-    return attrs.field(default=default, validator=lambda _, field, value: check_count(value, field.name))
-
-
-def _optional_seconds(_: object, field: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None:
-        check_seconds(value, field.name)
-
-
 def _app_id(value: str | None) -> str:
     return check_app_id(setting(value, "app_id"))
 
@@ -237,6 +201,12 @@ def _policy(value: ReconnectPolicy | None) -> ReconnectPolicy:
     return value or ReconnectPolicy()
 
 
+def _limits(value: Limits | None) -> Limits:
+    if value is not None and not isinstance(value, Limits):
+        raise ConfigurationError("limits must be a Limits, or None for the default ones")
+    return value or Limits()
+
+
 AUTH_CLOSE_CODES = frozenset({1008, 3000, 3003, 4001, 4003, 4401, 4403})
 """Assumed: the service's close codes are not public."""
 
@@ -251,20 +221,22 @@ class SessionOptions:
 
     token_in_query: bool = False
     """The token came with the connect, so no `authenticate` is sent at first."""
-    greeting_timeout: float = _seconds(10.0)
+    greeting_timeout: float = seconds(10.0)
     """From the open WebSocket to the service's `connected`."""
-    auth_timeout: float = _seconds(10.0)
+    auth_timeout: float = seconds(10.0)
     """From an `authenticate` to its `authenticated`."""
-    ping_interval: float = _seconds(20.0)
+    ping_interval: float = seconds(20.0)
     """Silence after which a ping is sent."""
-    pong_timeout: float = _seconds(10.0)
+    pong_timeout: float = seconds(10.0)
     """From a ping to any sign of life."""
-    idle_timeout: float | None = attrs.field(default=120.0, validator=_optional_seconds)
+    idle_timeout: float | None = optional_seconds(120.0)
     """Time without a message of the service after which it must acknowledge an `authenticate`; None: never."""
-    close_timeout: float = _seconds(0.5)
+    close_timeout: float = seconds(0.5)
     """From our close frame to the peer's."""
     auth_close_codes: frozenset[int] = attrs.field(default=AUTH_CLOSE_CODES, converter=_codes)
     """Close codes that say that the token is refused or has expired."""
+    limits: Limits = attrs.field(default=None, converter=_limits)
+    """How much the server may ask of this side."""
 
 
 @attrs.frozen(kw_only=True)
@@ -281,11 +253,10 @@ class Options:
     allow_insecure: bool
     headers: Mapping[str, str] = attrs.field(converter=check_headers)
     ssl_context: ssl.SSLContext | None = attrs.field(converter=check_ssl_context)
-    connect_timeout: float = _seconds(10.0)
-    token_timeout: float = _seconds(30.0)
-    max_message_size: int = _count(1 << 20)
-    queue_size: int = _count(10_000)
-    workers: int = _count(1)
+    connect_timeout: float = seconds(10.0)
+    token_timeout: float = seconds(30.0)
+    queue_size: int = count(10_000)
+    workers: int = count(1)
     reconnect: ReconnectPolicy = attrs.field(converter=_policy)
     session: SessionOptions
     name: str = attrs.field(converter=_name)

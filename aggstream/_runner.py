@@ -256,7 +256,7 @@ class Runner:
                 ssl_context=self._tls() if parts.scheme == "wss" else None,
                 origin=self._options.origin,
                 headers=self._options.headers,
-                max_message_size=self._options.max_message_size,
+                limits=self._options.session.limits,
                 deadline=deadline,
                 wait=self._waiter.socket,
             )
@@ -423,6 +423,7 @@ class Runner:
                 session.receive_undecodable(text, DecodeError("a binary message"), now, wall)
             else:
                 session.receive_close(message.code, message.reason, now)
+        session.receive_partial(transport.partial, now)
         transport.flush()
 
     def _pause_or_resume(self, session: Session) -> None:

@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from aggstream._backoff import ReconnectPolicy
+from aggstream._checks import check_seconds
 from aggstream._checkup import check_up
 from aggstream._deadline import Deadline
 from aggstream._dispatcher import Dispatcher, ErrorHandler
 from aggstream._health import Health, StopReport
-from aggstream._options import AUTH_CLOSE_CODES, Options, SessionOptions, check_auth, check_seconds, setting
+from aggstream._limits import Limits
+from aggstream._options import AUTH_CLOSE_CODES, Options, SessionOptions, check_auth, setting
 from aggstream._pull import EventIterator, Expectation, PullBuffer
 from aggstream._registry import Registrar, check_handler, key_of
 from aggstream._runner import Runner
@@ -73,7 +75,7 @@ class Client(Registrar):
         idle_timeout: float | None = 120.0,
         close_timeout: float = 0.5,
         auth_close_codes: Iterable[int] = AUTH_CLOSE_CODES,
-        max_message_size: int = 1 << 20,
+        limits: Limits | None = None,
         reconnect: ReconnectPolicy | None = None,
         queue_size: int = 10_000,
         workers: int = 1,
@@ -104,7 +106,7 @@ class Client(Registrar):
                 must acknowledge an `authenticate` as a proof that it still serves us; None: never.
             close_timeout: seconds that the server may take to answer our close frame.
             auth_close_codes: WebSocket close codes that mean "token refused or expired" (assumed).
-            max_message_size: the largest message in bytes; a larger one ends the connection.
+            limits: how much the server may ask of this side; None: the defaults of `Limits`.
             reconnect: when to try again, and when to give up; None: for ever, with growing pauses.
             queue_size: events that may wait for handlers; at this number reading from the server pauses.
             workers: threads that run handlers.
@@ -124,7 +126,6 @@ class Client(Registrar):
             ssl_context=ssl_context,
             connect_timeout=connect_timeout,
             token_timeout=token_timeout,
-            max_message_size=max_message_size,
             queue_size=queue_size,
             workers=workers,
             reconnect=reconnect,
@@ -137,6 +138,7 @@ class Client(Registrar):
                 idle_timeout=idle_timeout,
                 close_timeout=close_timeout,
                 auth_close_codes=auth_close_codes,
+                limits=limits,
             ),
             name=name,
         )

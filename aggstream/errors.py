@@ -13,6 +13,7 @@ AggStreamError
 ├─ ProtocolError
 │  ├─ LocalProtocolError                     our side broke the protocol
 │  └─ RemoteProtocolError                    the server did
+│     ├─ LimitExceeded(limit)
 │     └─ DecodeError(path)
 ├─ AuthenticationError
 │  ├─ TokenUnavailable(retry_after)          may be retried
@@ -39,6 +40,7 @@ __all__ = [
     "DecodeError",
     "HandshakeRejected",
     "HeartbeatTimeout",
+    "LimitExceeded",
     "LocalProtocolError",
     "ProtocolError",
     "ReconnectGaveUp",
@@ -131,6 +133,18 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The server sent what the protocol does not allow."""
+
+
+class LimitExceeded(RemoteProtocolError):
+    """The server asked for more than `Limits` allows. It costs the connection.
+
+    Attributes:
+        limit: the name of the limit, as in `Limits`.
+    """
+
+    def __init__(self, what: str, *, limit: str, value: float) -> None:
+        super().__init__(f"the server sent {what}, which is above limits.{limit} ({value})")
+        self.limit = limit
 
 
 class DecodeError(RemoteProtocolError):

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 import attrs
 
-from aggstream._codec import decode
+from aggstream._codec import Codec
 from aggstream._commands import Authenticate, CloseFrame, Command, Ping
 from aggstream._liveness import Liveness
 from aggstream._options import SessionOptions
@@ -31,6 +31,7 @@ from aggstream.errors import (
     ConnectionLost,
     DecodeError,
     HeartbeatTimeout,
+    LimitExceeded,
     LocalProtocolError,
     RemoteProtocolError,
     ServerError,
@@ -46,7 +47,6 @@ from aggstream.events import (
     OrderEvent,
     TokenRefreshed,
     UserEvent,
-    shown,
 )
 
 __all__ = ["Session"]
@@ -82,11 +82,16 @@ class Session:
         """User events that were not delivered because they were another user's."""
 
         self._options = options
+        self._limits = options.limits
+        self._codec = Codec(options.limits)
         self._timers = Timers()
         self._liveness = Liveness(options, self._timers)
         self._events: list[Event] = []
         self._commands: list[Command] = []
         self._held: list[Event] = []
+        self._held_size = 0
+        # The number of the message that has come in part.
+        self._partial: int | None = None
         self._token_wanted = False
         # The token of an `authenticate` on the live session that waits for its answer, and the one after it.
         self._pending: Token | None = None
@@ -117,12 +122,12 @@ class Session:
         if not self._hears(now):
             return
         try:
-            event = decode(text, received_ns)
+            event = self._codec.decode(text, received_ns)
         except DecodeError as error:
             self.receive_undecodable(text, error, now, received_ns)
             return
         if isinstance(event, UserEvent):
-            self._user_event(event, now)
+            self._user_event(event, len(text), now)
         elif isinstance(event, ControlMessage):
             self._control(event, now)
         elif self._muted:
@@ -144,6 +149,20 @@ class Session:
         """A ping or a pong came: the peer lives, even if it has nothing to say."""
         self._liveness.heard(now)
 
+    def receive_partial(self, number: int | None, now: float) -> None:
+        """A part of a message came, and the rest did not.
+
+        Args:
+            number: tells the message from the next one; None: all that came is whole.
+            now: monotonic seconds.
+        """
+        if number == self._partial or self.state in (State.IDLE, State.CLOSING, State.CLOSED):
+            return
+        self._partial = number
+        self._timers.cancel("message")
+        if number is not None:
+            self._timers.set("message", self._timers.time(now) + self._limits.message_timeout)
+
     def receive_close(self, code: int, reason: str, now: float) -> None:
         """The peer's close frame came; nothing follows it."""
         if self.state is State.CLOSED:
@@ -151,7 +170,9 @@ class Session:
         self._liveness.heard(now)
         self.close_code = code
         reason = self._redacted(reason)
-        said = f"the server closed the connection with code {code}" + (f": {shown(reason)}" if reason else "")
+        said = f"the server closed the connection with code {code}"
+        if reason:
+            said += f": {self._limits.shown(reason)}"
         error: AggStreamError
         if code in self._options.auth_close_codes and self._authentication_is_at_stake():
             error = AuthenticationRejected(said)
@@ -285,13 +306,14 @@ class Session:
 
     # --- messages ---------------------------------------------------------------------------------------
 
-    def _user_event(self, event: UserEvent, now: float) -> None:
+    def _user_event(self, event: UserEvent, size: int, now: float) -> None:
         if self._muted or self._is_of_previous_user(event):
             self.dropped += 1
         elif self.state in (State.CONNECTING, State.AUTHENTICATING):
             # Whose they are is certain only once the service has said whom it signed in.
             self._held.append(event)
-            if len(self._held) > _MOST_HELD:
+            self._held_size += size
+            if len(self._held) > _MOST_HELD or self._held_size > self._limits.queued_size:
                 self._fail(RemoteProtocolError("the server sends events without ever saying 'authenticated'"), now)
         else:
             self._events.append(event)
@@ -374,7 +396,8 @@ class Session:
         if user_id is None:
             return True
         if self.user_id not in (None, user_id):
-            who = f"the token signs in {shown(user_id)}, but the stream belongs to {shown(str(self.user_id))}"
+            new, old = self._limits.shown(user_id), self._limits.shown(str(self.user_id))
+            who = f"the token signs in {new}, but the stream belongs to {old}"
             self._fail(UserMismatch(f"{who}; call switch_user() to change users"), now)
             return False
         self.user_id = user_id
@@ -383,7 +406,7 @@ class Session:
     def _server_error(self, event: ErrorMessage, now: float) -> None:
         event = self._masked(event)
         self._events.append(event)
-        said = shown(event.message)
+        said = self._limits.shown(event.message)
         if event.channel is not None or self.state is State.CLOSING:
             return
         if self.state is State.AUTHENTICATING or self._pending is not None:
@@ -472,6 +495,11 @@ class Session:
         if self._liveness.wants_proof(now) and self._pending is None:
             self._authenticate(self.token, now)
 
+    def _on_message(self, now: float) -> None:
+        timeout = self._limits.message_timeout
+        what = "a message that began and did not end within the time"
+        self._fail(LimitExceeded(what, limit="message_timeout", value=timeout), now)
+
     def _on_refresh(self, now: float) -> None:
         self._token_wanted = True
 
@@ -484,6 +512,7 @@ class Session:
         "ping": _on_ping,
         "pong": _on_pong,
         "idle": _on_idle,
+        "message": _on_message,
         "refresh": _on_refresh,
         "close": _on_close,
     }

@@ -14,13 +14,14 @@ import attrs
 import urllib3
 
 from aggstream._backoff import retry_after
-from aggstream._codec import parse_json, strict_converter, to_json
+from aggstream._checks import check_seconds
+from aggstream._codec import Codec, strict_converter, to_json
 from aggstream._deadline import Deadline
+from aggstream._limits import Limits
 from aggstream._options import (
     DEFAULT_REST_URL,
     check_app_id,
     check_headers,
-    check_seconds,
     check_ssl_context,
     check_url,
     setting,
@@ -126,6 +127,7 @@ class _RefreshAnswer:
 
 
 _converter = strict_converter(detailed_validation=False)
+_codec = Codec(Limits())
 
 
 def _default_body(refresh_token: str) -> Mapping[str, Any]:
@@ -278,7 +280,7 @@ class RefreshingToken:
         if len(data) > _LARGEST_ANSWER:
             return TokenUnavailable("the answer of the refresh call is too large")
         try:
-            answer = _converter.structure(parse_json(data.decode()), _RefreshAnswer)
+            answer = _converter.structure(_codec.parse(data.decode()), _RefreshAnswer)
             problem = self._take(TokenPair(answer.accessToken, answer.refreshToken or self._refresh.reveal()))
         except DecodeError as error:
             problem = str(error)

@@ -21,9 +21,11 @@ from websocket import (
     WebSocketTimeoutException,
 )
 
-from aggstream._frames import LimitedContinuation, LimitedFrameBuffer, MessageTooBig
+from aggstream._frames import LimitedContinuation, LimitedFrameBuffer
+from aggstream._limits import Limits
 from aggstream.errors import (
     ConnectionLost,
+    LimitExceeded,
     RemoteProtocolError,
 )
 from aggstream.events import shown
@@ -89,16 +91,18 @@ def words(error: BaseException | None) -> str:
 class Transport:
     """An open WebSocket connection. Not thread-safe: one thread owns it. Nothing of it blocks."""
 
-    def __init__(self, sock: socket.socket, leftover: bytes, max_message_size: int) -> None:
+    def __init__(self, sock: socket.socket, leftover: bytes, limits: Limits) -> None:
         self._sock = sock
+        self._limits = limits
         self._chunk = leftover
         self._at = 0
         self._out = bytearray()
         self._can_send = True
         self._read_wants_write = False
         self._more = bool(leftover)
-        self._frames = LimitedFrameBuffer(self._recv, max_message_size)
-        self._fragments = LimitedContinuation(max_message_size)
+        self._frames = LimitedFrameBuffer(self._recv, limits)
+        self._fragments = LimitedContinuation(limits)
+        self._completed = 0
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
@@ -114,6 +118,13 @@ class Transport:
         """True if `receive` has something although the socket may not be readable."""
         return self._more
 
+    @property
+    def partial(self) -> int | None:
+        """The number of the message that has come in part, to tell it from the next one; None if there is none."""
+        if self._frames.is_partial or self._fragments.is_partial:
+            return self._completed
+        return None
+
     # --- in ---------------------------------------------------------------------------------------------
 
     def receive(self) -> Iterator[Message]:
@@ -121,7 +132,7 @@ class Transport:
 
         Raises:
             ConnectionLost: the connection is gone. What came before it has been yielded.
-            RemoteProtocolError: the peer broke the protocol; a close frame waits for `flush`.
+            RemoteProtocolError: the peer broke the protocol or went past a limit; a close frame waits for `flush`.
         """
         self._read_wants_write = False
         self._more = True
@@ -133,10 +144,11 @@ class Transport:
                 return
             except UnicodeDecodeError:
                 raise self._broken(1007, "a text that is not UTF-8") from None
-            except MessageTooBig as error:
-                raise self._broken(1009, f"{error}, which is above max_message_size") from None
+            except LimitExceeded as error:
+                self.queue_close(1009)
+                raise error.with_traceback(None) from None
             except WebSocketProtocolException as error:
-                raise self._broken(1002, shown(str(error))) from None
+                raise self._broken(1002, self._limits.shown(str(error))) from None
             except OSError as error:
                 raise ConnectionLost(f"the connection broke: {words(error)}") from error
             if message is None:
@@ -149,6 +161,8 @@ class Transport:
         """Return what the next frame completes; None if that is nothing yet."""
         frame = self._frames.recv_frame()
         if frame.opcode in _CONTROL_FRAMES:
+            # Between two fragments it does not begin another message.
+            self._completed += not self._fragments.is_partial
             payload = cast("bytes", frame.data)
             if len(payload) > _LONGEST_CONTROL_FRAME or not frame.fin:
                 raise WebSocketProtocolException("a control frame that is too long or fragmented")
@@ -161,6 +175,7 @@ class Transport:
         self._fragments.add(frame)
         if not frame.fin:
             return None
+        self._completed += 1
         opcode, whole = self._fragments.extract(frame)
         return Text(whole.data.decode()) if opcode == ABNF.OPCODE_TEXT else Binary(whole.data)
 

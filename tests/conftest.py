@@ -212,16 +212,18 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
+def _serving(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    return context
+
+
 @pytest.fixture
 def other_server(authority: trustme.CA) -> Iterator[ServeFunction]:
     servers: list[OtherServer] = []
 
     def start(script: Script, /, *, tls: bool = False) -> OtherServer:
-        context = None
-        if tls:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
-        server = OtherServer(script, context)
+        server = OtherServer(script, _serving(authority) if tls else None)
         server.start()
         servers.append(server)
         return server
@@ -266,9 +268,10 @@ def client_of() -> Iterator[MakeClient]:
 class RawServer:
     """A TCP server that plays a script of bytes: what no WebSocket library would send."""
 
-    def __init__(self, script: Callable[[socket.socket], object]) -> None:
+    def __init__(self, script: Callable[[socket.socket], object], context: ssl.SSLContext | None) -> None:
         self.connections = 0
         self._script = script
+        self._context = context
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -277,7 +280,8 @@ class RawServer:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self._listener.getsockname()[1]}/ws"
+        scheme = "ws" if self._context is None else "wss"
+        return f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}/ws"
 
     def join(self) -> None:
         """Wait until the scripts of all connections are done."""
@@ -290,7 +294,7 @@ class RawServer:
         self._acceptor.join()
         for sock in self._open:
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # a TLS socket's own would touch its state
         self.join()
 
     def _accept(self) -> None:
@@ -299,6 +303,8 @@ class RawServer:
                 sock, _ = self._listener.accept()
                 sock.settimeout(DEADLINE)
                 self.connections += 1
+                if self._context is not None:
+                    sock = self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
                 self._open.append(sock)
                 thread = threading.Thread(target=self._play, args=(sock,), name="raw-connection")
                 self._threads.append(thread)
@@ -306,19 +312,21 @@ class RawServer:
 
     def _play(self, sock: socket.socket) -> None:
         with sock, contextlib.suppress(OSError):  # the client may go at any time
+            if isinstance(sock, ssl.SSLSocket):
+                sock.do_handshake()
             self._script(sock)
 
 
 class ServeBytes(Protocol):
-    def __call__(self, script: Callable[[socket.socket], object], /) -> RawServer: ...
+    def __call__(self, script: Callable[[socket.socket], object], /, *, tls: bool = False) -> RawServer: ...
 
 
 @pytest.fixture
-def raw_server() -> Iterator[ServeBytes]:
+def raw_server(authority: trustme.CA) -> Iterator[ServeBytes]:
     servers: list[RawServer] = []
 
-    def start(script: Callable[[socket.socket], object], /) -> RawServer:
-        server = RawServer(script)
+    def start(script: Callable[[socket.socket], object], /, *, tls: bool = False) -> RawServer:
+        server = RawServer(script, _serving(authority) if tls else None)
         servers.append(server)
         return server
 

@@ -10,7 +10,8 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
-from aggstream import _codec
+from aggstream import Limits
+from aggstream._codec import Codec
 from aggstream.cli._board import Board, Summary
 from aggstream.cli._lines import as_json, as_line
 from aggstream.cli._render import picture, summary_table
@@ -32,7 +33,7 @@ SECOND = 1_000_000_000
 
 
 def received(kind: str, **fields: object) -> Event:
-    return _codec.decode(json.dumps({"type": kind, "timestamp": 1, **fields}), received_ns=time.time_ns())
+    return Codec(Limits()).decode(json.dumps({"type": kind, "timestamp": 1, **fields}), received_ns=time.time_ns())
 
 
 def submitted(order_id: str = "ord_1") -> Event:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import aggstream
 from aggstream import (
     BalanceUpdate,
     DecodeError,
@@ -25,8 +26,11 @@ from aggstream import (
     Subscribed,
     UnknownEvent,
 )
-from aggstream._codec import decode, parse_json, to_json, wire_name
+from aggstream._codec import Codec, to_json, wire_name
 from aggstream.events import LIFECYCLE_TYPES
+
+CODEC = Codec(aggstream.Limits())
+decode = CODEC.decode
 
 RECEIVED = 1_710_000_000_123_456_789
 
@@ -303,12 +307,48 @@ def test_an_integer_over_64_bits_is_refused(literal: str) -> None:
     assert refused(with_literal(BALANCE_UPDATE, "timestamp", literal)).path == "$.timestamp"
 
 
-@pytest.mark.parametrize("literal", ["1e65", "1e2000000", "1e-2000000", "1e999999999", "9" * 65, "0." + "9" * 65])
+@pytest.mark.parametrize("literal", ["1e65", "1e2000000", "1e-2000000", "1e999999999", "9" * 80, "0." + "9" * 80])
+@pytest.mark.parametrize("field", ["price", "aKeyThatNobodyKnows"])
+def test_a_number_that_is_costly_to_compute_with_is_refused_wherever_it_stands(field: str, literal: str) -> None:
+    assert "limits.number_" in str(refused(with_literal(ORDER_SUBMITTED, field, literal)))
+
+
+def test_a_number_within_the_limits_is_exact() -> None:
+    literal = "-0." + "1234567890" * 6 + "1e-63"
+    event = decode(with_literal(ORDER_SUBMITTED, "price", literal), RECEIVED)
+    assert isinstance(event, OrderSubmitted)
+    assert event.price == Decimal(literal)
+
+
 @pytest.mark.parametrize(
-    ("template", "field"), [("order_submitted", "price"), ("balance_update", "tradingBalanceCents")]
+    ("text", "depth"),
+    [
+        ('{"type": "new", "deep": ' + "[" * 63 + "]" * 63 + "}", 64),
+        ('{"type": "new", "deep": ' + '{"a": ' * 63 + "1" + "}" * 63 + "}", 64),
+        ('{"type": "new", "text": "' + "[" * 500 + '\\"' + "{" * 500 + '"}', 1),
+        ('{"type": "new", "many": [' + ", ".join(["[{}]"] * 500) + "]}", 4),
+    ],
+    ids=["arrays", "objects", "a text", "many"],
 )
-def test_a_number_that_is_costly_to_compute_with_is_refused(template: str, field: str, literal: str) -> None:
-    assert refused(with_literal(TEMPLATES[template], field, literal)).path == f"$.{field}"
+def test_depth_is_counted_exactly(text: str, depth: int) -> None:
+    assert Codec(aggstream.Limits(json_depth=depth)).decode(text, RECEIVED).type == "new"
+    if depth > 1:
+        with pytest.raises(DecodeError, match=rf"limits.json_depth \({depth - 1}\)"):
+            Codec(aggstream.Limits(json_depth=depth - 1)).decode(text, RECEIVED)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 100_000, '"' * 100_001, "[]" * 100_000, '["\\' * 50_000]
+)
+def test_what_is_nested_without_an_end_is_refused(text: str) -> None:
+    refused(text)
+
+
+def test_the_interpreters_own_limits_are_decode_errors_as_well() -> None:
+    boundless = Codec(aggstream.Limits(json_depth=10**9, number_digits=10**9, number_exponent=10**20))
+    for literal in ["[" * 100_000 + "]" * 100_000, "9" * 100_000, "1e999999999999999999999"]:
+        with pytest.raises(DecodeError):
+            boundless.decode(with_literal(ORDER_SUBMITTED, "more", literal), RECEIVED)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +359,7 @@ def test_an_exponent_that_decimal_itself_refuses_is_a_decode_error(key: str, lit
     refused(with_literal(ORDER_SUBMITTED, key, literal))
 
 
-@pytest.mark.parametrize("code", ["9" * 4000, str(2**63)])
+@pytest.mark.parametrize("code", ["9" * 60, str(2**63)])
 def test_an_error_code_over_64_bits_is_refused(code: str) -> None:
     assert refused(f'{{"type": "error", "code": {code}}}').path == "$.code"
 
@@ -472,7 +512,7 @@ def test_to_json_refuses_numbers_that_json_does_not_have(value: Any) -> None:
     )
 )
 def test_what_to_json_writes_is_read_back_unchanged(value: Any) -> None:
-    assert parse_json(to_json(value)) == value
+    assert CODEC.parse(to_json(value)) == value
 
 
 @pytest.mark.parametrize(

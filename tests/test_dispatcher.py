@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
+import aggstream
 from aggstream import Event, Gap, OrderEvent, Stopped
-from aggstream._codec import decode
+from aggstream._codec import Codec
 from aggstream._deadline import Deadline
 from aggstream._dispatcher import Dispatcher
 from aggstream._registry import Registrar
+
+decode = Codec(aggstream.Limits()).decode
 
 DEADLINE = 30.0
 BALANCE = decode(

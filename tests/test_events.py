@@ -42,8 +42,10 @@ from aggstream import (
     Unsubscribed,
     Venue,
 )
-from aggstream._codec import decode
+from aggstream._codec import Codec
 from aggstream.events import LIFECYCLE_TYPES, WIRE_TYPES, order_event_kind, shown
+
+decode = Codec(aggstream.Limits()).decode
 
 UTC = dt.timezone.utc
 

@@ -14,8 +14,8 @@ import aggstream
 
 ROOT = Path(aggstream.__file__).parent
 LAYERS = [
-    ["errors", "typing", "_deadline", "_secret", "_version", "_signals", "_timers"],
-    ["events", "_state", "_token", "_commands", "_timers", "_health"],
+    ["errors", "typing", "_deadline", "_secret", "_version", "_signals", "_timers", "_checks"],
+    ["events", "_state", "_token", "_commands", "_health", "_limits"],
     [
         "_codec",
         "_registry",

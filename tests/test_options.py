@@ -9,16 +9,15 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from aggstream import ConfigurationError, ReconnectPolicy
+from aggstream._checks import check_count, check_seconds
 from aggstream._options import (
     DEFAULT_URL,
     Options,
     SessionOptions,
     check_app_id,
     check_auth,
-    check_count,
     check_headers,
     check_origin,
-    check_seconds,
     check_url,
     is_loopback,
     setting,
@@ -314,7 +313,6 @@ def test_headers_that_break_the_handshake_or_have_an_option_are_refused(name: An
         ({"headers": {"Origin": "x"}}, "origin="),
         ({"connect_timeout": 0}, "connect_timeout"),
         ({"token_timeout": None}, "token_timeout"),
-        ({"max_message_size": 0}, "max_message_size"),
         ({"queue_size": 1.5}, "queue_size"),
         ({"workers": 0}, "workers"),
     ],

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
+import aggstream
 from aggstream import BalanceUpdate, ConfigurationError, ConnectionLost, Event, Gap, OrderEvent, StateError
-from aggstream._codec import decode
+from aggstream._codec import Codec
 from aggstream._deadline import Deadline
 from aggstream._pull import EventIterator, Expectation, PullBuffer
 from aggstream._registry import key_of
+
+decode = Codec(aggstream.Limits()).decode
 
 DEADLINE = 30.0
 BALANCE = BalanceUpdate(venue="kalshi", trading_balance_cents=1, wallet_balance_cents=2, timestamp=3)

@@ -13,9 +13,11 @@ import pytest
 
 import aggstream
 from aggstream import ConfigurationError, Event
-from aggstream._codec import decode
+from aggstream._codec import Codec
 from aggstream._registry import Key, Registrar, check_handler, key_of
 from aggstream.events import LIFECYCLE_TYPES, WIRE_TYPES
+
+decode = Codec(aggstream.Limits()).decode
 
 
 def order_event(event: str, **fields: Any) -> Event:

@@ -70,7 +70,7 @@ def test_a_handshake_without_an_end_is_refused_by_its_size(raw_server: ServeByte
 
     error = what_ends(client_of(raw_server(flood).url, reconnect=ONCE))
     assert isinstance(error, aggstream.ConnectFailed)
-    assert "larger than 65536 bytes" in str(error)
+    assert "limits.handshake_size (65536)" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -248,8 +248,8 @@ def test_a_message_that_comes_byte_by_byte_is_put_together(
     [
         (frame(b"\xff\xfe"), 1007, "not UTF-8"),
         (frame(b"\x03\xe8\xff", opcode=8), 1007, "not UTF-8"),
-        (b"\x81\x7f" + (1 << 50).to_bytes(8, "big"), 1009, "max_message_size"),
-        (frame(b"a" * 600, fin=False) + frame(b"a" * 600, opcode=0), 1009, "max_message_size"),
+        (b"\x81\x7f" + (1 << 50).to_bytes(8, "big"), 1009, "limits.frame_size"),
+        (frame(b"a" * 600, fin=False) + frame(b"a" * 600, opcode=0), 1009, "limits.message_size"),
         (b"\x81\x81\x00\x00\x00\x00a", 1002, "must not mask"),
         (b"\x83\x00", 1002, "opcode"),
         (b"\xc1\x00", 1002, "rsv"),
@@ -269,7 +269,7 @@ def test_a_broken_frame_ends_the_connection_with_the_right_code_after_what_came_
         answers.append(drain(sock))
 
     server = raw_server(script)
-    client = client_of(server.url, max_message_size=1000, reconnect=ONCE)
+    client = client_of(server.url, limits=aggstream.Limits(message_size=1000), reconnect=ONCE)
     seen: list[aggstream.Event] = []
     client.on("order_submitted")(seen.append)
     error = what_ends(client)
@@ -414,7 +414,7 @@ def test_a_flood_of_empty_fragments_ends_the_connection_and_not_the_client(
 
     error = what_ends(client_of(raw_server(script).url, reconnect=ONCE))
     assert isinstance(error, aggstream.RemoteProtocolError)
-    assert "max_message_size" in str(error)
+    assert "limits.fragments" in str(error)
 
 
 def test_what_came_before_a_reset_is_delivered_although_answers_cannot_be_sent(
@@ -453,6 +453,7 @@ def test_what_came_before_a_reset_is_delivered_although_answers_cannot_be_sent(
         ("auth_close_codes", 1008),
         ("auth_close_codes", "1008"),
         ("reconnect", "never"),
+        ("limits", 5),
         ("name", ""),
     ],
 )

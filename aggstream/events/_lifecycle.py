@@ -17,9 +17,9 @@ from aggstream.events._base import EPOCH, Event, lifecycle
 _SHOWN = 200
 
 
-def shown(text: str) -> str:
+def shown(text: str, most: int = _SHOWN) -> str:
     """Return a foreign text as one short line of printable ASCII, fit for a log or a repr."""
-    cut = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
+    cut = text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
     return ascii(cut)
 
 
