@@ -337,9 +337,7 @@ def test_depth_is_counted_exactly(text: str, depth: int) -> None:
             Codec(aggstream.Limits(json_depth=depth - 1)).decode(text, RECEIVED)
 
 
-@pytest.mark.parametrize(
-    "text", ["[" * 100_000, '{"a":' * 100_000, '"' * 100_001, "[]" * 100_000, '["\\' * 50_000]
-)
+@pytest.mark.parametrize("text", ["[" * 99_999, '{"a":' * 100_000, '"' * 99_999, "[]" * 100_000, '["\\' * 50_000])
 def test_what_is_nested_without_an_end_is_refused(text: str) -> None:
     refused(text)
 

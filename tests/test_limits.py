@@ -100,7 +100,11 @@ def test_past_a_limit_the_connection_ends_with_a_typed_error_and_the_next_one_is
     until: Until,
 ) -> None:
     turns = iter([script, then_hang(frame(EVENT))])
-    server = raw_server(lambda sock: next(turns)(sock), tls=tls)
+
+    def play(sock: socket.socket) -> None:
+        next(turns)(sock)
+
+    server = raw_server(play, tls=tls)
     client = client_of(server.url, ssl_context=trusting, limits=Limits(**limits))
     errors: list[aggstream.AggStreamError] = []
     seen: list[aggstream.Event] = []

@@ -6,7 +6,15 @@ import time
 
 import pytest
 
-from aggstream import BalanceUpdate, ConnectFailed, Event, HeartbeatTimeout, TokenRefreshed
+from aggstream import (
+    BalanceUpdate,
+    ConnectFailed,
+    Event,
+    HeartbeatTimeout,
+    LimitExceeded,
+    Limits,
+    TokenRefreshed,
+)
 from aggstream._commands import Authenticate, CloseFrame, Command, Ping
 from aggstream._options import SessionOptions
 from aggstream._state import State
@@ -49,6 +57,44 @@ def due(session: Session) -> list[Command]:
     assert now is not None
     session.handle_deadline(now)
     return session.data_to_send()
+
+
+# --- a message that does not end ------------------------------------------------------------------------
+
+
+def test_a_message_that_began_must_end_in_time_and_pings_do_not_help() -> None:
+    session = live(SessionOptions(limits=Limits(message_timeout=30.0)))
+    session.receive_partial(7, 100.0)
+    for now in range(101, 130):
+        session.receive_control_frame(now)
+        session.receive_partial(7, now)
+        session.handle_deadline(now)
+    assert session.error is None
+    session.handle_deadline(130.0)
+    assert isinstance(session.error, LimitExceeded)
+    assert session.error.limit == "message_timeout"
+
+
+def test_each_message_has_the_time_for_itself() -> None:
+    session = live(SessionOptions(ping_interval=1e6, idle_timeout=None, limits=Limits(message_timeout=30.0)))
+    for number in range(100):
+        session.receive_partial(number, number * 20.0)
+        session.handle_deadline(number * 20.0 + 19.0)
+    session.receive_partial(None, 2000.0)
+    session.handle_deadline(3000.0)
+    assert session.error is None
+
+
+def test_the_time_of_a_message_stands_still_while_this_side_does_not_read() -> None:
+    session = live(SessionOptions(ping_interval=1e6, idle_timeout=None, limits=Limits(message_timeout=30.0)))
+    session.receive_partial(1, 0.0)
+    session.pause(10.0)
+    session.handle_deadline(1000.0)
+    session.resume(1000.0)
+    session.handle_deadline(1019.0)
+    assert session.error is None
+    session.handle_deadline(1020.0)
+    assert isinstance(session.error, LimitExceeded)
 
 
 # --- connecting -----------------------------------------------------------------------------------------
