@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 
-from aggstream._dispatcher import Dispatcher
+from aggstream._dispatcher import Dispatcher, Running
 from aggstream._health import Health
 from aggstream._options import Options
 from aggstream._runner import Runner
@@ -19,6 +19,7 @@ _SILENCE_GRACE = 2.0
 def check_up(runner: Runner, dispatcher: Dispatcher, options: Options) -> Health:
     """Return how a stream is at this moment; from any thread."""
     session = runner.session
+    handlers = dispatcher.running()
     now = time.monotonic()
     live_since = runner.live_since
     silent_for = None if session is None else now - session.last_heard
@@ -27,13 +28,14 @@ def check_up(runner: Runner, dispatcher: Dispatcher, options: Options) -> Health
     threads[runner.work.name] = runner.work.is_alive()
     return Health(
         phase=runner.phase,
-        problems=tuple(_problems(runner, options, silent_for, threads)),
+        problems=tuple(_problems(runner, options, silent_for, threads, handlers)),
         user_id=runner.user_id,
         live_for=None if live_since is None else now - live_since,
         silent_for=silent_for,
         threads=threads,
         queue_depth=dispatcher.depth,
-        running={running.handler: running.seconds for running in dispatcher.running()},
+        running={running.handler: running.seconds for running in handlers},
+        coalesced=dispatcher.coalesced,
         delivered=dispatcher.delivered,
         handler_errors=dispatcher.handler_errors,
         counters=attrs.evolve(runner.counters),
@@ -42,7 +44,11 @@ def check_up(runner: Runner, dispatcher: Dispatcher, options: Options) -> Health
 
 
 def _problems(
-    runner: Runner, options: Options, silent_for: float | None, threads: Mapping[str, bool]
+    runner: Runner,
+    options: Options,
+    silent_for: float | None,
+    threads: Mapping[str, bool],
+    handlers: Sequence[Running],
 ) -> list[str]:
     problems = []
     if runner.phase not in ("idle", "stopped"):
@@ -53,6 +59,12 @@ def _problems(
         problems.append("switching users: nothing is delivered until the service has acknowledged it")
     if runner.paused:
         problems.append("reading is paused, because the handlers are behind")
+    slow = options.slow_handler_duration
+    problems += [
+        f"the handler {running.handler} has run for {running.seconds:.0f} s"
+        for running in handlers
+        if slow is not None and running.seconds >= slow
+    ]
     longest = options.session.ping_interval + options.session.pong_timeout + _SILENCE_GRACE
     if silent_for is not None and silent_for > longest:
         problems.append(f"the server has been silent for {silent_for:.0f} s")

@@ -8,6 +8,12 @@ import time
 from aggstream.errors import ConfigurationError
 
 
+def nearest(*moments: float | None) -> float | None:
+    """Return the seconds until the first of some moments on the monotonic clock; None if there is none."""
+    at = min((moment for moment in moments if moment is not None), default=None)
+    return None if at is None else max(0.0, at - time.monotonic())
+
+
 class Deadline:
     """A moment on the monotonic clock; None stands for never."""
 

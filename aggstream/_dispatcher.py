@@ -4,6 +4,7 @@ With one worker, handlers run one at a time, in the order in which events arrive
 the events of one order id, which always go to the same worker; events without one go to the first.
 
 Nothing here takes a lock for an event: what is counted has one writer each, and the queues are `SimpleQueue`s.
+Only a balance that may be coalesced has a lock of its own.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import attrs
 
 from aggstream._deadline import Deadline
 from aggstream._registry import Handler, Registry
-from aggstream.events import Event, is_users
+from aggstream.events import BalancesCoalesced, BalanceUpdate, Event, is_users
 
 logger = logging.getLogger("aggstream")
 
 ErrorHandler: TypeAlias = "Callable[[BaseException, Event], object]"
-Tap: TypeAlias = "Callable[[Event, int], None]"
+Tap: TypeAlias = "Callable[[Event, int, int], None]"
 
 _LOW_WATER = 0.5
 
@@ -34,6 +35,37 @@ _LOW_WATER = 0.5
 class _Item:
     event: Event
     epoch: int
+    size: int
+
+
+class _Latest:
+    """A place in the queue whose balance is replaced by newer ones of its venue until a worker comes to it."""
+
+    def __init__(self, item: _Item) -> None:
+        self._lock = threading.Lock()
+        self._item: _Item | None = item
+        self._replaced = 0
+
+    def replace(self, item: _Item) -> int | None:
+        """Put a newer balance here; return the size of the one before, or None if this place is gone."""
+        with self._lock:
+            if self._item is None or self._item.epoch != item.epoch:
+                return None
+            before, self._item = self._item, item
+            self._replaced += 1
+            return before.size
+
+    @property
+    def waits(self) -> bool:
+        """True until a worker has come."""
+        return self._item is not None
+
+    def take(self) -> tuple[_Item, int]:
+        """Return the newest balance, and how many it has replaced."""
+        with self._lock:
+            item, self._item = self._item, None
+            assert item is not None
+            return item, self._replaced
 
 
 @attrs.frozen
@@ -47,8 +79,13 @@ class Running:
 
     handler: str
     """Its qualified name."""
+    event: str
+    """The type of the event that it was given."""
+    since: float
+    """When it was called, on the monotonic clock."""
     seconds: float
     """For how long."""
+    thread: threading.Thread
 
 
 class _Worker:
@@ -57,20 +94,22 @@ class _Worker:
     def __init__(self, name: str) -> None:
         self.thread: threading.Thread | None = None
         self.name = name
-        self.queue: queue.SimpleQueue[_Item | _End] = queue.SimpleQueue()
+        self.queue: queue.SimpleQueue[_Item | _Latest | _End] = queue.SimpleQueue()
         self.begun = 0
         self.done = 0
+        self.done_size = 0
         self.delivered = 0
         self.stale = 0
         self.handler_errors = 0
-        self.current: tuple[Handler, float] | None = None
+        self.current: tuple[Handler, str, float] | None = None
 
     def running(self) -> Running | None:
         current = self.current
-        if current is None:
+        if current is None or self.thread is None:
             return None
-        handler, since = current
-        return Running(getattr(handler, "__qualname__", None) or repr(handler), time.monotonic() - since)
+        handler, event, since = current
+        name = getattr(handler, "__qualname__", None) or repr(handler)
+        return Running(name, event, since, time.monotonic() - since, self.thread)
 
 
 class Dispatcher:
@@ -82,6 +121,8 @@ class Dispatcher:
         *,
         workers: int,
         queue_size: int,
+        queued_size: int,
+        coalesce_balances: bool,
         name: str,
         on_low_water: Callable[[], None],
         on_fatal: Callable[[BaseException], None],
@@ -93,6 +134,8 @@ class Dispatcher:
             registry: who handles what.
             workers: the number of threads.
             queue_size: the number of waiting events at which `is_full` becomes true.
+            queued_size: the size of the waiting messages at which it does as well.
+            coalesce_balances: let a newer balance of a venue replace one that still waits.
             name: the threads' name.
             on_low_water: called by a worker when half of a full queue is done.
             on_fatal: called by a worker with an exception that is to end the stream (`SystemExit`, say).
@@ -105,14 +148,20 @@ class Dispatcher:
         """Raised when the user is switched: user events that were queued before it are not delivered."""
 
         self._registry = registry
-        self._high_water = queue_size
-        self._low_water = int(queue_size * _LOW_WATER)
+        self._queue_size = queue_size
+        self._queued_size = queued_size
+        self._coalesce_balances = coalesce_balances
         self._on_low_water = on_low_water
         self._on_fatal = on_fatal
         self._on_end = on_end
         suffixes = [""] if workers == 1 else [f"-{number}" for number in range(1, workers + 1)]
         self._workers = [_Worker(f"{name}-dispatch{suffix}") for suffix in suffixes]
         self._put = 0
+        self._put_size = 0
+        # Written by the I/O thread only: where the newest balance of each venue waits, or did.
+        self._latest: dict[str, _Latest] = {}
+        self.coalesced = 0
+        """How many balances were replaced by newer ones before a handler saw them."""
         self._abandoned = False
         # Written by the I/O thread before it looks at the depth again, read by the workers after theirs, so
         # that one of the two always sees the other.
@@ -124,10 +173,22 @@ class Dispatcher:
             worker.thread = threading.Thread(target=self._run, args=(worker,), name=worker.name, daemon=True)
             worker.thread.start()
 
-    def put(self, event: Event, epoch: int) -> None:
-        """Queue an event for its handlers; never blocks, so look at `is_full` from time to time."""
-        self._put += 1
-        self._worker_for(event).queue.put(_Item(event, epoch))
+    def put(self, event: Event, epoch: int, size: int = 0) -> None:
+        """Queue an event for its handlers; never blocks, so look at `is_full` from time to time.
+
+        Args:
+            event: the event.
+            epoch: whose it is, if it is a user's.
+            size: of its message, about.
+        """
+        item = _Item(event, epoch, size)
+        place: _Item | _Latest | None = item
+        if self._coalesce_balances and isinstance(event, BalanceUpdate):
+            place = self._place_for(event.venue, item)
+        self._put_size += size
+        if place is not None:
+            self._put += 1
+            self._worker_for(event).queue.put(place)
 
     def close(self, last: Event) -> None:
         """Let the workers end once all that is queued is done, with `last` as the very last event."""
@@ -136,13 +197,25 @@ class Dispatcher:
 
     def is_full(self) -> bool:
         """Tell whether reading should pause; if so, `on_low_water` will be called."""
-        self._waiting_for_room = self.depth >= self._high_water
-        return self._waiting_for_room and self.depth > self._low_water
+        self._waiting_for_room = self.depth >= self._queue_size or self.size >= self._queued_size
+        return self._waiting_for_room and not self._has_room()
 
     @property
     def depth(self) -> int:
         """How many events wait, or are being handled."""
         return max(0, self._put - sum(worker.done for worker in self._workers))
+
+    @property
+    def size(self) -> int:
+        """How large the messages are of the events that wait or are being handled, about."""
+        return max(0, self._put_size - sum(worker.done_size for worker in self._workers))
+
+    def _has_room(self) -> bool:
+        """Tell whether low water is reached; that must be so when nothing waits."""
+        depth = self.depth
+        return depth <= int(self._queue_size * _LOW_WATER) and (
+            depth == 0 or self.size <= self._queued_size * _LOW_WATER
+        )
 
     @property
     def waiting(self) -> int:
@@ -191,6 +264,19 @@ class Dispatcher:
 
     # --- on the workers' threads ------------------------------------------------------------------------
 
+    def _place_for(self, venue: str, item: _Item) -> _Latest | None:
+        """Return a new place in the queue for a balance; None if it has taken that of an older one."""
+        older = self._latest.get(venue)
+        replaced = None if older is None else older.replace(item)
+        if replaced is not None:
+            self._put_size -= replaced
+            self.coalesced += 1
+            return None
+        if len(self._latest) > self._queue_size:  # a server may invent venues without an end
+            self._latest = {name: place for name, place in self._latest.items() if place.waits}
+        self._latest[venue] = place = _Latest(item)
+        return place
+
     def _worker_for(self, event: Event) -> _Worker:
         order_id = event.raw.get("orderId")
         if len(self._workers) == 1 or not isinstance(order_id, str):
@@ -199,17 +285,21 @@ class Dispatcher:
 
     def _run(self, worker: _Worker) -> None:
         try:
-            while isinstance(item := worker.queue.get(), _Item):
-                self._handle(worker, item)
+            while not isinstance(item := worker.queue.get(), _End):
+                replaced = 0
+                if isinstance(item, _Latest):
+                    item, replaced = item.take()
+                self._handle(worker, item, replaced)
                 worker.done += 1
-                if self._waiting_for_room and self.depth <= self._low_water:
+                worker.done_size += item.size
+                if self._waiting_for_room and self._has_room():
                     self._waiting_for_room = False
                     self._on_low_water()
             if worker is self._workers[0]:
                 for other in self._workers[1:]:
                     assert other.thread is not None
                     other.thread.join()
-                self._deliver(worker, _Item(item.event, self.epoch))
+                self._deliver(worker, _Item(item.event, self.epoch, 0))
         except BaseException as error:  # a thread of ours must not die unheard
             self._on_fatal(error)
             raise
@@ -217,13 +307,17 @@ class Dispatcher:
             if worker is self._workers[0]:
                 self._on_end()
 
-    def _handle(self, worker: _Worker, item: _Item) -> None:
+    def _handle(self, worker: _Worker, item: _Item, replaced: int) -> None:
         if self._abandoned:
             return
         worker.begun += 1
         if self._is_stale(item):
             worker.stale += 1
             return
+        if replaced:
+            assert isinstance(item.event, BalanceUpdate)
+            told = BalancesCoalesced(venue=item.event.venue, count=replaced)
+            self._deliver(worker, attrs.evolve(item, event=told))
         self._deliver(worker, item)
         worker.delivered += 1
 
@@ -235,11 +329,11 @@ class Dispatcher:
             return
         event = item.event
         for tap in self.taps:
-            tap(event, item.epoch)
+            tap(event, item.epoch, item.size)
         for handler in self._registry.handlers(event):
             if self._is_stale(item):  # the handler before, or another thread, has switched the user
                 return
-            worker.current = (handler, time.monotonic())
+            worker.current = (handler, event.type, time.monotonic())
             try:
                 handler(event)
             except BaseException as error:  # the next handler and the next event must run

@@ -55,6 +55,8 @@ class Health:
     """Events that wait for their handlers, or are being handled."""
     running: Mapping[str, float]
     """Handlers that run now, by name, with the seconds since they were called."""
+    coalesced: int
+    """Balances that a newer one of their venue replaced before a handler saw them."""
     delivered: int
     """Events that were handed to handlers."""
     handler_errors: int

@@ -38,6 +38,12 @@ class Liveness:
         self.heard(now)
         self._messaged = self._heard
 
+    def slept(self, seconds: float) -> None:
+        """The machine was suspended: nothing was heard for that long, too. What is awaited keeps its time."""
+        self._heard -= seconds
+        self._messaged -= seconds
+        self._timers.bring_forward(seconds, "ping", "idle")
+
     def wants_ping(self, now: float) -> bool:
         """The deadline `ping` has come: tell whether a ping must be sent."""
         time = self._timers.time(now)

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import attrs
 
 from aggstream._backoff import ReconnectPolicy
-from aggstream._checks import count, optional_seconds, seconds
+from aggstream._checks import count, flag, optional_seconds, seconds
 from aggstream._limits import Limits
 from aggstream._secret import Secret
 from aggstream.errors import ConfigurationError
@@ -256,7 +256,9 @@ class Options:
     connect_timeout: float = seconds(10.0)
     token_timeout: float = seconds(30.0)
     queue_size: int = count(10_000)
+    coalesce_balances: bool = flag(default=False)
     workers: int = count(1)
+    slow_handler_duration: float | None = optional_seconds(5.0)
     reconnect: ReconnectPolicy = attrs.field(converter=_policy)
     session: SessionOptions
     name: str = attrs.field(converter=_name)

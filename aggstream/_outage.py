@@ -16,6 +16,7 @@ class Continuity:
         self.gaps = 0
         self._token: Token | None = None
         self._gap_since_ns: int | None = None
+        self._heard_ns = 0
         self._lost_at = 0.0
 
     def forget(self) -> None:
@@ -26,11 +27,15 @@ class Continuity:
         """The service has accepted a token."""
         self._token = session.token
 
-    def lost(self, session: Session, now: float) -> None:
+    def heard(self, wall_ns: int) -> None:
+        """Anything came from the server, by the wall clock, which also goes on while the machine is suspended."""
+        self._heard_ns = wall_ns
+
+    def lost(self, now: float) -> None:
         """A connection ended. If it was live, or if one was, a gap begins with the last sign of life."""
         if self._token is not None and self._gap_since_ns is None:
             self._lost_at = now
-            self._gap_since_ns = time.time_ns() - int((now - session.last_heard) * 1e9)
+            self._gap_since_ns = self._heard_ns
 
     def resumed(self, session: Session, now: float, attempts: int) -> list[LifecycleEvent]:
         """A connection is live: return what that means to those who were live before."""

@@ -31,11 +31,19 @@ class PullBuffer:
     It is open from the first call of `Client.events()`, so that nothing is lost between two calls.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, length: int, size: int) -> None:
+        """Make one.
+
+        Args:
+            length: events that it holds.
+            size: of their messages together, about, that it holds.
+        """
+        self._length = length
         self._size = size
         # Guards everything below. No user code runs under it, and no other lock is taken.
         self._changed = threading.Condition()
-        self._events: collections.deque[Event] = collections.deque()
+        self._events: collections.deque[tuple[Event, int]] = collections.deque()
+        self._held_size = 0
         self._epoch = 0
         self._open = False
         self._bounded = True
@@ -51,6 +59,7 @@ class PullBuffer:
         with self._changed:
             self._open = False
             self._events.clear()
+            self._held_size = 0
             self._changed.notify_all()
 
     def stop_waiting(self) -> None:
@@ -66,25 +75,30 @@ class PullBuffer:
             self._bounded = False
             self._changed.notify_all()
 
-    def put(self, event: Event, epoch: int) -> None:
+    def put(self, event: Event, epoch: int, size: int = 0) -> None:
         """Keep an event; called on a dispatch thread, and waits there while the buffer is full."""
         with self._changed:
-            while self._open and self._bounded and len(self._events) >= self._size:
+            while self._open and self._bounded and self._is_full():
                 if not self._changed.wait(_PATIENCE):
                     logger.warning(
-                        "events() is not pulled and its %d places are full: the stream waits. "
+                        "events() is not pulled, and %d events wait there: the stream waits. "
                         "Pull on, or close() what events() returned",
-                        self._size,
+                        len(self._events),
                     )
             if self._open and not (epoch < self._epoch and is_users(event)):
-                self._events.append(event)
+                self._events.append((event, size))
+                self._held_size += size
                 self._changed.notify_all()
+
+    def _is_full(self) -> bool:
+        return len(self._events) >= self._length or self._held_size >= self._size
 
     def drop_users_before(self, epoch: int) -> None:
         """Forget the events of users of earlier epochs, and take none that come late."""
         with self._changed:
             self._epoch = epoch
-            self._events = collections.deque(event for event in self._events if not is_users(event))
+            self._events = collections.deque(held for held in self._events if not is_users(held[0]))
+            self._held_size = sum(size for _, size in self._events)
             self._changed.notify_all()
 
     def get(self, deadline: Deadline) -> Event | None:
@@ -94,7 +108,8 @@ class PullBuffer:
                 if self._ended or not self._open or deadline.expired():
                     return None
                 self._changed.wait(deadline.remaining())
-            event = self._events.popleft()
+            event, size = self._events.popleft()
+            self._held_size -= size
             self._changed.notify_all()
             return event
 

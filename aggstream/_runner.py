@@ -22,15 +22,17 @@ import attrs
 from aggstream import transport as wire
 from aggstream._commands import Authenticate, Ping
 from aggstream._credentials import Credentials, ask_again_in, provider_failure, refresh_in
-from aggstream._deadline import Deadline
+from aggstream._deadline import Deadline, nearest
 from aggstream._dispatcher import Dispatcher
 from aggstream._health import Counters, Phase
 from aggstream._opening import connect, resolver
 from aggstream._options import Options
 from aggstream._outage import Continuity
 from aggstream._poller import Poller
+from aggstream._suspension import SuspensionWatch
 from aggstream._token import Token
 from aggstream._waiter import Waiter
+from aggstream._watchdog import HandlerWatch
 from aggstream._work import Job, WorkThread
 from aggstream.errors import (
     AggStreamError,
@@ -46,6 +48,8 @@ from aggstream.events import (
     Disconnected,
     Event,
     Gap,
+    ReadingPaused,
+    ReadingResumed,
     Reconnecting,
     Resumed,
     Stopped,
@@ -77,7 +81,9 @@ class _SwitchUser:
 class Runner:
     """Runs the stream. `start`, `request_stop`, `fail` and `switch_user` are for any thread."""
 
-    def __init__(self, options: Options, provider: TokenProvider, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, options: Options, provider: TokenProvider, dispatcher: Dispatcher, watch: HandlerWatch
+    ) -> None:
         self.phase: Phase = "idle"
         self.error: BaseException | None = None
         """What ended the stream; None while it runs, or if it was asked to stop."""
@@ -101,6 +107,7 @@ class Runner:
         self._credentials = Credentials(provider, self.work)
         self._ssl_context = options.ssl_context
         self._dispatcher = dispatcher
+        self._watch = watch
         self._inbox: collections.deque[_SwitchUser] = collections.deque()
         # Made by start(), so that a client which is never started holds no descriptor.
         self._poller: Poller
@@ -117,7 +124,11 @@ class Runner:
         self._switched = False
         self._epoch = 0
         self._attempts = 0
+        # Of the messages that were read since events were queued last.
+        self._unqueued_size = 0
+        self._paused_at = 0.0
         self._continuity = Continuity()
+        self._suspension = SuspensionWatch()
 
     @property
     def switching(self) -> bool:
@@ -130,7 +141,7 @@ class Runner:
     def start(self) -> None:
         """Start the thread."""
         self._poller = Poller()
-        self._waiter = Waiter(self._poller, self._obey)
+        self._waiter = Waiter(self._poller, self._obey, self._watch.look)
         self.thread.start()
 
     def wake(self) -> None:
@@ -267,6 +278,7 @@ class Runner:
                 raise self._credentials.judge(AuthenticationRejected(str(error)), token) from error
             raise
         now = time.monotonic()
+        self._suspension = SuspensionWatch()
         self.counters.connections += 1
         self.session = Session(self._options.session, token, expected_user=self.user_id)
         self.session.connection_made(now)
@@ -378,25 +390,28 @@ class Runner:
             ):
                 return
             self._obey(session)
-            deadline = session.next_deadline()
-            if deadline is not None and deadline <= now:
-                session.handle_deadline(now)
+            if slept := self._suspension.slept():
+                logger.info("%s: the machine was suspended for %.0f s", self._options.name, slept)
+                session.slept(slept)
             self._answer_token_request(session)
             self._drain(session, transport)
             self._pause_or_resume(session)
             if session.close_expected():
                 break
             self._wait_and_read(session, transport, healthy_after)
+            # Only now, and only what was due before: nobody is blamed for silence whose words wait to be read.
+            session.handle_deadline(now)
             self._drain(session, transport)
         self._end_session(session, transport)
 
     def _wait_and_read(self, session: Session, transport: wire.Transport, healthy_after: float | None) -> None:
         reading = not self.paused
-        moments = [session.next_deadline(), self._token_deadline.at if self._token_job is not None else None]
-        if healthy_after is not None and self.live_since is not None:
-            moments.append(self.live_since + healthy_after)
-        nearest = min((at for at in moments if at is not None), default=None)
-        timeout = None if nearest is None else max(0.0, nearest - time.monotonic())
+        timeout = nearest(
+            session.next_deadline(),
+            self._token_deadline.at if self._token_job is not None else None,
+            None if healthy_after is None or self.live_since is None else self.live_since + healthy_after,
+            self._watch.look(),
+        )
         if reading and transport.has_buffered:
             timeout = 0.0
         readable, writable = self._poller.wait(
@@ -413,8 +428,10 @@ class Runner:
     def _read(self, session: Session, transport: wire.Transport) -> None:
         now, wall = time.monotonic(), time.time_ns()
         for message in transport.receive():
+            self._continuity.heard(wall)
             if isinstance(message, wire.Text):
                 self.counters.messages += 1
+                self._unqueued_size += len(message.text)
                 session.receive_text(message.text, now, wall)
             elif isinstance(message, wire.ControlFrame):
                 session.receive_control_frame(now)
@@ -431,15 +448,21 @@ class Runner:
         if pause == self.paused:
             return
         self.paused = pause
+        now = time.monotonic()
         if pause:
             self.counters.pauses += 1
-            session.pause(time.monotonic())
+            self._paused_at = now
+            session.pause(now)
+            self._put(ReadingPaused(waiting=self._dispatcher.depth))
         else:
-            session.resume(time.monotonic())
+            session.resume(now)
+            self._put(ReadingResumed(paused_for=now - self._paused_at))
 
     def _drain(self, session: Session, transport: wire.Transport) -> None:
-        for event in session.events_received():
-            self._put(event)
+        events = session.events_received()
+        size, self._unqueued_size = self._unqueued_size, 0
+        for event in events:
+            self._put(event, size // len(events))
             if isinstance(event, Authenticated):
                 if self.live_since is None:
                     self._gone_live(session)
@@ -467,7 +490,7 @@ class Runner:
             self._put(event)
 
     def _end_session(self, session: Session, transport: wire.Transport) -> None:
-        self._continuity.lost(session, time.monotonic())
+        self._continuity.lost(time.monotonic())
         if self._switch_to is not None:  # the connection ended before it could be switched
             self._epoch = self._switch_to
         self.live_since = self.session = self._token_job = self._switch_to = None
@@ -495,7 +518,7 @@ class Runner:
         transport.abort()
         self._transport = None
 
-    def _put(self, event: Event) -> None:
+    def _put(self, event: Event, size: int = 0) -> None:
         counters = self.counters
         if isinstance(event, UserEvent):
             counters.user_events += 1
@@ -508,7 +531,7 @@ class Runner:
             counters.gaps += 1
         elif isinstance(event, Resumed):
             counters.reconnects += 1
-        self._dispatcher.put(event, self._epoch)
+        self._dispatcher.put(event, self._epoch, size)
 
 
 def _without_traces(error: BaseException | None) -> None:

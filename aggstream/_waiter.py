@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar
 
-from aggstream._deadline import Deadline
+from aggstream._deadline import Deadline, nearest
 from aggstream._poller import Poller
 from aggstream._work import Job
 
@@ -16,10 +16,17 @@ T = TypeVar("T")
 class Waiter:
     """Waits by a poller, and looks at what other threads ask for each time it is woken."""
 
-    def __init__(self, poller: Poller, obey: Callable[[], None]) -> None:
-        """Make one; `obey` raises to end whatever is waited for."""
+    def __init__(self, poller: Poller, obey: Callable[[], None], look: Callable[[], float | None]) -> None:
+        """Make one.
+
+        Args:
+            poller: what waits.
+            obey: raises to end whatever is waited for.
+            look: looks after something else, and returns when it must be called again (monotonic), or None.
+        """
         self._poller = poller
         self._obey = obey
+        self._look = look
 
     def sleep(self, seconds: float) -> None:
         """Let time pass."""
@@ -56,4 +63,5 @@ class Waiter:
 
     def _wait(self, fd: int | None, deadline: Deadline, *, write: bool = False) -> tuple[bool, bool]:
         self._obey()
-        return self._poller.wait(fd, read=not write, write=write, timeout=deadline.remaining())
+        timeout = nearest(deadline.at, self._look())
+        return self._poller.wait(fd, read=not write, write=write, timeout=timeout)

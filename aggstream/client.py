@@ -21,6 +21,7 @@ from aggstream._pull import EventIterator, Expectation, PullBuffer
 from aggstream._registry import Registrar, check_handler, key_of
 from aggstream._runner import Runner
 from aggstream._signals import caught_signals
+from aggstream._watchdog import HandlerWatch
 from aggstream.errors import StateError, WaitTimeout
 from aggstream.events import (
     BalanceUpdate,
@@ -43,7 +44,7 @@ OnError = TypeVar("OnError", bound=ErrorHandler)
 
 _STOP_TIMEOUT = 5.0
 _SIGNAL_EXIT = 128
-_LOOK_FOR_SIGNALS = 0.5
+_LOOK = 0.5
 
 
 class Client(Registrar):
@@ -78,7 +79,9 @@ class Client(Registrar):
         limits: Limits | None = None,
         reconnect: ReconnectPolicy | None = None,
         queue_size: int = 10_000,
+        coalesce_balances: bool = False,
         workers: int = 1,
+        slow_handler_duration: float | None = 5.0,
         on_error: ErrorHandler | None = None,
         name: str = "aggstream",
     ) -> None:
@@ -109,7 +112,11 @@ class Client(Registrar):
             limits: how much the server may ask of this side; None: the defaults of `Limits`.
             reconnect: when to try again, and when to give up; None: for ever, with growing pauses.
             queue_size: events that may wait for handlers; at this number reading from the server pauses.
+            coalesce_balances: let a newer `balance_update` take the place of one of its venue that still waits for
+                its handlers; `BalancesCoalesced` tells how many were replaced. Order events are never dropped.
             workers: threads that run handlers.
+            slow_handler_duration: seconds after which a handler that still runs is logged, with the place where
+                it is, and again each time it has taken twice as long; None: never.
             on_error: called with the exception of a handler and the event; see `on_error`.
             name: begins the threads' names and the log lines.
 
@@ -127,7 +134,9 @@ class Client(Registrar):
             connect_timeout=connect_timeout,
             token_timeout=token_timeout,
             queue_size=queue_size,
+            coalesce_balances=coalesce_balances,
             workers=workers,
+            slow_handler_duration=slow_handler_duration,
             reconnect=reconnect,
             session=SessionOptions(
                 token_in_query=check_auth(auth) == "query",
@@ -150,19 +159,23 @@ class Client(Registrar):
         self._starter: int | None = None
         self._has_begun = threading.Event()
         self._ended = False
-        self._pull = PullBuffer(self._options.queue_size)
+        queued_size = self._options.session.limits.queued_size
+        self._pull = PullBuffer(self._options.queue_size, queued_size)
         self._expectations: tuple[Expectation, ...] = ()
         self._dispatcher = Dispatcher(
             self._registry,
             workers=self._options.workers,
             queue_size=self._options.queue_size,
+            queued_size=queued_size,
+            coalesce_balances=self._options.coalesce_balances,
             name=name,
             on_low_water=self._wake,
             on_fatal=self._fail,
             on_end=self._end,
         )
         self._dispatcher.taps = (self._pull.put, self._offer)
-        self._runner = Runner(self._options, provider, self._dispatcher)
+        self._watch = HandlerWatch(self._dispatcher, self._options.slow_handler_duration, name)
+        self._runner = Runner(self._options, provider, self._dispatcher, self._watch)
         self._runner.on_stopping = self._pull.stop_waiting
         if on_error is not None:
             self.on_error(on_error)
@@ -211,7 +224,7 @@ class Client(Registrar):
             return StopReport(undelivered=self._dispatcher.waiting, running=self._what_runs())
         deadline = Deadline(timeout)
         self._await_begin(deadline)
-        done = self._runner.join(deadline.remaining()) and self._dispatcher.join(deadline)
+        done = self._runner.join(deadline.remaining()) and self._join_handlers(deadline)
         self._runner.work.join(deadline.remaining())
         undelivered = 0 if done else self._dispatcher.abandon()
         running = self._what_runs() or (() if done else ("starting",))
@@ -240,7 +253,7 @@ class Client(Registrar):
         self._refuse_own_thread("wait()")
         deadline = Deadline(timeout)
         self._await_begin(deadline)
-        if not (self._runner.join(deadline.remaining()) and self._dispatcher.join(deadline)):
+        if not (self._runner.join(deadline.remaining()) and self._join_handlers(deadline)):
             return False
         self._raise_error()
         return True
@@ -269,8 +282,7 @@ class Client(Registrar):
                 self.start()
             self._runner.join(None)
             # Without a signal the handlers have all the time they need; but one may still come.
-            while not received and not self._dispatcher.join(Deadline(_LOOK_FOR_SIGNALS)):
-                pass
+            self._join_handlers(Deadline(None), unless=lambda: bool(received))
             if received:
                 self.stop(stop_timeout)
         self._raise_error()
@@ -467,7 +479,7 @@ class Client(Registrar):
     def _fail(self, error: BaseException) -> None:
         self._runner.fail(error)
 
-    def _offer(self, event: Event, epoch: int) -> None:
+    def _offer(self, event: Event, epoch: int, size: int) -> None:
         for expectation in self._expectations:
             expectation.offer(event)
 
@@ -491,6 +503,15 @@ class Client(Registrar):
         # makes afterwards end at once, because the end was asked for.
         if threading.get_ident() != self._starter:
             self._has_begun.wait(deadline.remaining())
+
+    def _join_handlers(self, deadline: Deadline, unless: Callable[[], bool] = lambda: False) -> bool:
+        """Wait for the handlers after the I/O thread has ended, which until then looks at what they do."""
+        while not unless() and not deadline.expired():
+            remaining = deadline.remaining()
+            if self._dispatcher.join(Deadline(_LOOK if remaining is None else min(_LOOK, remaining))):
+                return True
+            self._watch.look()
+        return self._dispatcher.join(Deadline(0.0))
 
     def _is_own_thread(self) -> bool:
         runner = self._runner

@@ -246,6 +246,10 @@ class Session:
         """This side reads again."""
         self._timers.resume(now)
 
+    def slept(self, seconds: float) -> None:
+        """The machine was suspended for a while that `now` does not show: the peer must prove that it is there."""
+        self._liveness.slept(seconds)
+
     def close(self, now: float, code: int = 1000, reason: str = "") -> None:
         """Begin to close. What the peer sent before its close frame is still delivered."""
         if self.state is State.IDLE:

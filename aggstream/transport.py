@@ -33,8 +33,9 @@ from aggstream.events import shown
 logger = logging.getLogger("aggstream")
 
 READ_SIZE = 65536
-# So many messages are taken before the owner may look at its other duties.
+# So many messages, or bytes of them, are taken before the owner may look at its other duties.
 _BATCH = 256
+_BATCH_SIZE = 1 << 18
 # Pongs pile up if the peer pings and does not read; past this it is not worth a connection.
 _LARGEST_BACKLOG = 1 << 20
 _LONGEST_CONTROL_FRAME = 125
@@ -72,7 +73,7 @@ Message: TypeAlias = "Text | Binary | ControlFrame | PeerClosed"
 
 
 class _WouldBlock(Exception):
-    """The socket has nothing more for now. The parser keeps what it has of a frame."""
+    """There is nothing more for now. The parser keeps what it has of a frame."""
 
 
 def words(error: BaseException | None) -> str:
@@ -100,6 +101,7 @@ class Transport:
         self._can_send = True
         self._read_wants_write = False
         self._more = bool(leftover)
+        self._budget = 0
         self._frames = LimitedFrameBuffer(self._recv, limits)
         self._fragments = LimitedContinuation(limits)
         self._completed = 0
@@ -136,11 +138,12 @@ class Transport:
         """
         self._read_wants_write = False
         self._more = True
+        self._budget = _BATCH_SIZE
         for _ in range(_BATCH):
             try:
                 message = self._next_message()
             except _WouldBlock:
-                self._more = False
+                self._more = self._budget <= 0
                 return
             except UnicodeDecodeError:
                 raise self._broken(1007, "a text that is not UTF-8") from None
@@ -187,6 +190,8 @@ class Transport:
 
     def _recv(self, size: int) -> bytes:
         if self._at == len(self._chunk):
+            if self._budget <= 0:
+                raise _WouldBlock
             try:
                 chunk = self._sock.recv(READ_SIZE)
             except (BlockingIOError, ssl.SSLWantReadError):
@@ -197,6 +202,7 @@ class Transport:
             if not chunk:
                 raise ConnectionResetError(errno.ECONNRESET, "the server ended it without a close frame")
             self._chunk, self._at = chunk, 0
+            self._budget -= len(chunk)
         data = self._chunk[self._at : self._at + size]
         self._at += len(data)
         return data

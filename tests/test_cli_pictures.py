@@ -18,10 +18,13 @@ from aggstream.cli._render import picture, summary_table
 from aggstream.errors import ConnectionLost, DecodeError
 from aggstream.events import (
     Authenticated,
+    BalancesCoalesced,
     DecodeFailed,
     Disconnected,
     Event,
     Gap,
+    ReadingPaused,
+    ReadingResumed,
     Reconnecting,
     Resumed,
     Stopped,
@@ -85,6 +88,9 @@ def drawn(board: Board, *, columns: int = 80, lines: int = 24, now_ns: int = 0) 
         (Gap(number=1, started_ns=0, ended_ns=2 * SECOND), "gap               2.0 s, what happened"),
         (Resumed(attempts=1, downtime=2.0), "resumed           live again after 2.0 s"),
         (TokenRefreshed(user_id="usr", expires_at=None), "token_refreshed   a new token was accepted"),
+        (ReadingPaused(waiting=10_000), "reading_paused    the handlers are behind by 10,000 events"),
+        (ReadingResumed(paused_for=2.0), "reading_resumed   the handlers have caught up after 2.0 s"),
+        (BalancesCoalesced(venue="kalshi", count=3), "kalshi  3 older balances were not shown"),
         (DecodeFailed(text="{", error=DecodeError("not JSON")), "decode_failed     $: not JSON in '{'"),
         (Stopped(), "stopped"),
     ],

@@ -339,7 +339,7 @@ def test_a_dispatch_thread_that_dies_ends_the_stream_loudly(
     monkeypatch.setattr(threading, "excepthook", lambda args: excepted.append(args.exc_value))
     client = client_of(other_server(quiet).url)
 
-    def broken(event: aggstream.Event, epoch: int) -> None:
+    def broken(event: aggstream.Event, epoch: int, size: int) -> None:
         raise MemoryError
 
     client._dispatcher.taps = (broken,)

@@ -22,10 +22,14 @@ from aggstream._registry import Registrar
 decode = Codec(aggstream.Limits()).decode
 
 DEADLINE = 30.0
-BALANCE = decode(
-    '{"type": "balance_update", "venue": "v", "tradingBalanceCents": 1, "walletBalanceCents": 2, "timestamp": 3}',
-    1,
-)
+
+
+def balance(venue: str) -> Event:
+    payload = {"type": "balance_update", "venue": venue, "tradingBalanceCents": 1, "walletBalanceCents": 2}
+    return decode(json.dumps({**payload, "timestamp": 3}), 1)
+
+
+BALANCE = balance("v")
 
 
 def order_event(order_id: str, attempt: int = 0) -> Event:
@@ -36,7 +40,14 @@ def order_event(order_id: str, attempt: int = 0) -> Event:
 class Dispatch(Registrar):
     """A dispatcher with its handlers, and what it called back."""
 
-    def __init__(self, *, workers: int = 1, queue_size: int = 10_000) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int = 1,
+        queue_size: int = 10_000,
+        queued_size: int = 1 << 20,
+        coalesce_balances: bool = False,
+    ) -> None:
         super().__init__()
         self.low_water = threading.Event()
         self.low_waters: list[int] = []
@@ -46,6 +57,8 @@ class Dispatch(Registrar):
             self._registry,
             workers=workers,
             queue_size=queue_size,
+            queued_size=queued_size,
+            coalesce_balances=coalesce_balances,
             name="test",
             on_low_water=self._on_low_water,
             on_fatal=self.fatal.put,
@@ -68,9 +81,9 @@ class Dispatch(Registrar):
 
         return waits
 
-    def put(self, *events: Event, epoch: int = 0) -> None:
+    def put(self, *events: Event, epoch: int = 0, size: int = 0) -> None:
         for event in events:
-            self.dispatcher.put(event, epoch)
+            self.dispatcher.put(event, epoch, size)
 
     def finish(self) -> None:
         """Let everything be handled, and the threads end."""
@@ -86,8 +99,8 @@ Make = Callable[..., Dispatch]
 def make() -> Iterator[Make]:
     made: list[Dispatch] = []
 
-    def start(*, workers: int = 1, queue_size: int = 10_000) -> Dispatch:
-        dispatch = Dispatch(workers=workers, queue_size=queue_size)
+    def start(**options: Any) -> Dispatch:
+        dispatch = Dispatch(**options)
         made.append(dispatch)
         dispatch.dispatcher.start()
         return dispatch
@@ -198,7 +211,7 @@ def test_the_last_event_comes_last(make: Make, workers: int) -> None:
 def test_a_tap_sees_each_event_before_its_handlers(make: Make) -> None:
     dispatch = make()
     seen: list[Any] = []
-    dispatch.dispatcher.taps = (lambda event, epoch: seen.append("tap"),)
+    dispatch.dispatcher.taps = (lambda event, epoch, size: seen.append("tap"),)
     dispatch.on("*")(lambda event: seen.append("handler"))
     dispatch.put(BALANCE)
     dispatch.finish()
@@ -352,6 +365,31 @@ def test_it_can_be_full_again(make: Make) -> None:
         dispatch.low_water.clear()
 
 
+def test_it_is_full_by_the_size_of_what_waits(make: Make) -> None:
+    dispatch = make(queued_size=1000)
+    waits = dispatch.hold()
+    dispatch.put(BALANCE, size=100)
+    assert waits.wait(DEADLINE)
+    dispatch.put(order_event("a"), size=899)
+    assert not dispatch.dispatcher.is_full()
+    dispatch.put(order_event("a"), size=1)
+    assert dispatch.dispatcher.is_full()
+    dispatch.released.set()
+    assert dispatch.low_water.wait(DEADLINE)
+    assert dispatch.dispatcher.size <= 500
+    assert not dispatch.dispatcher.is_full()
+
+
+def test_one_that_is_larger_than_the_queue_is_handled_all_the_same(make: Make) -> None:
+    dispatch = make(queued_size=1000)
+    dispatch.hold()
+    dispatch.put(BALANCE, size=5000)
+    assert dispatch.dispatcher.is_full()
+    dispatch.released.set()
+    assert dispatch.low_water.wait(DEADLINE)
+    assert not dispatch.dispatcher.is_full()
+
+
 def test_a_queue_of_one_is_full_while_its_event_is_handled(make: Make) -> None:
     dispatch = make(queue_size=1)
     waits = dispatch.hold()
@@ -447,12 +485,39 @@ def test_a_new_epoch_drops_user_events_that_were_queued_before_it_and_nothing_el
     assert dispatch.dispatcher.depth == 0
 
 
+def test_a_balance_of_another_epoch_is_not_replaced(make: Make) -> None:
+    dispatch = make(coalesce_balances=True)
+    waits = dispatch.hold()
+    dispatch.put(BALANCE)
+    assert waits.wait(DEADLINE)
+    dispatch.put(BALANCE, BALANCE, epoch=0)
+    dispatch.put(BALANCE, BALANCE, epoch=1)
+    assert dispatch.dispatcher.depth == 3
+    assert dispatch.dispatcher.coalesced == 2
+    dispatch.dispatcher.epoch = 1
+    seen: list[Event] = []
+    dispatch.on("*")(seen.append)
+    dispatch.finish()
+    assert [event.type for event in seen if event.type != "stopped"] == ["balances_coalesced", "balance_update"]
+
+
+def test_venues_without_an_end_cost_no_memory_without_an_end(make: Make) -> None:
+    dispatch = make(coalesce_balances=True, queue_size=10)
+    for number in range(1000):
+        dispatch.put(balance(f"venue {number}"))
+        if number % 10 == 0:
+            until_done = Deadline(DEADLINE)
+            while dispatch.dispatcher.depth and not until_done.expired():
+                threading.Event().wait(0.001)
+    assert len(dispatch.dispatcher._latest) <= 30
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_dies_of_a_defect_says_so_and_tells_the_end(make: Make) -> None:
     dispatch = make()
     error = ValueError("a defect")
 
-    def tap(event: Event, epoch: int) -> None:
+    def tap(event: Event, epoch: int, size: int) -> None:
         raise error
 
     dispatch.dispatcher.taps = (tap,)

@@ -14,7 +14,7 @@ import aggstream
 
 ROOT = Path(aggstream.__file__).parent
 LAYERS = [
-    ["errors", "typing", "_deadline", "_secret", "_version", "_signals", "_timers", "_checks"],
+    ["errors", "typing", "_deadline", "_secret", "_version", "_signals", "_timers", "_checks", "_suspension"],
     ["events", "_state", "_token", "_commands", "_health", "_limits"],
     [
         "_codec",
@@ -28,7 +28,17 @@ LAYERS = [
         "_pull",
         "_liveness",
     ],
-    ["session", "transport", "_opening", "_dispatcher", "tokens", "_credentials", "_liveness", "_outage"],
+    [
+        "session",
+        "transport",
+        "_opening",
+        "_dispatcher",
+        "tokens",
+        "_credentials",
+        "_liveness",
+        "_outage",
+        "_watchdog",
+    ],
     ["_runner", "_checkup"],
     ["client", "__init__"],
     ["simulator"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import ssl
-import threading
 import time
 from decimal import Decimal
 from typing import Any
@@ -132,36 +131,6 @@ def test_ten_thousand_events_and_a_close_reach_the_handler_once_and_in_order_whi
     assert handled == list(range(count))
     assert failures == list(range(0, count, 3))
     assert client.health().handler_errors == len(failures)
-
-
-def test_reading_pauses_while_the_handlers_are_behind_and_nothing_is_lost(
-    other_server: ServeFunction, client_of: MakeClient, until: Until
-) -> None:
-    count = 3_000
-
-    def script(peer: Peer) -> None:
-        peer.sign_in()
-        for number in range(count):
-            peer.send(ORDER_SUBMITTED.replace("ord_abc123", f"ord_{number}"))
-        peer.wait_closed()
-
-    client = client_of(other_server(script).url, queue_size=50)
-    may_go_on = threading.Event()
-    handled: list[str] = []
-
-    @client.on("order_submitted")
-    def slow(event: aggstream.OrderSubmitted) -> None:
-        may_go_on.wait(DEADLINE)
-        handled.append(event.order_id)
-
-    client.start()
-    until(lambda: any("paused" in problem for problem in client.health().problems))
-    assert client.health().queue_depth < 1000
-    assert not client.health().ok
-    may_go_on.set()
-    until(lambda: len(handled) == count)
-    assert handled == [f"ord_{number}" for number in range(count)]
-    until(lambda: client.health().ok)
 
 
 def test_messages_that_are_not_understood_cost_only_themselves(

@@ -28,7 +28,7 @@ def gap(number: int) -> Gap:
 
 
 def opened(size: int = 10) -> PullBuffer:
-    buffer = PullBuffer(size)
+    buffer = PullBuffer(size, 1 << 20)
     buffer.open()
     return buffer
 
@@ -63,7 +63,7 @@ def in_thread(call: Callable[[], object]) -> Iterator[threading.Event]:
 
 
 def test_nothing_is_kept_before_it_is_opened() -> None:
-    buffer = PullBuffer(10)
+    buffer = PullBuffer(10, 1 << 20)
     buffer.put(gap(1), 0)
     buffer.open()
     assert buffer.get(Deadline(0)) is None

@@ -17,6 +17,7 @@ from aggstream import (
 )
 from aggstream._commands import Authenticate, CloseFrame, Command, Ping
 from aggstream._options import SessionOptions
+from aggstream._secret import Secret
 from aggstream._state import State
 from aggstream._token import Token
 from aggstream.session import Session
@@ -59,6 +60,10 @@ def due(session: Session) -> list[Command]:
     return session.data_to_send()
 
 
+def is_well(session: Session) -> bool:
+    return session.error is None
+
+
 # --- a message that does not end ------------------------------------------------------------------------
 
 
@@ -69,7 +74,7 @@ def test_a_message_that_began_must_end_in_time_and_pings_do_not_help() -> None:
         session.receive_control_frame(now)
         session.receive_partial(7, now)
         session.handle_deadline(now)
-    assert session.error is None
+    assert is_well(session)
     session.handle_deadline(130.0)
     assert isinstance(session.error, LimitExceeded)
     assert session.error.limit == "message_timeout"
@@ -82,7 +87,7 @@ def test_each_message_has_the_time_for_itself() -> None:
         session.handle_deadline(number * 20.0 + 19.0)
     session.receive_partial(None, 2000.0)
     session.handle_deadline(3000.0)
-    assert session.error is None
+    assert is_well(session)
 
 
 def test_the_time_of_a_message_stands_still_while_this_side_does_not_read() -> None:
@@ -92,9 +97,46 @@ def test_the_time_of_a_message_stands_still_while_this_side_does_not_read() -> N
     session.handle_deadline(1000.0)
     session.resume(1000.0)
     session.handle_deadline(1019.0)
-    assert session.error is None
+    assert is_well(session)
     session.handle_deadline(1020.0)
     assert isinstance(session.error, LimitExceeded)
+
+
+# --- a machine that was suspended -----------------------------------------------------------------------
+
+
+def test_after_a_suspension_the_peer_must_prove_that_it_is_there() -> None:
+    session = live(SessionOptions(ping_interval=20.0, pong_timeout=10.0, idle_timeout=120.0, auth_timeout=15.0))
+    session.slept(3600.0)
+    session.handle_deadline(1.0)
+    assert sorted(map(str, session.data_to_send())) == sorted(map(str, [Ping(), Authenticate(Secret(TOKEN))]))
+    session.receive_control_frame(2.0)
+    session.handle_deadline(11.0)
+    assert is_well(session)
+    session.handle_deadline(16.0)
+    assert isinstance(session.error, HeartbeatTimeout)
+
+
+def test_a_suspension_takes_no_time_from_an_answer_that_is_awaited() -> None:
+    session = live(SessionOptions(ping_interval=20.0, pong_timeout=10.0, idle_timeout=None))
+    session.handle_deadline(20.0)
+    assert session.data_to_send() == [Ping()]
+    session.slept(3600.0)
+    session.handle_deadline(29.0)
+    assert is_well(session)
+    session.receive_control_frame(29.5)
+    session.handle_deadline(30.0)
+    assert is_well(session)
+
+
+def test_a_suspension_brings_the_next_token_forward() -> None:
+    session = live(SessionOptions(idle_timeout=None))
+    session.schedule_refresh(0.0, 900.0)
+    session.slept(600.0)
+    session.handle_deadline(299.0)
+    assert not session.token_request()
+    session.handle_deadline(300.0)
+    assert session.token_request()
 
 
 # --- connecting -----------------------------------------------------------------------------------------

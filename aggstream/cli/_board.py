@@ -20,6 +20,8 @@ from aggstream.events import (
     Heartbeat,
     OrderEvent,
     OrderSubmitted,
+    ReadingPaused,
+    ReadingResumed,
     Reconnecting,
     Resumed,
     Stopped,
@@ -224,4 +226,10 @@ def _in_brief(event: Event) -> str | None:
         return f"gap of {(event.ended_ns - event.started_ns) / 1e9:.1f} s"
     if isinstance(event, Resumed):
         return f"live again after {event.downtime:.1f} s"
-    return {TokenRefreshed: "token refreshed", DecodeFailed: "a message made no sense"}.get(type(event))
+    others: dict[type[Event], str] = {
+        TokenRefreshed: "token refreshed",
+        DecodeFailed: "a message made no sense",
+        ReadingPaused: "reading pauses",
+        ReadingResumed: "reading goes on",
+    }
+    return others.get(type(event))

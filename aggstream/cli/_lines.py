@@ -13,6 +13,7 @@ from aggstream._codec import to_json
 from aggstream.cli._shell import printable
 from aggstream.events import (
     Authenticated,
+    BalancesCoalesced,
     BalanceUpdate,
     Connected,
     DecodeFailed,
@@ -23,6 +24,8 @@ from aggstream.events import (
     LifecycleEvent,
     OrderEvent,
     OrderSubmitted,
+    ReadingPaused,
+    ReadingResumed,
     Reconnecting,
     Resumed,
     Stopped,
@@ -97,6 +100,8 @@ _LIFECYCLE_STYLES: dict[type[Event], str] = {
     Reconnecting: "yellow",
     Gap: "bold yellow",
     Resumed: "green",
+    ReadingPaused: "yellow",
+    ReadingResumed: "green",
     DecodeFailed: "red",
     TokenRefreshed: "cyan",
     ErrorMessage: "red",
@@ -190,6 +195,21 @@ def _(event: Resumed) -> str:
 def _(event: TokenRefreshed) -> str:
     until = "" if event.expires_at is None else f", good until {event.expires_at.astimezone():%H:%M:%S}"
     return f"a new token was accepted{until}"
+
+
+@in_words.register
+def _(event: ReadingPaused) -> str:
+    return f"the handlers are behind by {event.waiting:,} events"
+
+
+@in_words.register
+def _(event: ReadingResumed) -> str:
+    return f"the handlers have caught up after {event.paused_for:.1f} s"
+
+
+@in_words.register
+def _(event: BalancesCoalesced) -> str:
+    return f"{event.venue}  {event.count:,} older balances were not shown"
 
 
 @in_words.register

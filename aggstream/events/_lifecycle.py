@@ -121,6 +121,40 @@ class TokenRefreshed(LifecycleEvent):
 
 @lifecycle
 @attrs.frozen(kw_only=True)
+class ReadingPaused(LifecycleEvent):
+    """The handlers are behind: nothing more is read until they have caught up, and the server has to wait."""
+
+    TYPE: ClassVar[str] = "reading_paused"
+
+    waiting: int
+    """How many events wait for their handlers."""
+
+
+@lifecycle
+@attrs.frozen(kw_only=True)
+class ReadingResumed(LifecycleEvent):
+    """The handlers have caught up with half of what waited, and reading goes on."""
+
+    TYPE: ClassVar[str] = "reading_resumed"
+
+    paused_for: float
+    """Seconds."""
+
+
+@lifecycle
+@attrs.frozen(kw_only=True)
+class BalancesCoalesced(LifecycleEvent):
+    """Balances were replaced by a newer one before a handler saw them. The newer one comes next."""
+
+    TYPE: ClassVar[str] = "balances_coalesced"
+
+    venue: str
+    count: int
+    """How many were replaced."""
+
+
+@lifecycle
+@attrs.frozen(kw_only=True)
 class Stopped(LifecycleEvent):
     """The last event: the stream has ended."""
 

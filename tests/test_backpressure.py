@@ -1,0 +1,238 @@
+"""Handlers that are slower than the stream: reading pauses, nothing of an order is lost, and all of it is told."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import BALANCE_UPDATE, DEADLINE, ORDER_SUBMITTED, MakeClient, Peer, ServeFunction, Until
+
+import aggstream
+
+both = pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+
+
+def order(number: int, padding: str = "") -> str:
+    return ORDER_SUBMITTED.replace("ord_abc123", f"ord_{number}").replace('"kalshi"', f'"kalshi{padding}"')
+
+
+def balance(venue: str, cents: int) -> str:
+    return BALANCE_UPDATE.replace("kalshi", venue).replace("94500", str(cents))
+
+
+def sends(*messages: str) -> Callable[[Peer], None]:
+    def script(peer: Peer) -> None:
+        peer.sign_in()
+        peer.send(*messages)
+        peer.wait_closed()
+
+    return script
+
+
+class SlowHandler:
+    """Takes what it is given, one at a time, and only once it is let."""
+
+    def __init__(self) -> None:
+        self.may_go_on = threading.Event()
+        self.has_begun = threading.Event()
+        self.seen: list[Any] = []
+
+    def __call__(self, event: aggstream.Event) -> None:
+        self.has_begun.set()
+        assert self.may_go_on.wait(DEADLINE)
+        self.seen.append(event)
+
+
+@pytest.fixture
+def slow() -> SlowHandler:
+    return SlowHandler()
+
+
+@both
+@pytest.mark.parametrize(
+    ("options", "padding"),
+    [({"queue_size": 50}, ""), ({"limits": aggstream.Limits(queued_size=100_000)}, "x" * 1000)],
+    ids=["number", "size"],
+)
+def test_reading_pauses_while_the_handlers_are_behind_and_nothing_is_lost(
+    options: dict[str, Any],
+    padding: str,
+    tls: bool,
+    slow: SlowHandler,
+    other_server: ServeFunction,
+    client_of: MakeClient,
+    trusting: ssl.SSLContext,
+    until: Until,
+) -> None:
+    count = 3_000
+    server = other_server(sends(*(order(number, padding) for number in range(count))), tls=tls)
+    # Pings would be overdue many times while it pauses: it must not blame the server for what it does not read.
+    client = client_of(server.url, ssl_context=trusting, ping_interval=0.02, pong_timeout=0.1, **options)
+    told: list[aggstream.Event] = []
+    client.on(aggstream.OrderSubmitted)(slow)
+    client.on(aggstream.LifecycleEvent)(told.append)
+    client.start()
+    until(lambda: any("paused" in problem for problem in client.health().problems))
+    until(lambda: (client.health().silent_for or 0.0) > 0.5)
+    depth = client.health().queue_depth
+    slow.may_go_on.set()
+    until(lambda: len(slow.seen) == count)
+    until(lambda: client.health().ok)
+    client.stop()
+
+    assert depth < 1000
+    assert [event.order_id for event in slow.seen] == [f"ord_{number}" for number in range(count)]
+    kinds = [type(event) for event in told[:-2]]
+    assert set(kinds[::2]) == {aggstream.ReadingPaused}
+    assert set(kinds[1::2]) == {aggstream.ReadingResumed}
+    assert len(kinds) % 2 == 0
+    assert client.health().counters.pauses == len(kinds) // 2
+    assert isinstance(told[0], aggstream.ReadingPaused)
+    assert told[0].waiting <= depth
+    assert isinstance(told[1], aggstream.ReadingResumed)
+    assert told[1].paused_for > 0.4
+    assert isinstance(told[-1], aggstream.Stopped)
+    assert client.health().counters.gaps == 0
+
+
+@both
+def test_only_the_newest_balance_of_each_venue_is_delivered_if_that_is_asked_for(
+    tls: bool,
+    slow: SlowHandler,
+    other_server: ServeFunction,
+    client_of: MakeClient,
+    trusting: ssl.SSLContext,
+    until: Until,
+) -> None:
+    count = 500
+    messages = [
+        text for n in range(count) for text in (order(n), balance("kalshi", n), balance("polymarket", 1000 + n))
+    ]
+
+    def script(peer: Peer) -> None:
+        peer.sign_in()
+        peer.send(messages[0])
+        assert slow.has_begun.wait(DEADLINE)
+        peer.send(*messages[1:])
+        peer.wait_closed()
+
+    # The balances do not count, because they find their places taken.
+    client = client_of(
+        other_server(script, tls=tls).url, ssl_context=trusting, coalesce_balances=True, queue_size=2 * count
+    )
+    for kind in (aggstream.UserEvent, aggstream.BalancesCoalesced):
+        client.on(kind)(slow)
+    client.start()
+    until(lambda: client.health().counters.user_events == len(messages))
+    assert client.health().queue_depth < count + 10
+    slow.may_go_on.set()
+    client.stop(DEADLINE)
+
+    orders = [event.order_id for event in slow.seen if isinstance(event, aggstream.OrderSubmitted)]
+    assert orders == [f"ord_{n}" for n in range(count)]
+    rest = [event for event in slow.seen if not isinstance(event, aggstream.OrderSubmitted)]
+    assert [type(event) for event in rest] == [aggstream.BalancesCoalesced, aggstream.BalanceUpdate] * 2
+    assert [(event.venue, event.count) for event in rest[::2]] == [("kalshi", 499), ("polymarket", 499)]
+    assert [(event.venue, event.trading_balance_cents) for event in rest[1::2]] == [
+        ("kalshi", 499),
+        ("polymarket", 1499),
+    ]
+    assert client.health().coalesced == 998
+    assert client.health().counters.pauses == 0
+
+
+def test_without_being_asked_every_balance_is_delivered(
+    slow: SlowHandler, other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    client = client_of(other_server(sends(*(balance("kalshi", n) for n in range(100)))).url)
+    client.on(aggstream.BalanceUpdate)(slow)
+    client.start()
+    until(lambda: client.health().counters.user_events == 100)
+    slow.may_go_on.set()
+    client.stop(DEADLINE)
+    assert [event.trading_balance_cents for event in slow.seen] == list(range(100))
+    assert client.health().coalesced == 0
+
+
+@both
+def test_a_handler_that_does_not_return_is_told_with_its_name_and_the_place_where_it_is(
+    tls: bool,
+    slow: SlowHandler,
+    other_server: ServeFunction,
+    client_of: MakeClient,
+    trusting: ssl.SSLContext,
+    until: Until,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = other_server(sends(order(1)), tls=tls)
+    client = client_of(server.url, ssl_context=trusting, slow_handler_duration=0.05)
+
+    @client.on(aggstream.OrderSubmitted)
+    def settle_the_books(event: aggstream.Event) -> None:
+        slow(event)
+
+    client.start()
+
+    def told() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "settle_the_books" in record.getMessage()]
+
+    until(lambda: len(told()) >= 3)  # each time it has taken twice as long
+    assert any("settle_the_books has run for" in problem for problem in client.health().problems)
+    slow.may_go_on.set()
+    client.stop()
+    assert "at one order_submitted" in told()[0]
+    assert "may_go_on.wait(DEADLINE)" in told()[0]
+    assert "aggstream-dispatch" in told()[0]
+    assert len(told()) < 20
+
+
+def test_a_handler_that_is_stuck_after_the_stream_has_ended_is_told_as_well(
+    slow: SlowHandler,
+    other_server: ServeFunction,
+    client_of: MakeClient,
+    until: Until,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.sign_in()
+        peer.send(order(1))
+        assert slow.has_begun.wait(DEADLINE)
+        peer.ws.close(4401, "no more")
+
+    policy = aggstream.ReconnectPolicy(decide=lambda error: False)
+    client = client_of(other_server(script).url, slow_handler_duration=0.05, reconnect=policy)
+    client.on(aggstream.OrderSubmitted)(slow)
+    client.start()
+    ended: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            client.wait()
+        except aggstream.AggStreamError as error:
+            ended.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    until(lambda: client.health().phase == "stopped")
+    caplog.clear()
+    until(lambda: "SlowHandler" in caplog.text)
+    slow.may_go_on.set()
+    waiting.join(DEADLINE)
+    assert [type(error) for error in ended] == [aggstream.AuthenticationRejected]
+
+
+def test_a_quick_handler_is_never_told(
+    other_server: ServeFunction, client_of: MakeClient, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    client = client_of(other_server(sends(*map(order, range(200)))).url, slow_handler_duration=30.0)
+    seen: list[aggstream.Event] = []
+    client.on(aggstream.OrderSubmitted)(seen.append)
+    client.start()
+    until(lambda: len(seen) == 200)
+    client.stop()
+    assert caplog.records == []
