@@ -24,7 +24,7 @@ def check_up(runner: Runner, dispatcher: Dispatcher, options: Options) -> Health
     live_since = runner.live_since
     silent_for = None if session is None else now - session.last_heard
     threads = dispatcher.threads()
-    threads[runner.thread.name] = runner.thread.is_alive()
+    threads[runner.name] = runner.is_alive()
     threads[runner.work.name] = runner.work.is_alive()
     return Health(
         phase=runner.phase,

@@ -49,6 +49,10 @@ class PullBuffer:
         self._bounded = True
         self._ended = False
 
+    def after_fork_in_child(self) -> None:
+        """Replace the lock, which a thread of the parent may hold."""
+        self._changed = threading.Condition()
+
     def open(self) -> None:
         """Begin to keep events."""
         with self._changed:

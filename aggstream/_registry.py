@@ -17,6 +17,7 @@ from aggstream.events import (
     ORDER_EVENTS,
     WIRE_TYPES,
     Authenticated,
+    BalancesCoalesced,
     BalanceUpdate,
     Connected,
     DecodeFailed,
@@ -28,6 +29,8 @@ from aggstream.events import (
     OrderEvent,
     OrderEventName,
     OrderSubmitted,
+    ReadingPaused,
+    ReadingResumed,
     Reconnecting,
     Resumed,
     Stopped,
@@ -141,6 +144,10 @@ class Registry:
         self._registrations: tuple[_Registration, ...] = ()
         self._found: dict[tuple[type[Event], str, str | None], tuple[_Registration, ...]] = {}
 
+    def after_fork_in_child(self) -> None:
+        """Replace the lock, which a thread of the parent may hold."""
+        self._lock = threading.Lock()
+
     def add(self, key: Key, handler: Handler, *, once: bool) -> None:
         """Register a handler.
 
@@ -245,6 +252,12 @@ class Registrar:
     @overload
     def on(self, key: Literal["resumed"], /) -> Register[Resumed]: ...
     @overload
+    def on(self, key: Literal["reading_paused"], /) -> Register[ReadingPaused]: ...
+    @overload
+    def on(self, key: Literal["reading_resumed"], /) -> Register[ReadingResumed]: ...
+    @overload
+    def on(self, key: Literal["balances_coalesced"], /) -> Register[BalancesCoalesced]: ...
+    @overload
     def on(self, key: Literal["decode_failed"], /) -> Register[DecodeFailed]: ...
     @overload
     def on(self, key: Literal["token_refreshed"], /) -> Register[TokenRefreshed]: ...
@@ -302,6 +315,12 @@ class Registrar:
     def once(self, key: Literal["gap"], /) -> Register[Gap]: ...
     @overload
     def once(self, key: Literal["resumed"], /) -> Register[Resumed]: ...
+    @overload
+    def once(self, key: Literal["reading_paused"], /) -> Register[ReadingPaused]: ...
+    @overload
+    def once(self, key: Literal["reading_resumed"], /) -> Register[ReadingResumed]: ...
+    @overload
+    def once(self, key: Literal["balances_coalesced"], /) -> Register[BalancesCoalesced]: ...
     @overload
     def once(self, key: Literal["decode_failed"], /) -> Register[DecodeFailed]: ...
     @overload

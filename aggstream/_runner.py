@@ -98,7 +98,8 @@ class Runner:
         self.paused = False
         """True while reading waits for the handlers."""
         self.counters = Counters()
-        self.thread = threading.Thread(target=self._main, name=f"{options.name}-io", daemon=True)
+        self.name = f"{options.name}-io"
+        """The thread's."""
         self.work = WorkThread(options.name, self.wake)
         self.on_stopping: Callable[[], None] = lambda: None
         """Called on the I/O thread when the stream begins to stop."""
@@ -109,7 +110,9 @@ class Runner:
         self._dispatcher = dispatcher
         self._watch = watch
         self._inbox: collections.deque[_SwitchUser] = collections.deque()
-        # Made by start(), so that a client which is never started holds no descriptor.
+        # Made by start(), so that a client which is never started holds no descriptor and can be started in a
+        # forked child.
+        self._thread: threading.Thread | None = None
         self._poller: Poller
         self._waiter: Waiter
         self._stop_requested = False
@@ -142,22 +145,36 @@ class Runner:
         """Start the thread."""
         self._poller = Poller()
         self._waiter = Waiter(self._poller, self._obey, self._watch.look)
-        self.thread.start()
+        self._thread = threading.Thread(target=self._main, name=self.name, daemon=True)
+        self._thread.start()
 
     def wake(self) -> None:
         """Let the thread look at what has changed. Takes no lock."""
-        if self._started:
+        if self._thread is not None:
             self._poller.wake()
 
     def join(self, timeout: float | None) -> bool:
         """Wait for the thread to end; tell whether it has. One that is not quite started has not."""
-        if self._started:
-            self.thread.join(timeout)
-        return self._started and not self.thread.is_alive()
+        thread = self._thread
+        if thread is None or thread.ident is None:
+            return False
+        thread.join(timeout)
+        return not thread.is_alive()
 
-    @property
-    def _started(self) -> bool:
-        return self.thread.ident is not None
+    def is_alive(self) -> bool:
+        """Tell whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def is_own_thread(self) -> bool:
+        """Tell whether the calling thread is this one, or the work thread."""
+        return threading.current_thread() is self._thread or self.work.is_own_thread()
+
+    def after_fork_in_child(self) -> None:
+        """Close the child's descriptors of the parent's stream, without a word to the server."""
+        if self._thread is not None:
+            self._poller.close()
+            if self._transport is not None:
+                self._transport.detach()
 
     def request_stop(self) -> None:
         """Ask the stream to end. Takes no lock, so a signal handler may call it."""

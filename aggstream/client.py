@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from aggstream._backoff import ReconnectPolicy
 from aggstream._checks import check_seconds
@@ -17,11 +19,12 @@ from aggstream._dispatcher import Dispatcher, ErrorHandler
 from aggstream._health import Health, StopReport
 from aggstream._limits import Limits
 from aggstream._options import AUTH_CLOSE_CODES, Options, SessionOptions, check_auth, setting
+from aggstream._processes import call_at_exit, call_in_child
 from aggstream._pull import EventIterator, Expectation, PullBuffer
 from aggstream._registry import Registrar, check_handler, key_of
 from aggstream._runner import Runner
 from aggstream._signals import caught_signals
-from aggstream._watchdog import HandlerWatch
+from aggstream._watchdog import HandlerWatch, stack_of
 from aggstream.errors import StateError, WaitTimeout
 from aggstream.events import (
     BalanceUpdate,
@@ -43,6 +46,7 @@ E = TypeVar("E", bound=Event)
 OnError = TypeVar("OnError", bound=ErrorHandler)
 
 _STOP_TIMEOUT = 5.0
+_EXIT_TIMEOUT = 2.0
 _SIGNAL_EXIT = 128
 _LOOK = 0.5
 
@@ -177,13 +181,20 @@ class Client(Registrar):
         self._watch = HandlerWatch(self._dispatcher, self._options.slow_handler_duration, name)
         self._runner = Runner(self._options, provider, self._dispatcher, self._watch)
         self._runner.on_stopping = self._pull.stop_waiting
+        # The process that has started it, which alone may use it from then on.
+        self._pid: int | None = None
         if on_error is not None:
             self.on_error(on_error)
+        call_in_child(self, Client._let_go)
 
     def __repr__(self) -> str:
         if not hasattr(self, "_runner"):  # its constructor refused an option
             return "<aggstream.Client, not made>"
-        return f"<aggstream.Client {self._options.name!r} of app {self._options.app_id!a}: {self._runner.phase}>"
+        phase = self._runner.phase if self._is_in_own_process() else "another process's"
+        return f"<aggstream.Client {self._options.name!r} of app {self._options.app_id!a}: {phase}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client cannot be pickled: make one in the process that uses it")
 
     # --- running ----------------------------------------------------------------------------------------
 
@@ -193,11 +204,14 @@ class Client(Registrar):
         Raises:
             StateError: it was started before, even if it has ended since: make another client.
         """
+        self._refuse_other_process()
         with self._lock:
             if self._started:
                 raise StateError("this client was started before; make another one to begin again")
             self._started = True
             self._starter = threading.get_ident()
+            self._pid = os.getpid()
+        call_at_exit(self, Client._stop_at_exit)
         self._dispatcher.start()
         self._runner.start()
         self._has_begun.set()
@@ -216,7 +230,9 @@ class Client(Registrar):
 
         Raises:
             AggStreamError: what ended the stream before, if something did.
+            StateError: this is a forked child of the process that has started it.
         """
+        self._refuse_other_process()
         if not self._started:
             return StopReport()
         self._runner.request_stop()
@@ -232,6 +248,8 @@ class Client(Registrar):
         self._end()
         if not report:
             logger.warning("%s: stopped with something undone: %s", self._options.name, report)
+            for stuck in self._dispatcher.running():
+                logger.warning("the handler %s is at\n%s", stuck.handler, stack_of(stuck.thread))
         self._raise_error()
         return report
 
@@ -248,9 +266,9 @@ class Client(Registrar):
             StateError: it was not started, or this is a thread of the client's own, which would wait for itself.
             AggStreamError: what ended the stream, if it was not `stop`.
         """
+        self._refuse_own_thread("wait()")
         if not self._started:
             raise StateError("the client is not started: call start() first, or use run()")
-        self._refuse_own_thread("wait()")
         deadline = Deadline(timeout)
         self._await_begin(deadline)
         if not (self._runner.join(deadline.remaining()) and self._join_handlers(deadline)):
@@ -443,6 +461,7 @@ class Client(Registrar):
             ConfigurationError: it cannot be called with two arguments.
         """
         check_handler(handler, arguments=2)
+        self._refuse_other_process()
         with self._lock:
             self._dispatcher.error_handlers = (*self._dispatcher.error_handlers, handler)
         return handler
@@ -461,6 +480,7 @@ class Client(Registrar):
             ConfigurationError: it is no token.
         """
         provider = as_provider(token)
+        self._refuse_other_process()
         with self._lock:
             self._dispatcher.epoch += 1
             self._pull.drop_users_before(self._dispatcher.epoch)
@@ -468,6 +488,7 @@ class Client(Registrar):
 
     def health(self) -> Health:
         """Return how the client is at this moment, from any thread, without waiting."""
+        self._refuse_other_process()
         return check_up(self._runner, self._dispatcher, self._options)
 
     # --- inside -----------------------------------------------------------------------------------------
@@ -495,7 +516,7 @@ class Client(Registrar):
     def _what_runs(self) -> tuple[str, ...]:
         handlers = [running.handler for running in self._dispatcher.running()]
         waits = [] if (doing := self._runner.work.doing()) is None else [doing]
-        closes = ["closing the connection"] if self._runner.thread.is_alive() else []
+        closes = ["closing the connection"] if self._runner.is_alive() else []
         return (*handlers, *waits, *closes)
 
     def _await_begin(self, deadline: Deadline) -> None:
@@ -514,11 +535,32 @@ class Client(Registrar):
         return self._dispatcher.join(Deadline(0.0))
 
     def _is_own_thread(self) -> bool:
-        runner = self._runner
-        is_io = threading.current_thread() is runner.thread
-        return is_io or self._dispatcher.is_own_thread() or runner.work.is_own_thread()
+        return self._runner.is_own_thread() or self._dispatcher.is_own_thread()
+
+    def _is_in_own_process(self) -> bool:
+        return self._pid in (None, os.getpid())
+
+    def _refuse_other_process(self) -> None:
+        if not self._is_in_own_process():
+            raise StateError(
+                "this client was started before the process was forked, and its threads are the parent's: "
+                "make and start another one in the child"
+            )
+
+    def _let_go(self) -> None:
+        """In a forked child: the stream is the parent's."""
+        self._lock = threading.Lock()
+        self._registry.after_fork_in_child()
+        self._pull.after_fork_in_child()
+        self._runner.after_fork_in_child()
+
+    def _stop_at_exit(self) -> None:
+        if self._is_in_own_process() and not self._ended:
+            with contextlib.suppress(BaseException):  # what ended the stream was logged, and nobody waits for it
+                self.stop(_EXIT_TIMEOUT)
 
     def _refuse_own_thread(self, what: str) -> None:
+        self._refuse_other_process()
         if self._is_own_thread():
             raise StateError(f"{what} on a thread of the client's own would wait for itself; use another thread")
 

@@ -26,6 +26,7 @@ from aggstream._options import (
     check_url,
     setting,
 )
+from aggstream._processes import call_in_child
 from aggstream._secret import MASK, Secret
 from aggstream._token import expiry
 from aggstream.errors import (
@@ -200,6 +201,7 @@ class RefreshingToken:
         # Guards the four below, and with them that there is one refresh at a time. `save`, `load` and `lock`
         # run under it, so they must not ask this provider for a token.
         self._one_at_a_time = threading.Lock()
+        call_in_child(self, RefreshingToken._begin_anew)
         self._unsaved = False
         self._save = save
         self._load = load
@@ -207,12 +209,20 @@ class RefreshingToken:
         self._body = body
         # No retries: a repeated refresh can revoke the session. No redirects: the token would go with them.
         self._timeout = check_seconds(timeout, "timeout")
-        self._http = urllib3.PoolManager(
+        self._ssl_context = check_ssl_context(ssl_context)
+        self._http = self._make_http()
+
+    def _make_http(self) -> urllib3.PoolManager:
+        return urllib3.PoolManager(
             num_pools=1,
             retries=False,
             timeout=urllib3.Timeout(self._timeout),
-            ssl_context=check_ssl_context(ssl_context),
+            ssl_context=self._ssl_context,
         )
+
+    def _begin_anew(self) -> None:
+        self._one_at_a_time = threading.Lock()
+        self._http = self._make_http()
 
     def get_token(self, *, stale: str | None = None) -> str:
         """Return an access token, refreshed if need be. Blocks; runs on the calling thread.

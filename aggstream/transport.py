@@ -7,8 +7,10 @@ exceptions become ours here and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -248,7 +250,15 @@ class Transport:
 
     def abort(self) -> None:
         """Close the socket at once."""
+        # Shut down as well, because a child process may hold a copy of the descriptor, and by the base class,
+        # because a TLS socket's own changes its state.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
         self._sock.close()
+
+    def detach(self) -> None:
+        """Close this process's descriptor only: the connection is another process's."""
+        os.close(self._sock.detach())
 
     def _queue(self, payload: bytes, opcode: int) -> None:
         if self._can_send:

@@ -14,8 +14,19 @@ import aggstream
 
 ROOT = Path(aggstream.__file__).parent
 LAYERS = [
-    ["errors", "typing", "_deadline", "_secret", "_version", "_signals", "_timers", "_checks", "_suspension"],
-    ["events", "_state", "_token", "_commands", "_health", "_limits"],
+    [
+        "errors",
+        "typing",
+        "_deadline",
+        "_secret",
+        "_version",
+        "_signals",
+        "_timers",
+        "_checks",
+        "_suspension",
+        "_processes",
+    ],
+    ["events", "_state", "_token", "_commands", "_health", "_limits", "_processes"],
     [
         "_codec",
         "_registry",

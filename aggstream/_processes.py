@@ -1,0 +1,41 @@
+"""What happens to streams when their process is forked, and when it ends.
+
+Threads do not survive a fork, but sockets do: a child that closed a stream's connection in form would end it for
+its parent, and locks that other threads held stay locked for ever.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from collections.abc import Callable, MutableMapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_in_child: MutableMapping[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
+_at_exit: MutableMapping[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
+
+
+def call_in_child(what: T, function: Callable[[T], None]) -> None:
+    """Call a function with an object in each forked child, in its only thread, as long as the object lives.
+
+    It replaces locks, which a thread of the parent may hold, and closes descriptors without a word to any peer.
+    """
+    _in_child[what] = function
+
+
+def call_at_exit(what: T, function: Callable[[T], None]) -> None:
+    """Call a function with an object when the interpreter ends, as long as the object lives."""
+    _at_exit[what] = function
+
+
+def _call_all(functions: MutableMapping[Any, Callable[[Any], None]]) -> None:
+    for what, function in list(functions.items()):
+        function(what)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where there is no fork
+    os.register_at_fork(after_in_child=lambda: _call_all(_in_child))
+atexit.register(_call_all, _at_exit)
