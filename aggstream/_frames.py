@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import codecs
+from typing import Any, cast
 
 from websocket import ABNF, WebSocketProtocolException, continuous_frame, frame_buffer
 
@@ -23,6 +24,13 @@ class LimitedFrameBuffer(frame_buffer):
     def is_partial(self) -> bool:
         """True if a frame has begun to come."""
         return self.header is not None or bool(self._received)
+
+    @property
+    def payload(self) -> tuple[int, bytearray] | None:
+        """The opcode and the part that has come of a frame's payload; None if its header is not complete."""
+        if self.header is None or self.length is None or self.mask_value is None:
+            return None
+        return self.header[4], self._received
 
     def recv_strict(self, bufsize: int) -> bytes:
         # The library adds up the lengths of all pieces for each new one.
@@ -46,36 +54,68 @@ class LimitedFrameBuffer(frame_buffer):
 
 
 class LimitedContinuation(continuous_frame):
-    """Collects fragments in a list, because adding them up costs the square of their number."""
+    """Puts messages together. The library's own adds the parts up at a cost of the square of their number.
+
+    Texts are decoded as they come, so that what is no UTF-8 is found as soon as it is there.
+    """
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(fire_cont_frame=False, skip_utf8_validation=True)
         self._limits = limits
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._texts: list[str] = []
         self._parts: list[bytes] = []
+        self._frames = 0
         self._size = 0
-        self._opcode = ABNF.OPCODE_TEXT
+        # How much of the present frame is decoded.
+        self._decoded = 0
 
     @property
     def is_partial(self) -> bool:
         """True between the first and the last fragment of a message."""
-        return bool(self._parts)
+        return self._frames > 0
 
-    def add(self, frame: Any) -> None:
+    def look_at(self, opcode: int, payload: bytearray) -> None:
+        """Decode the part of a frame that has come so far, if it is a text's.
+
+        Raises:
+            UnicodeDecodeError: it is no UTF-8.
+        """
+        if (self.recving_frames if opcode == ABNF.OPCODE_CONT else opcode) == ABNF.OPCODE_TEXT:
+            self._texts.append(self._decoder.decode(bytes(payload[self._decoded :])))
+            self._decoded = len(payload)
+
+    def put(self, frame: ABNF) -> str | bytes | None:
+        """Take a frame; return the message that it completes, if it does.
+
+        Raises:
+            UnicodeDecodeError: it is no UTF-8.
+            LimitExceeded: it is larger than what is accepted.
+            WebSocketProtocolException: the frame may not come here.
+        """
+        self.validate(frame)
         if frame.opcode != ABNF.OPCODE_CONT:
-            self._opcode = frame.opcode
             self.recving_frames = frame.opcode
-        self._parts.append(frame.data)
-        self._size += len(frame.data)
+        data = cast("bytes", frame.data)
+        self._frames += 1
+        self._size += len(data)
         self._check(self._size, "message_size", f"a message of {self._size} bytes or more")
-        self._check(len(self._parts), "fragments", f"a message of {len(self._parts)} fragments or more")
-        if frame.fin:
-            self.recving_frames = None
+        self._check(self._frames, "fragments", f"a message of {self._frames} fragments or more")
+        if self.recving_frames != ABNF.OPCODE_TEXT:
+            self._parts.append(data)
+        elif frame.fin and self._frames == 1 and not self._decoded:
+            self._texts.append(data.decode())
+        else:
+            self._texts.append(self._decoder.decode(data[self._decoded :], final=bool(frame.fin)))
+            self._decoded = 0
+        return self._whole() if frame.fin else None
 
-    def extract(self, frame: Any) -> tuple[int, Any]:
-        frame.data = b"".join(self._parts)
-        self._parts = []
-        self._size = 0
-        return self._opcode, frame
+    def _whole(self) -> str | bytes:
+        message = "".join(self._texts) if self.recving_frames == ABNF.OPCODE_TEXT else b"".join(self._parts)
+        self.recving_frames = None
+        self._texts, self._parts = [], []
+        self._frames = self._size = 0
+        return message
 
     def _check(self, number: int, limit: str, what: str) -> None:
         if number > (most := getattr(self._limits, limit)):

@@ -38,8 +38,6 @@ READ_SIZE = 65536
 # So many messages, or bytes of them, are taken before the owner may look at its other duties.
 _BATCH = 256
 _BATCH_SIZE = 1 << 18
-# Pongs pile up if the peer pings and does not read; past this it is not worth a connection.
-_LARGEST_BACKLOG = 1 << 20
 _LONGEST_CONTROL_FRAME = 125
 _CONTROL_FRAMES = (ABNF.OPCODE_CLOSE, ABNF.OPCODE_PING, ABNF.OPCODE_PONG)
 
@@ -100,6 +98,8 @@ class Transport:
         self._chunk = leftover
         self._at = 0
         self._out = bytearray()
+        # Pongs pile up if the peer pings and does not read; past this it is not worth a connection.
+        self._largest_backlog = 1 << 20
         self._can_send = True
         self._read_wants_write = False
         self._more = bool(leftover)
@@ -164,7 +164,12 @@ class Transport:
 
     def _next_message(self) -> Message | None:
         """Return what the next frame completes; None if that is nothing yet."""
-        frame = self._frames.recv_frame()
+        try:
+            frame = self._frames.recv_frame()
+        except _WouldBlock:
+            if (begun := self._frames.payload) is not None:
+                self._fragments.look_at(*begun)
+            raise
         if frame.opcode in _CONTROL_FRAMES:
             # Between two fragments it does not begin another message.
             self._completed += not self._fragments.is_partial
@@ -176,13 +181,11 @@ class Transport:
             if frame.opcode == ABNF.OPCODE_PING:
                 self._queue(payload, ABNF.OPCODE_PONG)
             return ControlFrame()
-        self._fragments.validate(frame)
-        self._fragments.add(frame)
-        if not frame.fin:
+        message = self._fragments.put(frame)
+        if message is None:
             return None
         self._completed += 1
-        opcode, whole = self._fragments.extract(frame)
-        return Text(whole.data.decode()) if opcode == ABNF.OPCODE_TEXT else Binary(whole.data)
+        return Text(message) if isinstance(message, str) else Binary(message)
 
     def _closed(self, payload: bytes) -> PeerClosed:
         code = int.from_bytes(payload[:2], "big") if payload else 1005
@@ -237,7 +240,7 @@ class Transport:
             try:
                 sent = self._sock.send(self._out)
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                if len(self._out) > _LARGEST_BACKLOG:
+                if len(self._out) > self._largest_backlog:
                     raise ConnectionLost("the server asks for answers and does not read them") from None
                 return
             except OSError as error:

@@ -243,11 +243,39 @@ def test_a_message_that_comes_byte_by_byte_is_put_together(
     until(lambda: seen)
 
 
+def test_a_character_may_be_cut_by_fragments_and_by_reads(
+    raw_server: ServeBytes, client_of: MakeClient, until: Until
+) -> None:
+    """Each of two messages, in three fragments and in one frame, comes byte by byte."""
+    text = '{"type": "new", "text": "\u20ac\U0001f600"}'.encode()
+
+    def script(sock: socket.socket) -> None:
+        upgrade(sock)
+        live = [b'{"type":"connected","appId":"a"}', b'{"type":"authenticated","userId":"u"}']
+        cut = [frame(text[:26], fin=False), frame(text[26:29], opcode=0, fin=False), frame(text[29:], opcode=0)]
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in b"".join([*map(frame, live), *cut, frame(text)]):
+            sock.sendall(bytes([byte]))
+        drain(sock)
+
+    client = client_of(raw_server(script).url)
+    seen: list[aggstream.UnknownEvent] = []
+    client.on("new")(seen.append)
+    client.start()
+    until(lambda: len(seen) == 2)
+    assert [event.raw["text"] for event in seen] == ["\u20ac\U0001f600"] * 2
+
+
 @pytest.mark.parametrize(
     ("data", "code", "words"),
     [
         (frame(b"\xff\xfe"), 1007, "not UTF-8"),
         (frame(b"\x03\xe8\xff", opcode=8), 1007, "not UTF-8"),
+        # As soon as it is there: the rest of the frame, and of the message, never comes.
+        (frame(b"\xc3\xa9\xff" + b"a" * 100)[:20], 1007, "not UTF-8"),
+        (frame(b"a", fin=False) + frame(b"\xf4\x90", opcode=0, fin=False), 1007, "not UTF-8"),
+        (frame(b"\xe2\x82", fin=False) + frame(b"a" * 50, opcode=0, fin=False)[:10], 1007, "not UTF-8"),
+        (frame(b"\xe2\x82", fin=False) + frame(b"", opcode=0), 1007, "not UTF-8"),
         (b"\x81\x7f" + (1 << 50).to_bytes(8, "big"), 1009, "limits.frame_size"),
         (frame(b"a" * 600, fin=False) + frame(b"a" * 600, opcode=0), 1009, "limits.message_size"),
         (b"\x81\x81\x00\x00\x00\x00a", 1002, "must not mask"),
