@@ -52,7 +52,7 @@ LAYERS = [
     ],
     ["_runner", "_checkup"],
     ["client", "__init__"],
-    ["simulator"],
+    ["simulator", "testing"],
     ["cli", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -124,7 +124,7 @@ def test_importing_the_package_loads_neither_simulator_nor_command_nor_what_only
         capture_output=True,
         text=True,
     ).stdout.split()
-    unwanted = {"aiohttp", "jwt", "rich", "argparse", "aggstream.simulator", "aggstream.cli", "aggstream.__main__"}
+    unwanted = {"aiohttp", "jwt", "rich", "argparse", "aggstream.simulator", "aggstream.testing", "aggstream.cli"}
     assert not unwanted & set(loaded)
     assert "aggstream.client" in loaded
 

@@ -1,0 +1,8 @@
+"""What tests of programs that use aggstream need: bad networks, on demand.
+
+A local AGG to test against is `aggstream.simulator`.
+"""
+
+from aggstream.testing._proxy import ChaosProxy, Faults
+
+__all__ = ["ChaosProxy", "Faults"]
