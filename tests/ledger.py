@@ -29,7 +29,8 @@ class Ledger:
 
     sent: dict[int, list[int]] = attrs.field(factory=dict)
     """By the number of the server's connection."""
-    received: list[aggstream.Event] = attrs.field(factory=list)
+    received: list[int | aggstream.Event] = attrs.field(factory=list)
+    """In the order of the calls; of a user's event only what names it, because runs may be long."""
     _numbers: dict[object, int] = attrs.field(factory=dict)
 
     @contextlib.contextmanager
@@ -52,9 +53,13 @@ class Ledger:
 
     def watch(self, client: aggstream.Client) -> None:
         """Enter what reaches a handler. It must be the client's only one that may be slow, or the first."""
-        client.on(aggstream.UserEvent)(self.received.append)
+        client.on(aggstream.UserEvent)(lambda event: self.received.append(event.timestamp))
         client.on(aggstream.LifecycleEvent)(self.received.append)
         client.on(aggstream.Authenticated)(self.received.append)
+
+    def has_delivered(self, name: int) -> bool:
+        """Tell whether an event was among the last that reached a handler."""
+        return name in self.received[-50:]
 
     def balance(self) -> Balance:
         """Return the balance.
@@ -62,7 +67,7 @@ class Ledger:
         Raises:
             UntoldLoss: an event is missing that lies in no gap that was told, or came twice or out of order.
         """
-        delivered = [event.timestamp for event in self.received if isinstance(event, aggstream.UserEvent)]
+        delivered = [event for event in self.received if isinstance(event, int)]
         for one, other in itertools.pairwise(delivered):
             if one >= other:
                 raise UntoldLoss(f"{other} came after {one}")
@@ -90,10 +95,10 @@ class Ledger:
             elif isinstance(event, aggstream.Disconnected):
                 yield stretch
                 stretch, may_deliver = [], False
-            elif isinstance(event, aggstream.UserEvent):
+            elif isinstance(event, int):
                 if not may_deliver:
-                    raise UntoldLoss(f"{event.timestamp} came without a gap being told after the outage before it")
-                stretch.append(event.timestamp)
+                    raise UntoldLoss(f"{event} came without a gap being told after the outage before it")
+                stretch.append(event)
         yield stretch
 
     def _check_stretch(self, stretch: list[int]) -> None:

@@ -227,13 +227,7 @@ class Chaos(RuleBasedStateMachine):
         self.simulator.place_order(_USER, scenario="filled")
         last = max((numbers[-1] for numbers in self.ledger.sent.values()), default=None)
 
-        def is_handled() -> bool:
-            return any(
-                isinstance(event, aggstream.UserEvent) and event.timestamp == last
-                for event in self.ledger.received[-50:]
-            )
-
-        return last is not None and self._comes_true(is_handled, 2.0)
+        return last is not None and self._comes_true(lambda: self.ledger.has_delivered(last), 2.0)
 
     def _heal(self) -> None:
         self.may_handle.set()
