@@ -17,6 +17,7 @@ from aggstream.errors import (
     AuthenticationRejected,
     ConfigurationError,
     HandshakeRejected,
+    ProxyRejected,
     ReconnectGaveUp,
     RemoteProtocolError,
     TokenUnavailable,
@@ -34,10 +35,11 @@ def is_retryable(error: BaseException) -> bool:
     """Tell whether connecting again may help: what `ReconnectPolicy.decide` is by default.
 
     Fatal are: an app id or an origin that is refused (a 3xx or 4xx status, an error before `connected`), a
-    token that is refused after it was refreshed, a token of another user, and a certificate that does not
-    verify. The rest of what the network and the token provider can do is worth another attempt.
+    token that is refused after it was refreshed, a token of another user, a proxy that does not let us through,
+    and a certificate that does not verify. The rest of what the network and the token provider can do is worth
+    another attempt.
     """
-    if isinstance(error, AuthenticationRejected):
+    if isinstance(error, (AuthenticationRejected, ProxyRejected)):
         return not error.final
     if isinstance(error, HandshakeRejected):
         return error.status >= 500 or error.status < 300 or error.status in _PASSING_STATUSES  # noqa: PLR2004

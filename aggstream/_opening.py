@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
+import attrs
 import websocket
 from websocket import WebSocketBadStatusException, WebSocketException
 from websocket._handshake import CookieJar
@@ -21,6 +22,8 @@ from websocket._handshake import CookieJar
 from aggstream._backoff import retry_after
 from aggstream._deadline import Deadline
 from aggstream._limits import Limits
+from aggstream._proxy import Proxy
+from aggstream._tunnel import open_tunnel
 from aggstream.errors import ConnectFailed, HandshakeRejected
 from aggstream.transport import READ_SIZE, Transport, words
 
@@ -35,6 +38,15 @@ _HINTS = {
     403: ": look at app_id, and whether origin is one of the app's allowed origins",
     404: ": look at the path of url",
 }
+
+
+@attrs.frozen
+class Route:
+    """Through a proxy to a host, by its name or its address."""
+
+    proxy: Proxy
+    host: str
+    port: int
 
 
 class Waiter(Protocol):
@@ -55,6 +67,7 @@ def connect(
     *,
     addresses: Sequence[Address],
     host: str,
+    route: Route | None,
     ssl_context: ssl.SSLContext | None,
     origin: str,
     headers: Mapping[str, str],
@@ -66,8 +79,9 @@ def connect(
 
     Args:
         url: where to connect to; may hold the token, so it is in no error.
-        addresses: where the host is, tried in order.
+        addresses: where the host is, or the proxy, tried in order.
         host: the name that the server's certificate must carry.
+        route: by which proxy to what; None for none.
         ssl_context: for TLS; None for none.
         origin: the `Origin` header.
         headers: further headers.
@@ -77,10 +91,14 @@ def connect(
 
     Raises:
         HandshakeRejected: the server answered with another status than 101.
+        ProxyRejected: the proxy does not let us through.
         ConnectFailed: anything else.
     """
-    sock = _connect_tcp(addresses, host, deadline, wait)
+    sock = _connect_tcp(addresses, host if route is None else f"the proxy {route.proxy.host}", deadline, wait)
     try:
+        if route is not None:
+            stream = _WaitingSocket(sock, deadline, wait)
+            open_tunnel(stream, route.proxy, route.host, route.port, largest=limits.handshake_size)
         if ssl_context is not None:
             sock = _start_tls(sock, ssl_context, host, deadline, wait)
         leftover = _open_websocket(
@@ -152,18 +170,46 @@ def _close(tls: ssl.SSLSocket | None) -> None:
         tls.close()
 
 
-class _HandshakeSocket:
+class _WaitingSocket:
+    """A socket for code that expects one that blocks: it waits as its owner does, and under one deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline, wait: Waiter) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._wait = wait
+
+    def recv(self, size: int) -> bytes:
+        while True:
+            try:
+                return self._sock.recv(size)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                self._wait(self._sock, write=False, deadline=self._deadline)
+
+    def send(self, data: bytes) -> int:
+        while True:
+            try:
+                return self._sock.send(data)
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._wait(self._sock, write=True, deadline=self._deadline)
+
+    def sendall(self, data: bytes) -> None:
+        while data:
+            data = data[self.send(data) :]
+
+    def close(self) -> None:
+        """Leave it to the owner of the socket."""
+
+
+class _HandshakeSocket(_WaitingSocket):
     """What websocket-client gets for a socket during the handshake.
 
-    It holds one deadline and one limit over all of it (the library has neither), and reads in large pieces
-    where the library reads byte by byte; what it read too much is left over for the frames.
+    It holds a limit over all of it, which the library has not, and reads in large pieces where the library reads
+    byte by byte; what it read too much is left over for the frames.
     """
 
     def __init__(self, sock: socket.socket, largest: int, deadline: Deadline, wait: Waiter) -> None:
-        self._sock = sock
+        super().__init__(sock, deadline, wait)
         self._largest = largest
-        self._deadline = deadline
-        self._wait = wait
         self._taken = 0
         self._buffer = bytearray()
 
@@ -171,12 +217,8 @@ class _HandshakeSocket:
         return 0.0  # with this answer the library calls recv and send directly
 
     def recv(self, size: int) -> bytes:
-        while not self._buffer:
-            try:
-                chunk = self._sock.recv(READ_SIZE)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                self._wait(self._sock, write=False, deadline=self._deadline)
-                continue
+        if not self._buffer:
+            chunk = super().recv(READ_SIZE)
             if not chunk:
                 raise ConnectionResetError(errno.ECONNRESET, "the server closed it during the handshake")
             self._buffer += chunk
@@ -187,18 +229,8 @@ class _HandshakeSocket:
         del self._buffer[:size]
         return data
 
-    def send(self, data: bytes) -> int:
-        while True:
-            try:
-                return self._sock.send(data)
-            except (BlockingIOError, ssl.SSLWantWriteError):
-                self._wait(self._sock, write=True, deadline=self._deadline)
-
     def leftover(self) -> bytes:
         return bytes(self._buffer)
-
-    def close(self) -> None:
-        """Leave it to the owner of the socket."""
 
 
 def _open_websocket(sock: _HandshakeSocket, url: str, origin: str, headers: Mapping[str, str]) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import ssl
@@ -13,8 +12,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import attrs
 
 from aggstream._backoff import ReconnectPolicy
-from aggstream._checks import count, flag, optional_seconds, seconds
+from aggstream._checks import count, flag, is_loopback, optional_seconds, seconds
 from aggstream._limits import Limits
+from aggstream._proxy import Proxy, choose_proxy
 from aggstream._secret import Secret
 from aggstream.errors import ConfigurationError
 
@@ -108,16 +108,6 @@ def check_url(url: object, name: str, *, plain: str, secure: str, allow_insecure
             f"{name} sends the token unencrypted: use {secure}://, or allow_insecure=True if you must"
         )
     return url
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name can only mean this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
@@ -255,6 +245,9 @@ class Options:
     ssl_context: ssl.SSLContext | None = attrs.field(converter=check_ssl_context)
     connect_timeout: float = seconds(10.0)
     token_timeout: float = seconds(30.0)
+    proxy: str | None = attrs.field(default=None, repr=False)
+    route: Proxy | None = attrs.field(init=False, default=None)
+    """What `proxy` comes to when the client is made."""
     queue_size: int = count(10_000)
     coalesce_balances: bool = flag(default=False)
     workers: int = count(1)
@@ -265,6 +258,8 @@ class Options:
 
     def __attrs_post_init__(self) -> None:
         check_url(self.url, "url", plain="ws", secure="wss", allow_insecure=self.allow_insecure)
+        object.__setattr__(self, "route", choose_proxy(self.proxy, self.url))
+        object.__setattr__(self, "proxy", None)  # it may hold a password
 
     def connect_url(self, token: Secret) -> str:
         """Return the URL to connect to. It holds the token only if that was asked for: never log it."""

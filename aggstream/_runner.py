@@ -13,7 +13,7 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ from aggstream._credentials import Credentials, ask_again_in, provider_failure, 
 from aggstream._deadline import Deadline, nearest
 from aggstream._dispatcher import Dispatcher
 from aggstream._health import Counters, Phase
-from aggstream._opening import connect, resolver
+from aggstream._opening import Address, Route, connect, resolver
 from aggstream._options import Options
 from aggstream._outage import Continuity
 from aggstream._poller import Poller
@@ -274,13 +274,19 @@ class Runner:
         deadline = Deadline(self._options.connect_timeout)
         parts = urlsplit(self._options.url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
+        proxy, route = self._options.route, None
         try:
-            look_up = self.work.submit(resolver(host, port), "looking up the host")
-            addresses = self._waiter.job(look_up, deadline)
+            if proxy is None:
+                addresses = self._look_up(host, port, deadline)
+            else:
+                target = host if proxy.looks_up_names else self._look_up(host, port, deadline)[0][4][0]
+                route = Route(proxy, target, port)
+                addresses = self._look_up(proxy.host, proxy.port, deadline)
             self._transport = connect(
                 self._options.connect_url(token.secret),
                 addresses=addresses,
                 host=host,
+                route=route,
                 ssl_context=self._tls() if parts.scheme == "wss" else None,
                 origin=self._options.origin,
                 headers=self._options.headers,
@@ -300,6 +306,9 @@ class Runner:
         self.session = Session(self._options.session, token, expected_user=self.user_id)
         self.session.connection_made(now)
         self.session.schedule_refresh(now, refresh_in(token))
+
+    def _look_up(self, host: str, port: int, deadline: Deadline) -> Sequence[Address]:
+        return self._waiter.job(self.work.submit(resolver(host, port), "looking up the host"), deadline)
 
     def _tls(self) -> ssl.SSLContext:
         if self._ssl_context is None:  # it takes a while to load the system's authorities

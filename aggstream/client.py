@@ -72,6 +72,7 @@ class Client(Registrar):
         headers: Mapping[str, str] | None = None,
         ssl_context: ssl.SSLContext | None = None,
         allow_insecure: bool = False,
+        proxy: str | None = "environment",
         connect_timeout: float = 10.0,
         auth_timeout: float = 10.0,
         token_timeout: float = 30.0,
@@ -103,6 +104,9 @@ class Client(Registrar):
             headers: further headers for the handshake.
             ssl_context: for a private certificate authority; None: the system's authorities.
             allow_insecure: take a `ws://` URL of another machine; the token is then sent for all to read.
+            proxy: `http://[user:password@]host:port` (CONNECT), `socks5://…` or, if it is to look up the
+                service's name as well, `socks5h://…` (both need the extra `socks`); None for none;
+                "environment" for what `https_proxy`, `all_proxy` and `no_proxy` say when the client is made.
             connect_timeout: seconds for the name look-up, TCP, TLS and the handshake together, and then again
                 for the service's `connected`.
             auth_timeout: seconds from `authenticate` to its acknowledgement.
@@ -135,6 +139,7 @@ class Client(Registrar):
             allow_insecure=allow_insecure,
             headers=headers,
             ssl_context=ssl_context,
+            proxy=proxy,
             connect_timeout=connect_timeout,
             token_timeout=token_timeout,
             queue_size=queue_size,

@@ -7,7 +7,8 @@ AggStreamError
 ├─ WaitTimeout (also TimeoutError)           `wait_for` saw nothing that matched in time
 ├─ TransportError                            the network; may be retried
 │  ├─ ConnectFailed
-│  │  └─ HandshakeRejected(status, retry_after)
+│  │  ├─ HandshakeRejected(status, retry_after)
+│  │  └─ ProxyRejected(status, final)
 │  ├─ ConnectionLost(code, reason, initiated_by)
 │  └─ HeartbeatTimeout
 ├─ ProtocolError
@@ -43,6 +44,7 @@ __all__ = [
     "LimitExceeded",
     "LocalProtocolError",
     "ProtocolError",
+    "ProxyRejected",
     "ReconnectGaveUp",
     "RemoteProtocolError",
     "ServerError",
@@ -94,6 +96,20 @@ class HandshakeRejected(ConnectFailed):
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+
+
+class ProxyRejected(ConnectFailed):
+    """The proxy did not connect to the service.
+
+    Attributes:
+        status: the HTTP status, or the reply code of SOCKS5, or None.
+        final: True if trying again is useless: the proxy knows neither user nor password, or does not allow it.
+    """
+
+    def __init__(self, message: str, *, status: int | None, final: bool) -> None:
+        super().__init__(message)
+        self.status = status
+        self.final = final
 
 
 class ConnectionLost(TransportError):

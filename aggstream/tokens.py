@@ -17,6 +17,7 @@ from aggstream._backoff import retry_after
 from aggstream._checks import check_seconds
 from aggstream._codec import Codec, strict_converter, to_json
 from aggstream._deadline import Deadline
+from aggstream._http import make_http
 from aggstream._limits import Limits
 from aggstream._options import (
     DEFAULT_REST_URL,
@@ -27,6 +28,7 @@ from aggstream._options import (
     setting,
 )
 from aggstream._processes import call_in_child
+from aggstream._proxy import choose_proxy
 from aggstream._secret import MASK, Secret
 from aggstream._token import expiry
 from aggstream.errors import (
@@ -160,6 +162,7 @@ class RefreshingToken:
         timeout: float = 10.0,
         ssl_context: ssl.SSLContext | None = None,
         allow_insecure: bool = False,
+        proxy: str | None = "environment",
     ) -> None:
         """Make a provider.
 
@@ -178,6 +181,7 @@ class RefreshingToken:
             timeout: seconds for connecting, for the answer to begin, and for all of its body.
             ssl_context: for a private certificate authority.
             allow_insecure: take an `http://` URL of another machine.
+            proxy: as for `Client`.
 
         Raises:
             ConfigurationError: an option that cannot work.
@@ -210,19 +214,12 @@ class RefreshingToken:
         # No retries: a repeated refresh can revoke the session. No redirects: the token would go with them.
         self._timeout = check_seconds(timeout, "timeout")
         self._ssl_context = check_ssl_context(ssl_context)
-        self._http = self._make_http()
-
-    def _make_http(self) -> urllib3.PoolManager:
-        return urllib3.PoolManager(
-            num_pools=1,
-            retries=False,
-            timeout=urllib3.Timeout(self._timeout),
-            ssl_context=self._ssl_context,
-        )
+        self._proxy = choose_proxy(proxy, rest_url)
+        self._http = make_http(self._timeout, self._ssl_context, self._proxy)
 
     def _begin_anew(self) -> None:
         self._one_at_a_time = threading.Lock()
-        self._http = self._make_http()
+        self._http = make_http(self._timeout, self._ssl_context, self._proxy)
 
     def get_token(self, *, stale: str | None = None) -> str:
         """Return an access token, refreshed if need be. Blocks; runs on the calling thread.
@@ -284,7 +281,7 @@ class RefreshingToken:
         try:
             status, wait, data = self._post(body)
         except urllib3.exceptions.HTTPError as error:
-            return TokenUnavailable(f"the refresh call to {self._url} failed: {type(error).__name__}")
+            return TokenUnavailable(f"the refresh call to {self._url} failed: {_kind(error)}")
         if status != _OK:
             return _refusal(status, wait)
         if len(data) > _LARGEST_ANSWER:
@@ -329,6 +326,11 @@ class RefreshingToken:
                 f"save() failed with {type(error).__name__}: the new tokens are kept, but not used before it works"
             ) from error
         self._unsaved = False
+
+
+def _kind(error: urllib3.exceptions.HTTPError) -> str:
+    # What a proxy said holds no token, and tells what to do.
+    return str(error.args[0]) if isinstance(error, urllib3.exceptions.ProxyError) else type(error).__name__
 
 
 def _refusal(status: int, wait: str | None) -> AuthenticationError:

@@ -20,6 +20,7 @@ TREE: dict[type[BaseException], tuple[type[BaseException], ...]] = {
     errors.TransportError: (errors.AggStreamError,),
     errors.ConnectFailed: (errors.TransportError,),
     errors.HandshakeRejected: (errors.ConnectFailed,),
+    errors.ProxyRejected: (errors.ConnectFailed,),
     errors.ConnectionLost: (errors.TransportError,),
     errors.HeartbeatTimeout: (errors.TransportError,),
     errors.ProtocolError: (errors.AggStreamError,),
@@ -44,6 +45,7 @@ EXAMPLES: list[tuple[errors.AggStreamError, dict[str, Any]]] = [
     (errors.ConnectFailed("m"), {}),
     (errors.HandshakeRejected("m", status=503, retry_after=1.5), {"status": 503, "retry_after": 1.5}),
     (errors.HandshakeRejected("m", status=403), {"status": 403, "retry_after": None}),
+    (errors.ProxyRejected("m", status=407, final=True), {"status": 407, "final": True}),
     (errors.ConnectionLost("m"), {"code": 1006, "reason": "", "initiated_by": "network"}),
     (
         errors.ConnectionLost("m", code=1012, reason="restart", initiated_by="server"),

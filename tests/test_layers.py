@@ -37,6 +37,7 @@ LAYERS = [
         "_work",
         "_waiter",
         "_pull",
+        "_proxy",
         "_liveness",
     ],
     [
@@ -49,6 +50,8 @@ LAYERS = [
         "_liveness",
         "_outage",
         "_watchdog",
+        "_tunnel",
+        "_http",
     ],
     ["_runner", "_checkup"],
     ["client", "__init__"],

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from aggstream import ConfigurationError, ReconnectPolicy
-from aggstream._checks import check_count, check_seconds
+from aggstream._checks import check_count, check_seconds, is_loopback
 from aggstream._options import (
     DEFAULT_URL,
     Options,
@@ -19,7 +19,6 @@ from aggstream._options import (
     check_headers,
     check_origin,
     check_url,
-    is_loopback,
     setting,
 )
 from aggstream._secret import Secret

@@ -42,6 +42,8 @@ class Connection:
         # What is due at some time on this connection: its heartbeat, and the end of its token.
         self.timers: dict[str, asyncio.TimerHandle] = {}
         self._transport = cast("asyncio.Transport", request.transport)
+        # Asked for now: a TLS transport that is gone fails on the question.
+        self._tcp = self._transport.get_extra_info("socket")
         self._outbox: deque[str | _Close] = deque()
         self._filled = asyncio.Event()
         self._flowing = asyncio.Event()
@@ -72,7 +74,7 @@ class Connection:
         with suppress(OSError):
             # Lingering for no time at all is what makes the kernel reset instead of saying goodbye.
             linger = struct.pack("ii", 1, 0)
-            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._transport.abort()
 
     def stall(self, stalled: bool) -> None:

@@ -108,6 +108,7 @@ def connected(port: int, path: str) -> Iterator[Iterator[tuple[Transport, object
         f"ws://127.0.0.1:{port}{path}",
         addresses=socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_STREAM),
         host="127.0.0.1",
+        route=None,
         ssl_context=None,
         origin="http://127.0.0.1",
         headers={},
