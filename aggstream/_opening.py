@@ -16,13 +16,14 @@ from typing import Any, Protocol, TypeAlias
 
 import attrs
 import websocket
-from websocket import WebSocketBadStatusException, WebSocketException
+from websocket import WebSocketBadStatusException, WebSocketException, WebSocketTimeoutException
 from websocket._handshake import CookieJar
 
 from aggstream._backoff import retry_after
 from aggstream._deadline import Deadline
 from aggstream._limits import Limits
 from aggstream._proxy import Proxy
+from aggstream._secret import Secret
 from aggstream._tunnel import open_tunnel
 from aggstream.errors import ConnectFailed, HandshakeRejected
 from aggstream.transport import READ_SIZE, Transport, words
@@ -63,14 +64,14 @@ class Waiter(Protocol):
 
 
 def connect(
-    url: str,
+    url: Secret,
     *,
     addresses: Sequence[Address],
     host: str,
     route: Route | None,
     ssl_context: ssl.SSLContext | None,
     origin: str,
-    headers: Mapping[str, str],
+    headers: Mapping[str, Secret],
     limits: Limits,
     deadline: Deadline,
     wait: Waiter,
@@ -78,7 +79,7 @@ def connect(
     """Open a connection: TCP, TLS and the WebSocket handshake under one deadline.
 
     Args:
-        url: where to connect to; may hold the token, so it is in no error.
+        url: where to connect to; may hold the token, so it is in no error and in no frame of one.
         addresses: where the host is, or the proxy, tried in order.
         host: the name that the server's certificate must carry.
         route: by which proxy to what; None for none.
@@ -101,9 +102,8 @@ def connect(
             open_tunnel(stream, route.proxy, route.host, route.port, largest=limits.handshake_size)
         if ssl_context is not None:
             sock = _start_tls(sock, ssl_context, host, deadline, wait)
-        leftover = _open_websocket(
-            _HandshakeSocket(sock, limits.handshake_size, deadline, wait), url, origin, headers
-        )
+        handshake = _HandshakeSocket(sock, limits.handshake_size, deadline, wait)
+        leftover = _open_websocket(handshake, url, origin, headers)
     except BaseException:
         sock.close()
         raise
@@ -233,7 +233,7 @@ class _HandshakeSocket(_WaitingSocket):
         return bytes(self._buffer)
 
 
-def _open_websocket(sock: _HandshakeSocket, url: str, origin: str, headers: Mapping[str, str]) -> bytes:
+def _open_websocket(sock: _HandshakeSocket, url: Secret, origin: str, headers: Mapping[str, Secret]) -> bytes:
     if websocket.isEnabledForTrace():
         logger.warning("websocket.enableTrace is on: it prints the request line, and with it what the URL holds")
     # The library has one cookie jar for the whole process: another user's cookies must not go out on this
@@ -243,7 +243,11 @@ def _open_websocket(sock: _HandshakeSocket, url: str, origin: str, headers: Mapp
     failure: ConnectFailed | None = None
     try:
         library.connect(  # type: ignore[no-untyped-call]  # the library leaves it without annotations
-            url, socket=sock, origin=origin, header=dict(headers), redirect_limit=0
+            url.reveal(),
+            socket=sock,
+            origin=origin,
+            header={name: value.reveal() for name, value in headers.items()},
+            redirect_limit=0,
         )
     except Exception as error:  # the library lets TypeError and CookieError escape as well
         failure = _handshake_failure(error, library)
@@ -261,12 +265,19 @@ def _handshake_failure(error: Exception, library: websocket.WebSocket) -> Connec
     elif library.handshake_response is not None:  # a redirect: it is not followed, the token would go with it
         status, headers = library.handshake_response.status, library.handshake_response.headers
     else:
-        return ConnectFailed(f"the WebSocket handshake failed: {words(error)}")
+        return ConnectFailed(f"the WebSocket handshake failed: {_in_own_words(error)}")
     return HandshakeRejected(
         f"the server answered the WebSocket handshake with HTTP status {int(status)}{_HINTS.get(int(status), '')}",
         status=int(status),
         retry_after=retry_after(headers.get("retry-after")),
     )
+
+
+def _in_own_words(error: Exception) -> str:
+    """Return what the library says, and nothing of the server's words, which may repeat the request."""
+    if isinstance(error, (OSError, WebSocketTimeoutException)):
+        return words(error)
+    return str(error).partition(":")[0] if isinstance(error, WebSocketException) else type(error).__name__
 
 
 ResolveFunction: TypeAlias = "Callable[[], Sequence[Address]]"

@@ -110,13 +110,13 @@ def check_url(url: object, name: str, *, plain: str, secure: str, allow_insecure
     return url
 
 
-def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Return extra headers for the handshake that break neither it nor the ones after them.
+def check_headers(headers: Mapping[str, str] | None) -> dict[str, Secret]:
+    """Return extra headers for the handshake that break neither it nor the ones after them; one may be a key.
 
     Raises:
         ConfigurationError: a name or a value cannot stand in a header, or has an option of its own.
     """
-    checked: dict[str, str] = {}
+    checked: dict[str, Secret] = {}
     if headers is not None and not isinstance(headers, Mapping):
         raise ConfigurationError("headers must be a mapping of names to values")
     for name, value in (headers or {}).items():
@@ -128,7 +128,7 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
         if lower in _RESERVED_HEADERS or lower.startswith("sec-websocket-"):
             why = _RESERVED_HEADERS.get(lower, "the handshake sets it")
             raise ConfigurationError(f"headers: {name} cannot be given here: {why}")
-        checked[name] = value
+        checked[name] = Secret(value)
     return checked
 
 
@@ -241,7 +241,7 @@ class Options:
     origin: str = attrs.field(converter=_origin)
     url: str = attrs.field(converter=_url)
     allow_insecure: bool
-    headers: Mapping[str, str] = attrs.field(converter=check_headers)
+    headers: Mapping[str, Secret] = attrs.field(converter=check_headers)
     ssl_context: ssl.SSLContext | None = attrs.field(converter=check_ssl_context)
     connect_timeout: float = seconds(10.0)
     token_timeout: float = seconds(30.0)
@@ -261,10 +261,10 @@ class Options:
         object.__setattr__(self, "route", choose_proxy(self.proxy, self.url))
         object.__setattr__(self, "proxy", None)  # it may hold a password
 
-    def connect_url(self, token: Secret) -> str:
-        """Return the URL to connect to. It holds the token only if that was asked for: never log it."""
+    def connect_url(self, token: Secret) -> Secret:
+        """Return the URL to connect to. It holds the token only if that was asked for."""
         parts = urlsplit(self.url)
         query = [*parse_qsl(parts.query, keep_blank_values=True), ("appId", self.app_id)]
         if self.session.token_in_query:
             query.append(("token", token.reveal()))
-        return urlunsplit(parts._replace(query=urlencode(query), fragment=""))
+        return Secret(urlunsplit(parts._replace(query=urlencode(query), fragment="")))

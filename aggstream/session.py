@@ -143,6 +143,8 @@ class Session:
             self.dropped += 1
             return
         text = self._redacted(text)
+        # It is handed out, and its frames and what it came from hold the text as it was.
+        error.__traceback__ = error.__context__ = None
         self._events.append(DecodeFailed(text=text, error=error, received_ns=received_ns))
 
     def receive_control_frame(self, now: float) -> None:

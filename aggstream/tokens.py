@@ -197,9 +197,9 @@ class RefreshingToken:
             raise ConfigurationError("path must be a path of the REST API, like /auth/token/refresh")
         self._url = rest_url.rstrip("/") + path
         self._headers = {
-            "x-app-id": app_id,
-            "content-type": "application/json",
-            "accept": "application/json",
+            "x-app-id": Secret(app_id),
+            "content-type": Secret("application/json"),
+            "accept": Secret("application/json"),
             **check_headers(headers),
         }
         # Guards the four below, and with them that there is one refresh at a time. `save`, `load` and `lock`
@@ -299,8 +299,9 @@ class RefreshingToken:
 
     def _post(self, body: bytes) -> tuple[int, str | None, bytes]:
         deadline = Deadline(self._timeout)
+        headers = {name: value.reveal() for name, value in self._headers.items()}
         response = self._http.request(
-            "POST", self._url, body=body, headers=self._headers, preload_content=False, redirect=False
+            "POST", self._url, body=body, headers=headers, preload_content=False, redirect=False
         )
         try:
             data = bytearray()
@@ -315,6 +316,7 @@ class RefreshingToken:
             return response.status, response.headers.get("retry-after"), bytes(data)
         finally:
             response.close()
+            self._http.clear()  # the next call is minutes away
 
     def _store(self) -> None:
         assert self._save is not None

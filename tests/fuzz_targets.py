@@ -16,6 +16,7 @@ from aggstream._codec import Codec
 from aggstream._deadline import Deadline
 from aggstream._opening import _HandshakeSocket, _open_websocket
 from aggstream._options import SessionOptions
+from aggstream._secret import Secret
 from aggstream._state import State
 from aggstream._token import Token
 from aggstream.errors import (
@@ -196,7 +197,7 @@ def handshake(data: bytes) -> None:
         ours.setblocking(False)
         stream = _HandshakeSocket(ours, LIMITS.handshake_size, Deadline(None), _nothing_comes)
         try:
-            _open_websocket(stream, "ws://localhost:9/ws?appId=a", "https://app.example", {})
+            _open_websocket(stream, Secret("ws://localhost:9/ws?appId=a"), "https://app.example", {})
         except ConnectFailed as error:
             _is_fit_for_a_log(error)
             return

@@ -32,6 +32,7 @@ import aggstream
 from aggstream._deadline import Deadline
 from aggstream._opening import connect
 from aggstream._poller import Poller
+from aggstream._secret import Secret
 from aggstream._waiter import Waiter
 from aggstream.errors import AggStreamError
 from aggstream.transport import Binary, PeerClosed, Text, Transport
@@ -105,7 +106,7 @@ def connected(port: int, path: str) -> Iterator[Iterator[tuple[Transport, object
     poller = Poller()
     deadline = Deadline(EVERY_CASE)
     transport = connect(
-        f"ws://127.0.0.1:{port}{path}",
+        Secret(f"ws://127.0.0.1:{port}{path}"),
         addresses=socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_STREAM),
         host="127.0.0.1",
         route=None,
