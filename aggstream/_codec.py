@@ -22,7 +22,7 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from aggstream._limits import Limits
 from aggstream.errors import DecodeError
-from aggstream.events import WIRE_TYPES, Event, UnknownEvent
+from aggstream.events import WIRE_TYPES, Event, UnknownEvent, UserEvent
 
 __all__ = ["Codec", "strict_converter", "to_json"]
 
@@ -140,7 +140,9 @@ def _hook(converter: Converter, cls: type[Event]) -> Callable[[Any, Any], Event]
         field.name: override(rename=wire_name(field.name), struct_hook=_field_hook(converter, field))
         for field in attrs.fields(cls)
     }
-    overrides["raw"] = overrides["received_ns"] = override(omit=True)
+    for ours in ("raw", "received_ns", "source", "redelivered", "text"):
+        if ours in overrides:
+            overrides[ours] = override(omit=True)
     return make_dict_structure_fn(cls, converter, **overrides)
 
 
@@ -153,6 +155,7 @@ _detailed_hooks = {name: _hook(_DETAILED, cls) for name, cls in WIRE_TYPES.items
 
 _set_raw: Callable[[Event, Mapping[str, Any]], None] = Event.raw.__set__  # type: ignore[attr-defined]
 _set_received: Callable[[Event, int], None] = Event.received_ns.__set__  # type: ignore[attr-defined]
+_set_text: Callable[[UserEvent, str], None] = UserEvent.text.__set__  # type: ignore[attr-defined]
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -215,6 +218,8 @@ class Codec:
         # Nobody has seen the event yet: it is completed here, below attrs' guard against assignment.
         _set_raw(event, payload)
         _set_received(event, received_ns)
+        if isinstance(event, UserEvent):
+            _set_text(event, text)
         return event
 
     def _integer(self, text: str) -> int:

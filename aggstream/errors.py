@@ -21,6 +21,11 @@ AggStreamError
 │  ├─ AuthenticationRejected(final)          fatal once `final`
 │  └─ UserMismatch                           fatal: a token of somebody else
 ├─ ServerError(message, code)                the server said `error`
+├─ RestError(status, retry_after)            the REST API gave no answer that can be used; may be retried
+├─ JournalError(path)
+│  ├─ JournalInUse                           another client, maybe of another process, owns the file
+│  ├─ JournalCorrupt                         the file is damaged, or no journal
+│  └─ JournalFull                            it cannot be written to: the disk is full, or fails
 └─ ReconnectGaveUp(attempts)                 `__cause__` is the last error
 ```
 
@@ -41,12 +46,17 @@ __all__ = [
     "DecodeError",
     "HandshakeRejected",
     "HeartbeatTimeout",
+    "JournalCorrupt",
+    "JournalError",
+    "JournalFull",
+    "JournalInUse",
     "LimitExceeded",
     "LocalProtocolError",
     "ProtocolError",
     "ProxyRejected",
     "ReconnectGaveUp",
     "RemoteProtocolError",
+    "RestError",
     "ServerError",
     "StateError",
     "TokenUnavailable",
@@ -219,6 +229,44 @@ class ServerError(AggStreamError):
         super().__init__(message if code is None else f"{message} ({code})")
         self.message = message
         self.code = code
+
+
+class RestError(AggStreamError):
+    """The REST API gave no answer that can be used. Whether trying again may help, `status` tells.
+
+    Attributes:
+        status: the HTTP status; None if there was no answer, or one that is not understood.
+        retry_after: seconds that the server asks to wait, or None.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class JournalError(AggStreamError):
+    """The journal cannot do its work. Nothing that is stored in it is lost by this.
+
+    Attributes:
+        path: the journal's file.
+    """
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class JournalInUse(JournalError):
+    """Another client owns the journal, in this process or another one: one journal, one stream."""
+
+
+class JournalCorrupt(JournalError):
+    """The file is damaged, or is no journal of this library's. It is left as it is."""
+
+
+class JournalFull(JournalError):
+    """The journal cannot be written to: the disk is full, or it fails."""
 
 
 class ReconnectGaveUp(AggStreamError):

@@ -33,6 +33,11 @@ TREE: dict[type[BaseException], tuple[type[BaseException], ...]] = {
     errors.AuthenticationRejected: (errors.AuthenticationError,),
     errors.UserMismatch: (errors.AuthenticationError,),
     errors.ServerError: (errors.AggStreamError,),
+    errors.RestError: (errors.AggStreamError,),
+    errors.JournalError: (errors.AggStreamError,),
+    errors.JournalInUse: (errors.JournalError,),
+    errors.JournalCorrupt: (errors.JournalError,),
+    errors.JournalFull: (errors.JournalError,),
     errors.ReconnectGaveUp: (errors.AggStreamError,),
 }
 
@@ -66,6 +71,12 @@ EXAMPLES: list[tuple[errors.AggStreamError, dict[str, Any]]] = [
     (errors.UserMismatch("m"), {}),
     (errors.ServerError("m", code="E1"), {"message": "m", "code": "E1"}),
     (errors.ServerError("m"), {"message": "m", "code": None}),
+    (errors.RestError("m", status=503, retry_after=2.0), {"status": 503, "retry_after": 2.0}),
+    (errors.RestError("m"), {"status": None, "retry_after": None}),
+    (errors.JournalError("m", path="j.db"), {"path": "j.db"}),
+    (errors.JournalInUse("m", path="j.db"), {"path": "j.db"}),
+    (errors.JournalCorrupt("m", path="j.db"), {"path": "j.db"}),
+    (errors.JournalFull("m", path="j.db"), {"path": "j.db"}),
     (errors.ReconnectGaveUp("m", attempts=3), {"attempts": 3}),
 ]
 

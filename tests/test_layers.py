@@ -26,7 +26,7 @@ LAYERS = [
         "_suspension",
         "_processes",
     ],
-    ["events", "_state", "_token", "_commands", "_health", "_limits", "_processes"],
+    ["events", "_state", "_token", "_commands", "_health", "_limits", "_processes", "_records"],
     [
         "_codec",
         "_registry",

@@ -34,9 +34,11 @@ from aggstream.events._user import (
     OrderEventName,
     OrderSubmitted,
     Side,
+    Source,
     UserEvent,
     Venue,
     order_event_kind,
+    raw_amount,
 )
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "Reconnecting",
     "Resumed",
     "Side",
+    "Source",
     "Stopped",
     "Subscribed",
     "TokenRefreshed",
@@ -74,5 +77,6 @@ __all__ = [
     "Venue",
     "is_users",
     "order_event_kind",
+    "raw_amount",
     "shown",
 ]

@@ -6,6 +6,7 @@ Source: the service's page on user events, unless a docstring says otherwise.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from decimal import Decimal
 from typing import ClassVar, Final, Literal, TypeAlias
 
@@ -99,12 +100,31 @@ def order_event_kind(name: str) -> OrderEventKind | None:
     return None
 
 
+Source: TypeAlias = Literal["stream", "reconcile"]
+"""Where a fact came from: the socket, or the REST API after something may have been missed on the socket."""
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.blake2b("\0".join(parts).encode(errors="surrogatepass"), digest_size=12).hexdigest()
+
+
 @attrs.frozen(kw_only=True)
 class UserEvent(Event):
     """The base of the events about the user's orders and balances."""
 
     timestamp: int
     """When it happened, by the service's clock: milliseconds since the epoch."""
+    source: Source = attrs.field(default="stream", eq=False)
+    """"reconcile" if it was read from the REST API, because the stream may have missed it."""
+    redelivered: bool = attrs.field(default=False, eq=False)
+    """True if its handlers may have been called with it before: the journal delivers it again."""
+    text: str = attrs.field(default="", eq=False, repr=False)
+    """The JSON text that it was made of: the message as received, or what was made of a REST answer."""
+
+    @property
+    def id(self) -> str:
+        """What tells repeats by: the same whenever and by whatever way the same fact comes; 24 hex digits."""
+        return _digest(self.type, self.text or repr(attrs.evolve(self, source="stream", redelivered=False)))
 
     @property
     def occurred_at(self) -> dt.datetime:
@@ -212,6 +232,19 @@ class OrderEvent(UserEvent):
     def remaining_amount_raw(self) -> int | None:
         """The amount not filled yet in base units; None if it is absent or not all digits."""
         return raw_amount(self.remaining_amount_text)
+
+    @property
+    def id(self) -> str:
+        """What tells repeats by: the same whenever and by whatever way the same fact comes; 24 hex digits.
+
+        An order takes on a status once, whoever tells of it: of a status, the id follows from the order, the
+        status and, if it is not the end, the filled amount. Of anything else it follows from the whole message.
+        """
+        kind = order_event_kind(self.event)
+        if kind is None or kind.family != "terminal":
+            return super().id
+        filled = "" if kind.is_terminal else str(self.filled_amount_raw)
+        return _digest("status", self.order_id, self.sub_event, filled)
 
     @property
     def sub_event(self) -> str:

@@ -149,14 +149,19 @@ def received(transport: Transport, poller: Poller, deadline: Deadline) -> Iterat
 
 def python2() -> str:
     """Return a Python 2.7 of this machine."""
-    found = shutil.which("python2.7")
+    candidates = [shutil.which("python2.7"), shutil.which("python2")]
     pyenv = shutil.which("pyenv")
-    if found is None and pyenv is not None:
+    if pyenv is not None:
         root = subprocess.run([pyenv, "root"], check=True, capture_output=True, text=True).stdout.strip()
-        found = next(map(str, pathlib.Path(root).glob("versions/2.7*/bin/python2.7")), None)
-    if found is None:
-        sys.exit("the suite needs Python 2.7: install one (pyenv install 2.7.18), or name it with --python2")
-    return found
+        candidates += map(str, pathlib.Path(root).glob("versions/2.7*/bin/python2.7"))
+    for found in candidates:
+        # pyenv has a command of that name on the path also where no such version is chosen, and it only fails.
+        if (
+            found is not None
+            and subprocess.run([found, "-c", ""], check=False, capture_output=True).returncode == 0
+        ):
+            return found
+    sys.exit("the suite needs Python 2.7: install one (pyenv install 2.7.18), or name it with --python2")
 
 
 def install(place: pathlib.Path, python: str) -> pathlib.Path:
