@@ -34,6 +34,10 @@ class Counters:
     """User events dropped because they were another user's, as after `switch_user`."""
     pauses: int = 0
     """How often reading paused because the handlers were behind."""
+    repeats: int = 0
+    """User events that were not delivered, because the same fact had been delivered before: see `UserEvent.id`."""
+    redelivered: int = 0
+    """Events of the journal that were delivered again at the start."""
 
 
 @attrs.frozen(kw_only=True)

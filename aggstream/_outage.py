@@ -9,7 +9,7 @@ from aggstream.events import Gap, LifecycleEvent, Resumed, TokenRefreshed
 from aggstream.session import Session
 
 
-class Continuity:
+class Outage:
     """Belongs to the I/O thread. It begins anew with each user."""
 
     def __init__(self) -> None:
@@ -17,7 +17,11 @@ class Continuity:
         self._token: Token | None = None
         self._gap_since_ns: int | None = None
         self._heard_ns = 0
-        self._lost_at = 0.0
+        self._lost_at: float | None = None
+
+    def begin_in_gap(self, since_ns: int) -> None:
+        """An earlier process was live until a time of the wall clock, in nanoseconds since the epoch."""
+        self._gap_since_ns = since_ns
 
     def forget(self) -> None:
         """Another user's stream begins: what was before is not its gap."""
@@ -45,6 +49,7 @@ class Continuity:
         if self._gap_since_ns is not None:
             self.gaps += 1
             events.append(Gap(number=self.gaps, started_ns=self._gap_since_ns, ended_ns=time.time_ns()))
-            events.append(Resumed(attempts=attempts, downtime=now - self._lost_at))
-            self._gap_since_ns = None
+            if self._lost_at is not None:
+                events.append(Resumed(attempts=attempts, downtime=now - self._lost_at))
+            self._gap_since_ns = self._lost_at = None
         return events

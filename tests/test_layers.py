@@ -25,6 +25,7 @@ LAYERS = [
         "_checks",
         "_suspension",
         "_processes",
+        "_amounts",
     ],
     ["events", "_state", "_token", "_commands", "_health", "_limits", "_processes", "_records"],
     [
