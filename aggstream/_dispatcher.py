@@ -360,7 +360,7 @@ class Dispatcher:
             self._on_fatal(leaving)
 
     def _take(self, worker: _Worker, item: _Item, replaced: list[int | None]) -> None:
-        if replaced:
+        if replaced and not self._is_stale(item):
             assert isinstance(item.event, BalanceUpdate)
             told = BalancesCoalesced(venue=item.event.venue, count=len(replaced))
             self._deliver(worker, _Item(told, item.epoch, 0))

@@ -24,7 +24,7 @@ class Following(Registrar):
     def orders(self) -> Mapping[str, Order]:
         """The orders that are known, by their ids: a live mapping of immutable snapshots.
 
-        Orders that have ended are forgotten by age and number: see the options `orders_kept` and `orders_kept_for`.
+        Orders that have ended are forgotten by age and number: see `orders_kept` and `orders_kept_for`.
         """
         return self._tracker.orders()
 

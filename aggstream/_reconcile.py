@@ -17,7 +17,6 @@ without holding anything back.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -492,18 +491,21 @@ def _is_news(look: _Look, record: OrderRecord, was_open: bool) -> bool:
 def _event_of(record: OrderRecord, status: str, wall_ns: int) -> OrderEvent:
     """Return a record as the event that would have told of it. Its text is that event's, so it can be stored."""
     filled, amount = record.filled_amount_raw, record.amount_raw
-    has_both = filled is not None and amount is not None and amount >= filled
-    moment: dt.datetime | None = record.updated_at or record.created_at
-    timestamp = milliseconds(moment)
+    remaining = None
+    if filled is not None and amount is not None and amount >= filled:
+        remaining = str(amount - filled)
+    timestamp = milliseconds(record.updated_at or record.created_at)
+    if timestamp is None:
+        timestamp = wall_ns // _NS_PER_MS
     message = {
         "type": OrderEvent.TYPE,
         "event": status,
         "orderId": record.id,
         "venue": record.venue,
         "filledAmountRaw": record.filled_amount_text,
-        "remainingAmountRaw": str(amount - filled) if has_both else None,  # type: ignore[operator]
+        "remainingAmountRaw": remaining,
         "errorReason": record.error_message,
-        "timestamp": wall_ns // _NS_PER_MS if timestamp is None else timestamp,
+        "timestamp": timestamp,
         "order": record.raw,
     }
     return OrderEvent(
@@ -511,9 +513,9 @@ def _event_of(record: OrderRecord, status: str, wall_ns: int) -> OrderEvent:
         order_id=record.id,
         venue=record.venue,
         filled_amount_text=record.filled_amount_text,
-        remaining_amount_text=message["remainingAmountRaw"],
+        remaining_amount_text=remaining,
         error_reason=record.error_message,
-        timestamp=message["timestamp"],
+        timestamp=timestamp,
         source="reconcile",
         received_ns=wall_ns,
         raw=message,

@@ -1,6 +1,6 @@
-"""Events whose handlers failed: called again after growing pauses, with what follows of the same order behind them.
+"""Events whose handlers failed: they are tried again, with what follows of the same order behind them.
 
-Belongs to one dispatch thread. A failed event holds up its own order, or its own venue's balance, and nothing else.
+Belongs to one dispatch thread. A failed event holds up its own order, or its own venue's balance, nothing else.
 """
 
 from __future__ import annotations

@@ -449,7 +449,7 @@ class Runner:
         while self._inbox:
             command = self._inbox.popleft()
             if isinstance(command, _LookUp):
-                self._look_up(command.order_id)
+                self._find_out(command.order_id)
                 continue
             self._credentials.use(command.provider)
             self.user_id = self._token_job = None
@@ -464,7 +464,7 @@ class Runner:
                 raise _AnotherUser
             self._connect_anew(session)
 
-    def _look_up(self, order_id: str) -> None:
+    def _find_out(self, order_id: str) -> None:
         journal = self.outbox.journal
         if journal is not None and journal.knows_order(order_id) and not self._tracker.knows(order_id):
             self._recall(journal, order_id)

@@ -143,7 +143,7 @@ class Client(Following):
             catch_up_timeout: seconds for which live events wait for what REST says, at most.
             orders_kept: how many orders that have ended are remembered in `orders`.
             orders_kept_for: for how many seconds.
-            journal: a file, or `JournalOptions`, in which each user event is stored before its handlers run, so that
+            journal: a file, or `JournalOptions`: each user event is stored there before its handlers run, so that
                 none is lost if the process dies; None: none. It is opened by `start`.
             on_error: called with the exception of a handler and the event; see `on_error`.
             name: begins the threads' names and the log lines.
@@ -234,8 +234,8 @@ class Client(Following):
 
         Raises:
             StateError: it was started before, even if it has ended since: make another client.
-            JournalError: the journal cannot be opened, and the stream is not to go on without it. It can be started
-                again once that is mended.
+            JournalError: the journal cannot be opened, and the stream is not to go on without it. The client can
+                be started once that is mended.
         """
         self._refuse_other_process()
         with self._lock:
