@@ -64,6 +64,7 @@ from aggstream.events import (
     UserEvent,
     Venue,
 )
+from aggstream.journal import JournalOptions
 from aggstream.tokens import RefreshingToken, TokenPair
 from aggstream.typing import TokenProvider, TokenSource
 
@@ -96,6 +97,7 @@ __all__ = [
     "JournalError",
     "JournalFull",
     "JournalInUse",
+    "JournalOptions",
     "LifecycleEvent",
     "LimitExceeded",
     "Limits",
