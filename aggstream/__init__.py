@@ -68,6 +68,7 @@ from aggstream.events import (
     Venue,
     Verdict,
 )
+from aggstream.journal import JournalOptions
 from aggstream.tokens import RefreshingToken, TokenPair
 from aggstream.typing import TokenProvider, TokenSource
 
@@ -102,6 +103,7 @@ __all__ = [
     "JournalFailed",
     "JournalFull",
     "JournalInUse",
+    "JournalOptions",
     "LifecycleEvent",
     "LimitExceeded",
     "Limits",

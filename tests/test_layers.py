@@ -53,6 +53,7 @@ LAYERS = [
         "_watchdog",
         "_tunnel",
         "_http",
+        "journal",
     ],
     ["_runner", "_checkup"],
     ["client", "__init__"],
