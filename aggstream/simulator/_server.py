@@ -42,23 +42,38 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await handler(request)
     except Refused as refusal:
-        retry_after = refusal.retry_after
-        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-        return web.json_response({"error": str(refusal)}, status=refusal.status, headers=headers)
+        return _refused(refusal)
     except web.HTTPException as error:
         # aiohttp's own: an unknown path, a method not allowed, no upgrade to a WebSocket.
         return web.json_response({"error": error.reason}, status=error.status)
+
+
+def _refused(refusal: Refused) -> web.Response:
+    retry_after = refusal.retry_after
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    return web.json_response({"error": str(refusal)}, status=refusal.status, headers=headers)
 
 
 class _Server:
     def __init__(self, service: Service) -> None:
         self._service = service
 
-    async def websocket(self, request: web.Request) -> web.WebSocketResponse:
+    async def websocket(self, request: web.Request) -> web.StreamResponse:
         query = request.query
-        grant = self._service.handshake(query.get("appId"), request.headers.get("Origin"), query.get("token"))
-        connection = Connection(request)
-        await connection.socket.prepare(request)
+        try:
+            grant = self._service.handshake(query.get("appId"), request.headers.get("Origin"), query.get("token"))
+        except Refused as refusal:
+            answer = _refused(refusal)
+            # What a client has sent ahead is no HTTP, and must not be taken for its next request.
+            answer.force_close()
+            return answer
+        try:
+            connection = Connection(request)
+            await connection.socket.prepare(request)
+        except ConnectionError:
+            # The client has not waited for the answer. Raised on, aiohttp would take it for a bug of ours; this
+            # answer it tries to write, and drops.
+            return web.Response()
         self._service.join(connection, grant)
         try:
             await connection.serve(self._service.receive)
