@@ -9,7 +9,7 @@ import socket
 import struct
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import WSMsgType, web
 
@@ -61,7 +61,7 @@ class Connection:
         self.stalled = False
         # What is due at some time on this connection: its heartbeat, and the end of its token.
         self.timers: dict[str, asyncio.TimerHandle] = {}
-        self._transport = cast("asyncio.Transport", request.transport)
+        self._transport = request.transport
         # Asked for now: a TLS transport that is gone fails on the question.
         self._tcp = self._transport.get_extra_info("socket")
         self._outbox: deque[str | _Close] = deque()
