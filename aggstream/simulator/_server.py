@@ -144,10 +144,11 @@ async def _cut_off(request: web.Request, answer: web.Response) -> web.StreamResp
     half = web.StreamResponse(status=answer.status, headers=answer.headers)
     half.content_length = len(answer.body)
     transport = request.transport
-    # Gone by itself, with nobody to read it.
+    # The client may be gone by itself; then there is no transport, or one of TLS without its socket.
+    tcp = None if transport is None else transport.get_extra_info("socket")
     with suppress(ConnectionError):
         await half.prepare(request)
         await half.write(answer.body[: len(answer.body) // 2])
-    if transport is not None:
-        reset(transport, transport.get_extra_info("socket"))
+    if transport is not None and tcp is not None:
+        reset(transport, tcp)
     return half
