@@ -3,6 +3,9 @@
 from aggstream._backoff import ReconnectPolicy, is_retryable
 from aggstream._health import Counters, Health, StopReport
 from aggstream._limits import Limits
+from aggstream._records import Balances, CashBalance, ChainBalance, OrderRecord, OrdersPage, VenueBalance
+from aggstream._tracker import Continuity
+from aggstream._tracking import TrackedOrder, as_completed, wait_all
 from aggstream._version import __version__
 from aggstream.client import Client
 from aggstream.errors import (
@@ -69,6 +72,8 @@ from aggstream.events import (
     Verdict,
 )
 from aggstream.journal import JournalOptions
+from aggstream.orders import Contradiction, Order, Outcome, Step
+from aggstream.rest import RestClient, RestOptions
 from aggstream.tokens import RefreshingToken, TokenPair
 from aggstream.typing import TokenProvider, TokenSource
 
@@ -80,12 +85,17 @@ __all__ = [
     "AuthenticationRejected",
     "BalanceSnapshot",
     "BalanceUpdate",
+    "Balances",
     "BalancesCoalesced",
+    "CashBalance",
+    "ChainBalance",
     "Client",
     "ConfigurationError",
     "ConnectFailed",
     "Connected",
     "ConnectionLost",
+    "Continuity",
+    "Contradiction",
     "ControlMessage",
     "Counters",
     "DecodeError",
@@ -108,10 +118,14 @@ __all__ = [
     "LimitExceeded",
     "Limits",
     "LocalProtocolError",
+    "Order",
     "OrderEvent",
     "OrderEventKind",
     "OrderEventName",
+    "OrderRecord",
     "OrderSubmitted",
+    "OrdersPage",
+    "Outcome",
     "ProtocolError",
     "ProxyRejected",
     "ReadingPaused",
@@ -122,11 +136,14 @@ __all__ = [
     "Reconnecting",
     "RefreshingToken",
     "RemoteProtocolError",
+    "RestClient",
     "RestError",
+    "RestOptions",
     "Resumed",
     "ServerError",
     "Side",
     "StateError",
+    "Step",
     "StopReport",
     "Stopped",
     "Subscribed",
@@ -135,14 +152,18 @@ __all__ = [
     "TokenRefreshed",
     "TokenSource",
     "TokenUnavailable",
+    "TrackedOrder",
     "TransportError",
     "UnknownEvent",
     "Unsubscribed",
     "UserEvent",
     "UserMismatch",
     "Venue",
+    "VenueBalance",
     "Verdict",
     "WaitTimeout",
     "__version__",
+    "as_completed",
     "is_retryable",
+    "wait_all",
 ]

@@ -22,14 +22,15 @@ from typing import TypeAlias
 
 import attrs
 
+from aggstream._balance_snapshot import make_snapshot
 from aggstream._codec import to_json
 from aggstream._fold import milliseconds
 from aggstream._records import Balances, OrderRecord, OrdersPage
 from aggstream._rest_calls import is_worth_retrying
 from aggstream._rest_options import RestOptions
 from aggstream._tracker import Continuity, Tracker
-from aggstream.errors import AggStreamError, RestError
-from aggstream.events import BalanceSnapshot, Event, Gap, OrderEvent, Reconciled, UserEvent
+from aggstream.errors import AggStreamError, DecodeError, RestError
+from aggstream.events import DecodeFailed, Event, Gap, OrderEvent, Reconciled, UserEvent
 
 # The clocks behind two timestamps of the service need not agree, nor what is read and what is sent.
 _OVERLAP_MS = 60_000
@@ -82,6 +83,8 @@ class _Look:
     looked_for: frozenset[str] = frozenset()
     only: bool = False
     """Only the wanted ones are of interest, and nobody is told."""
+    problem: DecodeError | None = None
+    """Why an order that was read is not understood."""
     cursor: str | None = None
     orders_read: bool = False
     reached: bool = False
@@ -231,6 +234,9 @@ class Reconciler:
             return
         look.pages += 1
         look.orders += len(page.orders)
+        for problem in page.problems:
+            look.problem = problem
+            self._put(DecodeFailed(text="", error=problem, received_ns=wall_ns))
         for record in self._tracker.fold_records(
             page.orders,
             now,
@@ -248,7 +254,10 @@ class Reconciler:
         assert self._options is not None
         is_done = look.reached and not look.missing
         is_last = look.pages >= self._options.max_pages
-        if look.cursor is None or (is_done and (is_last or not look.wanted)):
+        if look.cursor is None and look.missing and look.problem is not None:
+            problem = f"an order that has not ended may be the one that is not understood: {look.problem}"
+            self._fail(look, RestError(problem), now, again=False)
+        elif look.cursor is None or (is_done and (is_last or not look.wanted)):
             look.orders_read = True
             if look.only:
                 self._succeed(look, now)
@@ -261,17 +270,12 @@ class Reconciler:
         look = self._answered(read)
         if look is None:
             return
-        if look.since is not None and balances != self._balances:
-            message = {"type": BalanceSnapshot.TYPE, "timestamp": wall_ns // _NS_PER_MS, "balances": balances.raw}
-            snapshot = BalanceSnapshot(
-                timestamp=wall_ns // _NS_PER_MS,
-                balances=balances,
-                source="reconcile",
-                received_ns=wall_ns,
-                raw=message,
-                text=to_json(message),
-            )
-            self._tell(snapshot)
+        has_changed = self._balances is None or (balances.cash, balances.positions) != (
+            self._balances.cash,
+            self._balances.positions,
+        )
+        if look.since is not None and has_changed:
+            self._tell(make_snapshot(balances, wall_ns))
             look.changed += 1
         self._balances = balances
         self._succeed(look, now)

@@ -7,7 +7,7 @@ while so that repeats are told. One whose handlers failed too often is `dead`: s
 """
 
 from aggstream.journal._journal import Journal
-from aggstream.journal._options import JournalOptions
+from aggstream.journal._options import JournalOptions, as_journal_options
 from aggstream.journal._stored import DECODERS, JournalCounts, JournalState, StoredEvent
 from aggstream.journal._tools import JournalReader, replay, retry
 
@@ -19,6 +19,7 @@ __all__ = [
     "JournalReader",
     "JournalState",
     "StoredEvent",
+    "as_journal_options",
     "replay",
     "retry",
 ]

@@ -60,3 +60,12 @@ class JournalOptions:
         """Return the pause, in seconds, after so many failures of an event's handlers, from 1."""
         doublings = min(failures - 1, 64)  # more would only overflow
         return min(self.retry_delay * 2.0**doublings, self.retry_delay_maximum)
+
+
+def as_journal_options(value: str | os.PathLike[str] | JournalOptions | None) -> JournalOptions | None:
+    """Return what a user means by a journal.
+
+    Raises:
+        ConfigurationError: it is neither a path nor options.
+    """
+    return value if value is None or isinstance(value, JournalOptions) else JournalOptions(path=value)

@@ -10,10 +10,11 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
+from aggstream._balance_snapshot import decode_snapshot
 from aggstream._codec import Codec
 from aggstream._limits import Limits
 from aggstream.errors import DecodeError
-from aggstream.events import Event, OrderEvent, OrderSubmitted, Source, UserEvent
+from aggstream.events import BalanceSnapshot, Event, OrderEvent, OrderSubmitted, Source, UserEvent
 from aggstream.journal._file import from_column, to_column, to_integer
 
 JournalState: TypeAlias = Literal["pending", "done", "dead"]
@@ -24,7 +25,9 @@ _HUGE = 1_000_000
 # What was within the limits when it was received must come back, whatever the limits are now.
 _CODEC = Codec(Limits(json_depth=_HUGE, number_digits=_HUGE, number_exponent=_HUGE))
 
-DECODERS: dict[str, Callable[[str, int], Event]] = {}
+DECODERS: dict[str, Callable[[str, int], Event]] = {
+    BalanceSnapshot.TYPE: lambda text, received_ns: decode_snapshot(text, received_ns, _CODEC),
+}
 """How events of a type are made again from text and `received_ns`, if they are no messages of the service."""
 
 
