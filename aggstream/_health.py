@@ -26,6 +26,9 @@ class Counters:
     decode_failures: int = 0
     """Messages that could not be understood."""
     gaps: int = 0
+    """Gaps that were told."""
+    gaps_resolved: int = 0
+    """Of these, resolved from the REST API."""
     reconnects: int = 0
     """Outages that ended."""
     refreshes: int = 0

@@ -41,6 +41,13 @@ class Outage:
             self._lost_at = now
             self._gap_since_ns = self._heard_ns
 
+    def unended(self) -> Gap | None:
+        """The stream ends: return the gap that it ends in, if it does."""
+        if self._gap_since_ns is None:
+            return None
+        self.gaps += 1
+        return Gap(number=self.gaps, started_ns=self._gap_since_ns, ended_ns=time.time_ns())
+
     def resumed(self, session: Session, now: float, attempts: int) -> list[LifecycleEvent]:
         """A connection is live: return what that means to those who were live before."""
         events: list[LifecycleEvent] = []

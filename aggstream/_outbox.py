@@ -16,6 +16,7 @@ from aggstream.events import (
     Event,
     Gap,
     JournalFailed,
+    Reconciled,
     Resumed,
     TokenRefreshed,
     UserEvent,
@@ -160,5 +161,7 @@ class Outbox:
             counters.refreshes += 1
         elif isinstance(event, Gap):
             counters.gaps += 1
+        elif isinstance(event, Reconciled) and event.resolved:
+            counters.gaps_resolved += len(event.gaps)
         elif isinstance(event, Resumed):
             counters.reconnects += 1

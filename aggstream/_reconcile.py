@@ -193,9 +193,11 @@ class Reconciler:
             self._wanted.add(order_id)
             self._begin_next(now)
 
-    def stopped(self) -> None:
-        """The stream ends: what is open stays open."""
+    def stopped(self, gap: Gap | None) -> None:
+        """The stream ends: what is open stays open, with the gap that it ends in, if it does."""
         self._end_look()
+        if gap is not None:
+            self._gaps.append(gap.number)
         if self._gaps:
             self._put(Reconciled(gaps=self._take_gaps(), resolved=False, error=self.last_error))
 
@@ -255,15 +257,15 @@ class Reconciler:
         is_done = look.reached and not look.missing
         is_last = look.pages >= self._options.max_pages
         if look.cursor is None and look.missing and look.problem is not None:
-            problem = f"an order that has not ended may be the one that is not understood: {look.problem}"
-            self._fail(look, RestError(problem), now, again=False)
+            words = f"an order that has not ended may be the one that is not understood: {look.problem}"
+            self._fail(look, RestError(words), now, again=False)
         elif look.cursor is None or (is_done and (is_last or not look.wanted)):
             look.orders_read = True
             if look.only:
                 self._succeed(look, now)
         elif is_last:
-            problem = f"what may have changed is further back than {look.pages} pages: see max_pages"
-            self._fail(look, RestError(problem), now, again=False)
+            words = f"what may have changed is further back than {look.pages} pages: see max_pages"
+            self._fail(look, RestError(words), now, again=False)
 
     def balances_received(self, read: Read, balances: Balances, now: float, wall_ns: int) -> None:
         """The balances were read: the look is over."""

@@ -144,6 +144,8 @@ class Runner:
         # Of the messages that were read since events were queued last.
         self._unqueued_size = 0
         self._paused_at = 0.0
+        # Whether it was for the handlers' sake.
+        self._is_behind = False
         self._outage = Outage()
         self._suspension = SuspensionWatch()
         self.reconciler = Reconciler(
@@ -279,12 +281,13 @@ class Runner:
             self._tracker.fold([stored.event for stored in journal.events_of(order_id)], time.monotonic())
 
     def _wind_up(self) -> None:
-        """Hand over what is still here when the stream ends."""
-        self.reconciler.stopped()
+        """Hand over what is still here when the stream ends, and tell of an outage that goes on."""
+        gap = self._outage.unended()
+        self.reconciler.stopped(gap)
         if self._reading is not None:
             self._reading.abandon()
         try:
-            self.outbox.put_all(self.reconciler.events())
+            self.outbox.put_all([*([] if gap is None else [(gap, 0)]), *self.reconciler.events()])
         except AggStreamError as error:  # it is the journal's, and the stream ends already
             if self._fatal is None:
                 self._fatal = error
@@ -572,13 +575,16 @@ class Runner:
         now = time.monotonic()
         if pause:
             self.counters.pauses += 1
+            self._is_behind = is_behind
+            logger.warning("%s: reading pauses: %d events wait", self._options.name, self._dispatcher.depth)
             self._paused_at = now
             session.pause(now)
             self.outbox.put(ReadingPaused(waiting=self._dispatcher.depth))
         else:
             session.resume(now)
             self.outbox.put(ReadingResumed(paused_for=now - self._paused_at))
-            self.reconciler.overflowed(now)
+            if self._is_behind:
+                self.reconciler.overflowed(now)
 
     def _drain(self, session: Session, transport: wire.Transport) -> None:
         events = session.events_received()
@@ -628,7 +634,8 @@ class Runner:
         self.reconciler.connected(now, time.time_ns() // 1_000_000, gap)
 
     def _end_session(self, session: Session, transport: wire.Transport) -> None:
-        self._outage.lost(time.monotonic())
+        if session.error is not None or not self._stop_requested:
+            self._outage.lost(time.monotonic())
         self.reconciler.disconnected()
         self.outbox.put_all(self.reconciler.events())
         if self._reading is not None:

@@ -69,7 +69,7 @@ class Gap(LifecycleEvent):
     started_ns: int
     """The last sign of life before it: nanoseconds since the epoch, by this machine's wall clock."""
     ended_ns: int
-    """When the stream was authenticated again."""
+    """When the stream was authenticated again, or ended."""
 
     @property
     def started_at(self) -> dt.datetime:
