@@ -11,6 +11,7 @@ from aggstream._dispatcher import Dispatcher, Running
 from aggstream._health import Health
 from aggstream._options import Options
 from aggstream._runner import Runner
+from aggstream._tracker import Continuity
 
 # A ping is sent when the silence is due, not before; so much later it must have been.
 _SILENCE_GRACE = 2.0
@@ -30,6 +31,7 @@ def check_up(runner: Runner, dispatcher: Dispatcher, options: Options) -> Health
         phase=runner.phase,
         problems=tuple(_problems(runner, options, silent_for, threads, handlers)),
         user_id=runner.user_id,
+        continuity=runner.continuity,
         live_for=None if live_since is None else now - live_since,
         silent_for=silent_for,
         threads=threads,
@@ -57,6 +59,9 @@ def _problems(
         problems.append(f"not live, but {runner.phase}")
     if runner.switching:
         problems.append("switching users: nothing is delivered until the service has acknowledged it")
+    if runner.phase == "live" and runner.has_rest and runner.continuity is Continuity.UNKNOWN:
+        why = runner.reconciler.last_error or "it was not asked yet"
+        problems.append(f"the REST API does not tell what was missed: {why}")
     if runner.paused:
         problems.append("reading is paused, because the handlers are behind")
     slow = options.slow_handler_duration

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from aggstream._tracker import Continuity
 from aggstream.errors import AggStreamError
 
 Phase: TypeAlias = Literal["idle", "connecting", "live", "waiting", "stopping", "stopped"]
@@ -52,6 +53,8 @@ class Health:
     """What is wrong, in words; empty if all is well."""
     user_id: str | None
     """Who is signed in, by the service's word."""
+    continuity: Continuity
+    """Whether something may have been missed of the user's orders."""
     live_for: float | None
     """Seconds since the present connection was authenticated; None if it is not."""
     silent_for: float | None

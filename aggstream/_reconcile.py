@@ -239,8 +239,10 @@ class Reconciler:
         for problem in page.problems:
             look.problem = problem
             self._put(DecodeFailed(text="", error=problem, received_ns=wall_ns))
+        # Who looks for one order is not told of others: the stream may be about to.
+        orders = [order for order in page.orders if not look.only or order.id in look.wanted]
         for record in self._tracker.fold_records(
-            page.orders,
+            orders,
             now,
             wall_ns // _NS_PER_MS,
             status_of=self._status_of,

@@ -37,7 +37,7 @@ from aggstream._reconcile import Reconciler
 from aggstream._rest_calls import Calls
 from aggstream._suspension import SuspensionWatch
 from aggstream._token import Token
-from aggstream._tracker import Tracker
+from aggstream._tracker import Continuity, Tracker
 from aggstream._waiter import Waiter
 from aggstream._watchdog import HandlerWatch
 from aggstream._work import Job, WorkThread
@@ -165,6 +165,11 @@ class Runner:
         return self._reading is not None
 
     @property
+    def continuity(self) -> Continuity:
+        """Whether something may have been missed of the user's orders."""
+        return self._tracker.continuity
+
+    @property
     def switching(self) -> bool:
         """True while it is not settled whose events come."""
         session = self.session
@@ -286,6 +291,7 @@ class Runner:
         self.reconciler.stopped(gap)
         if self._reading is not None:
             self._reading.abandon()
+            self._reading.close()
         try:
             self.outbox.put_all([*([] if gap is None else [(gap, 0)]), *self.reconciler.events()])
         except AggStreamError as error:  # it is the journal's, and the stream ends already

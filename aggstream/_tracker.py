@@ -120,7 +120,7 @@ class Tracker:
                 was_open = order.is_known and not was_terminal
                 if order.fold_record(record, status_of(record), deliver=is_news(record, was_open)):
                     told.append(record)
-                if order.is_terminal and not was_terminal:
+                if order.is_terminal and not was_terminal and record.id in self._orders:
                     settled.append(order)
                 self._know(order.last_timestamp, wall_ms)
             self._end(settled, now)
@@ -254,7 +254,7 @@ class Tracker:
             order.fold_submitted(event)
         else:
             repeats = order.fold_event(event)
-        if order.is_terminal and not was_terminal:
+        if order.is_terminal and not was_terminal and event.order_id in self._orders:
             settled.append(order)
         return repeats
 
