@@ -62,6 +62,8 @@ def _problems(
     if runner.phase == "live" and runner.has_rest and runner.continuity is Continuity.UNKNOWN:
         why = runner.reconciler.last_error or "it was not asked yet"
         problems.append(f"the REST API does not tell what was missed: {why}")
+    if runner.outbox.failure is not None:
+        problems.append(f"the journal is not written to: {runner.outbox.failure}")
     if runner.paused:
         problems.append("reading is paused, because the handlers are behind")
     slow = options.slow_handler_duration

@@ -48,6 +48,7 @@ from aggstream.errors import (
     ConnectionLost,
     DecodeError,
     HandshakeRejected,
+    JournalError,
 )
 from aggstream.events import (
     Authenticated,
@@ -177,9 +178,16 @@ class Runner:
 
     # --- for any thread ---------------------------------------------------------------------------------
 
-    def start(self, journal: Journal | None) -> None:
-        """Start the thread, with a journal that it owns from now on."""
+    def start(self, journal: Journal | None, failure: JournalError | None) -> None:
+        """Start the thread.
+
+        Args:
+            journal: what it writes to from now on; None: nothing.
+            failure: why that is so, if there should be one.
+        """
         self.outbox = Outbox(self._dispatcher, self.counters, journal, self._options.name)
+        if failure is not None:
+            self.outbox.go_on_without(failure)
         self._poller = Poller()
         self._waiter = Waiter(self._poller, self._obey, self._watch.look)
         self._thread = threading.Thread(target=self._main, name=self.name, daemon=True)
@@ -597,14 +605,17 @@ class Runner:
         size, self._unqueued_size = self._unqueued_size, 0
         while events:
             # What follows an acknowledged token may have to wait for what REST says.
-            until = next(
-                (at for at, event in enumerate(events, 1) if isinstance(event, Authenticated)), len(events)
-            )
-            some, events = events[:until], events[until:]
-            self.reconciler.receive(some, size // (len(some) + len(events)) * len(some), time.monotonic())
+            signed_in = (at for at, event in enumerate(events, 1) if isinstance(event, Authenticated))
+            count = next(signed_in, len(events))
+            some, share = events[:count], size * count // len(events)
+            events, size = events[count:], size - share
+            self.reconciler.receive(some, share, time.monotonic())
+            is_signed_in = isinstance(some[-1], Authenticated)
+            if is_signed_in:
+                self._accept(session)
             self.outbox.put_all(self.reconciler.events())
-            if isinstance(some[-1], Authenticated):
-                self._signed_in(session)
+            if is_signed_in:
+                self._tell_continuity(session)
         try:
             for command in session.data_to_send():
                 if isinstance(command, Authenticate):
@@ -617,27 +628,27 @@ class Runner:
         except AggStreamError as error:
             session.connection_lost(error)
 
-    def _signed_in(self, session: Session) -> None:
+    def _accept(self, session: Session) -> None:
+        """The service has signed the user in. Whoever sees that finds the stream live."""
         self.user_id = session.user_id
         if self.outbox.journal is not None and self.user_id is not None:
             self.outbox.journal.belongs_to(self.user_id)
         if self.live_since is None:
-            self._gone_live(session)
-        elif not self.reconciler.is_connected:  # another user has been signed in
-            self.reconciler.connected(time.monotonic(), time.time_ns() // 1_000_000, None)
-        self._outage.signed_in(session)
-        self.outbox.put_all(self.reconciler.events())
+            self.live_since = time.monotonic()
+            self.phase = "live"
+            self._credentials.accepted()
+            logger.info("%s: live as %s", self._options.name, ascii(session.user_id))
 
-    def _gone_live(self, session: Session) -> None:
+    def _tell_continuity(self, session: Session) -> None:
+        """Tell what may have been missed, once the user is signed in, and begin to find out."""
         now = time.monotonic()
-        self.live_since = now
-        self.phase = "live"
-        self._credentials.accepted()
-        logger.info("%s: live as %s", self._options.name, ascii(session.user_id))
-        told = self._outage.resumed(session, now, self._attempts)
-        self.outbox.put_all([(event, 0) for event in told])
-        gap = next((event for event in told if isinstance(event, Gap)), None)
-        self.reconciler.connected(now, time.time_ns() // 1_000_000, gap)
+        if not self.reconciler.is_connected:  # else it is the same user's next token
+            told = self._outage.resumed(session, now, self._attempts)
+            self.outbox.put_all([(event, 0) for event in told])
+            gap = next((event for event in told if isinstance(event, Gap)), None)
+            self.reconciler.connected(now, time.time_ns() // 1_000_000, gap)
+            self.outbox.put_all(self.reconciler.events())
+        self._outage.signed_in(session)
 
     def _end_session(self, session: Session, transport: wire.Transport) -> None:
         if session.error is not None or not self._stop_requested:
