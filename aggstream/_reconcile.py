@@ -212,22 +212,16 @@ class Reconciler:
         self._lost_gaps = self._failures = 0
         self._tracker.forget()
 
-    def receive(self, events: Sequence[Event], size: int, now: float) -> None:
-        """Take what came from the session, in order.
-
-        Args:
-            events: the events.
-            size: of their messages together.
-            now: monotonic seconds.
-        """
-        each = size // len(events) if events else 0
-        for event, is_repeat in zip(events, self._tracker.fold(events, now), strict=True):
+    def receive(self, incoming: Sequence[Outgoing], now: float) -> None:
+        """Take what came from the session, in order: events, and the sizes of their messages."""
+        repeats = self._tracker.fold((event for event, _ in incoming), now)
+        for (event, size), is_repeat in zip(incoming, repeats, strict=True):
             if is_repeat:
                 self.repeats += 1
             elif self._is_holding() and isinstance(event, UserEvent):
-                self._hold(event, each)
+                self._hold(event, size)
             else:
-                self._out.append((event, each))
+                self._out.append((event, size))
 
     def page_received(self, read: Read, page: OrdersPage, now: float, wall_ns: int) -> None:
         """A page of orders was read."""

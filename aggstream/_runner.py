@@ -142,8 +142,6 @@ class Runner:
         # Set while the session ends for the sake of another user.
         self._switched = False
         self._attempts = 0
-        # Of the messages that were read since events were queued last.
-        self._unqueued_size = 0
         self._paused_at = 0.0
         # Whether it was for the handlers' sake.
         self._is_behind = False
@@ -557,7 +555,6 @@ class Runner:
             self._outage.heard(wall)
             if isinstance(message, wire.Text):
                 self.counters.messages += 1
-                self._unqueued_size += len(message.text)
                 session.receive_text(message.text, now, wall)
             elif isinstance(message, wire.ControlFrame):
                 session.receive_control_frame(now)
@@ -601,16 +598,14 @@ class Runner:
                 self.reconciler.overflowed(now)
 
     def _drain(self, session: Session, transport: wire.Transport) -> None:
-        events = session.events_received()
-        size, self._unqueued_size = self._unqueued_size, 0
+        events = session.sized_events_received()
         while events:
             # What follows an acknowledged token may have to wait for what REST says.
-            signed_in = (at for at, event in enumerate(events, 1) if isinstance(event, Authenticated))
+            signed_in = (at for at, (event, _) in enumerate(events, 1) if isinstance(event, Authenticated))
             count = next(signed_in, len(events))
-            some, share = events[:count], size * count // len(events)
-            events, size = events[count:], size - share
-            self.reconciler.receive(some, share, time.monotonic())
-            is_signed_in = isinstance(some[-1], Authenticated)
+            some, events = events[:count], events[count:]
+            self.reconciler.receive(some, time.monotonic())
+            is_signed_in = isinstance(some[-1][0], Authenticated)
             if is_signed_in:
                 self._accept(session)
             self.outbox.put_all(self.reconciler.events())

@@ -90,7 +90,7 @@ class Life:
         self.reconciler.disconnected()
 
     def live(self, *events: Event) -> None:
-        self.reconciler.receive(events, 10 * len(events), self.now)
+        self.reconciler.receive([(event, 10) for event in events], self.now)
 
     def asked(self) -> Read:
         read = self.reconciler.request()
