@@ -579,12 +579,13 @@ class Runner:
 
     def _pause_or_resume(self, session: Session) -> None:
         is_behind = self._dispatcher.is_full()
-        pause = not self._stop_requested and (is_behind or self.reconciler.is_full())
+        # While the stream stops as well: a server that goes on sending must not fill the memory.
+        pause = is_behind or self.reconciler.is_full()
         if pause == self.paused:
             return
-        self.paused = pause
         now = time.monotonic()
         if pause:
+            self.paused = True
             self.counters.pauses += 1
             self._is_behind = is_behind
             logger.warning("%s: reading pauses: %d events wait", self._options.name, self._dispatcher.depth)
@@ -593,9 +594,13 @@ class Runner:
             self.outbox.put(ReadingPaused(waiting=self._dispatcher.depth))
         else:
             session.resume(now)
-            self.outbox.put(ReadingResumed(paused_for=now - self._paused_at))
+            self._tell_resumed(now)
             if self._is_behind:
                 self.reconciler.overflowed(now)
+
+    def _tell_resumed(self, now: float) -> None:
+        self.paused = False
+        self.outbox.put(ReadingResumed(paused_for=now - self._paused_at))
 
     def _drain(self, session: Session, transport: wire.Transport) -> None:
         events = session.sized_events_received()
@@ -655,7 +660,8 @@ class Runner:
         if self._switch_to is not None:  # the connection ended before it could be switched
             self.outbox.epoch = self._switch_to
         self.live_since = self.session = self._token_job = self._switch_to = None
-        self.paused = False
+        if self.paused:
+            self._tell_resumed(time.monotonic())
         self.counters.foreign += session.dropped
         self._drop_connection(transport)
         error = session.error or ConnectionLost("closed on request", code=1000, initiated_by="client")
