@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from aggstream._dispatcher import Dispatcher, Running
-from aggstream._health import Health
+from aggstream._health import Continuity, Health
 from aggstream._options import Options
 from aggstream._runner import Runner
-from aggstream._tracker import Continuity
 
 # A ping is sent when the silence is due, not before; so much later it must have been.
 _SILENCE_GRACE = 2.0

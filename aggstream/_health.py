@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import attrs
 
-from aggstream._tracker import Continuity
 from aggstream.errors import AggStreamError
 
 Phase: TypeAlias = Literal["idle", "connecting", "live", "waiting", "stopping", "stopped"]
 """Not started; on the way to a live connection; live; pausing before the next attempt; on the way out; ended."""
+
+
+class Continuity(enum.Enum):
+    """Whether something may have been missed of the user's orders."""
+
+    LIVE = "live"
+    """Nothing is missing: what has happened was told, and what happens will be."""
+    CATCHING_UP = "catching up"
+    """The state is being read from the REST API, and live events wait for it."""
+    UNKNOWN = "unknown"
+    """Something may be missing: there is no connection, or a gap that REST has not closed."""
 
 
 @attrs.define

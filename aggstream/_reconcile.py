@@ -25,10 +25,11 @@ import attrs
 from aggstream._balance_snapshot import make_snapshot
 from aggstream._codec import to_json
 from aggstream._fold import milliseconds
+from aggstream._health import Continuity
 from aggstream._records import Balances, OrderRecord, OrdersPage
 from aggstream._rest_calls import is_worth_retrying
 from aggstream._rest_options import RestOptions
-from aggstream._tracker import Continuity, Tracker
+from aggstream._tracker import Tracker
 from aggstream.errors import AggStreamError, DecodeError, RestError
 from aggstream.events import DecodeFailed, Event, Gap, OrderEvent, Reconciled, UserEvent
 

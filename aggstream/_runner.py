@@ -26,7 +26,7 @@ from aggstream._commands import Authenticate, Ping
 from aggstream._credentials import Credentials, ask_again_in, provider_failure, refresh_in
 from aggstream._deadline import Deadline, nearest
 from aggstream._dispatcher import Dispatcher
-from aggstream._health import Counters, Phase
+from aggstream._health import Continuity, Counters, Phase
 from aggstream._opening import Address, Route, connect, resolver
 from aggstream._options import Options
 from aggstream._outage import Outage
@@ -37,7 +37,7 @@ from aggstream._reconcile import Reconciler
 from aggstream._rest_calls import Calls
 from aggstream._suspension import SuspensionWatch
 from aggstream._token import Token
-from aggstream._tracker import Continuity, Tracker
+from aggstream._tracker import Tracker
 from aggstream._waiter import Waiter
 from aggstream._watchdog import HandlerWatch
 from aggstream._work import Job, WorkThread
