@@ -103,6 +103,8 @@ class Runner:
         self.work = WorkThread(options.name, self.wake)
         self.on_stopping: Callable[[], None] = lambda: None
         """Called on the I/O thread when the stream begins to stop."""
+        self.on_turn: Callable[[], None] = lambda: None
+        """Called on the I/O thread when the stream has gone live, and when it has ended."""
 
         self._options = options
         self._credentials = Credentials(provider, self.work)
@@ -217,6 +219,7 @@ class Runner:
             self.on_stopping()
             # Whoever sees the last event may ask at once how it ended.
             self.phase = "stopped"
+            self.on_turn()
             self._dispatcher.close(Stopped(error=self.error))
             self._poller.close()
 
@@ -510,6 +513,7 @@ class Runner:
         now = time.monotonic()
         self.live_since = now
         self.phase = "live"
+        self.on_turn()
         self._credentials.accepted()
         logger.info("%s: live as %s", self._options.name, ascii(session.user_id))
         for event in self._continuity.resumed(session, now, self._attempts):

@@ -171,6 +171,9 @@ class Client(Registrar):
         queued_size = self._options.session.limits.queued_size
         self._pull = PullBuffer(self._options.queue_size, queued_size)
         self._expectations: tuple[Expectation, ...] = ()
+        # Guards how often the stream went live; told by the I/O thread, because handlers may hang.
+        self._turned = threading.Condition()
+        self._times_live = 0
         self._dispatcher = Dispatcher(
             self._registry,
             workers=self._options.workers,
@@ -186,6 +189,7 @@ class Client(Registrar):
         self._watch = HandlerWatch(self._dispatcher, self._options.slow_handler_duration, name)
         self._runner = Runner(self._options, provider, self._dispatcher, self._watch)
         self._runner.on_stopping = self._pull.stop_waiting
+        self._runner.on_turn = self._turn
         # The process that has started it, which alone may use it from then on.
         self._pid: int | None = None
         if on_error is not None:
@@ -417,7 +421,7 @@ class Client(Registrar):
         return expectation.event
 
     def wait_until_live(self, timeout: float | None = None) -> None:
-        """Wait until the user is signed in; return at once if that is so already.
+        """Wait until the user is signed in; return at once if that is so already. It waits for no handler.
 
         Args:
             timeout: seconds; None: until the stream is live, or ends.
@@ -427,20 +431,27 @@ class Client(Registrar):
             StateError: the stream has ended or is not started, or this is a thread of the client's own.
             AggStreamError: what ended the stream meanwhile.
         """
-        self._await(Expectation(key_of("authenticated"), {}), timeout, unless=self._is_live)
-        if not self._is_live():
-            raise WaitTimeout(f"not live within {timeout} s: {self._runner.last_error or self._runner.phase}")
+        self._refuse_own_thread("wait_until_live()")
+        deadline = Deadline(timeout)
+        with self._turned:
+            before = self._times_live
+            while self._is_going():
+                # It may have been live and be lost again before this thread was woken.
+                if self._is_live() or self._times_live > before:
+                    return
+                if deadline.expired():
+                    last = self._runner.last_error or self._runner.phase
+                    raise WaitTimeout(f"not live within {timeout} s: {last}")
+                self._turned.wait(deadline.remaining())
+        self._raise_error()
+        raise StateError("the stream does not run: there is nothing to wait for")
 
-    def _await(
-        self, expectation: Expectation, timeout: float | None, unless: Callable[[], bool] = lambda: False
-    ) -> None:
+    def _await(self, expectation: Expectation, timeout: float | None) -> None:
         self._refuse_own_thread("waiting for an event")
         deadline = Deadline(timeout)
         with self._lock:
             self._expectations = (*self._expectations, expectation)
         try:
-            if unless():
-                return
             if self._is_running():
                 expectation.wait(deadline)
         finally:
@@ -509,14 +520,24 @@ class Client(Registrar):
         for expectation in self._expectations:
             expectation.offer(event)
 
+    def _turn(self) -> None:
+        with self._turned:
+            self._times_live += self._is_live()
+            self._turned.notify_all()
+
     def _end(self) -> None:
         self._ended = True
+        self._turn()
         self._pull.end()
         for expectation in self._expectations:
             expectation.give_up()
 
     def _is_running(self) -> bool:
         return self._started and not self._ended
+
+    def _is_going(self) -> bool:
+        """Like `_is_running`, but without what handlers still do after the end."""
+        return self._is_running() and self._runner.phase != "stopped"
 
     def _what_runs(self) -> tuple[str, ...]:
         handlers = [running.handler for running in self._dispatcher.running()]
@@ -555,6 +576,7 @@ class Client(Registrar):
     def _let_go(self) -> None:
         """In a forked child: the stream is the parent's."""
         self._lock = threading.Lock()
+        self._turned = threading.Condition()
         self._registry.after_fork_in_child()
         self._pull.after_fork_in_child()
         self._runner.after_fork_in_child()

@@ -554,6 +554,36 @@ def test_waiting_until_live_returns_at_once_if_it_is(
         client.wait_until_live(timeout=0)
 
 
+@pytest.mark.parametrize("key", ["connected", "*"])
+def test_waiting_until_live_waits_for_no_handler(
+    key: str, other_server: ServeFunction, client_of: MakeClient
+) -> None:
+    client = client_of(other_server(quiet).url)
+    release, ended = threading.Event(), []
+    client.on(key)(lambda event: ended.append(release.wait(DEADLINE)))
+    client.start()
+    client.wait_until_live(timeout=2 * DEADLINE)
+    assert not ended
+    release.set()
+
+
+def test_waiting_until_live_ends_with_the_stream_and_not_with_its_handlers(
+    other_server: ServeFunction, client_of: MakeClient
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.ws.close(4403, "unknown app")
+
+    client = client_of(other_server(script).url, token=lambda: "the-only-token-of-xyz789")
+    release, ended = threading.Event(), []
+    client.on("connected")(lambda event: ended.append(release.wait(DEADLINE)))
+    client.start()
+    with pytest.raises(aggstream.AuthenticationRejected):
+        client.wait_until_live(timeout=2 * DEADLINE)
+    assert not ended
+    release.set()
+
+
 def test_waiting_until_live_has_a_timeout_that_says_why(client_of: MakeClient) -> None:
     client = client_of("ws://127.0.0.1:9/ws", reconnect=aggstream.ReconnectPolicy(initial=60, maximum=60))
     client.start()
