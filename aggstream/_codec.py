@@ -28,7 +28,7 @@ __all__ = ["Codec", "strict_converter", "to_json"]
 
 _LARGEST_INT = 2**63 - 1
 # A sign, a point, and an exponent with its own sign: what a number's text may have beside its digits.
-_MOST_BESIDE_DIGITS = 8
+_MOST_BESIDE_DIGITS = 4
 # A bracket, or a whole string, in which brackets mean nothing.
 _NESTING = re.compile(r'[\[{]|[\]}]|"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
@@ -238,8 +238,10 @@ class Codec:
         return number
 
     def _check_digits(self, text: str) -> None:
-        if len(text) > self._limits.number_digits + _MOST_BESIDE_DIGITS:
-            raise DecodeError(f"a number of more than limits.number_digits ({self._limits.number_digits}) digits")
+        # Nearly every number is shorter than the limit as a text; only of one that is not the digits are counted.
+        most = self._limits.number_digits
+        if len(text) > most and (len(text) > most + _MOST_BESIDE_DIGITS or sum(map(str.isdigit, text)) > most):
+            raise DecodeError(f"a number of more than limits.number_digits ({most}) digits")
 
     def _check_depth(self, text: str) -> None:
         depth = 0

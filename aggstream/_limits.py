@@ -32,7 +32,7 @@ class Limits:
     json_depth: int = count(64)
     """The deepest nesting of objects and arrays."""
     number_digits: int = count(64)
-    """The most digits of a number."""
+    """The most digits of a number as it is written, with those of its exponent."""
     number_exponent: int = count(64)
     """The largest power of ten that a number is made of, up or down."""
     queued_size: int = count(64 << 20)
