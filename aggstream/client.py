@@ -24,7 +24,7 @@ from aggstream._pull import EventIterator, Expectation, PullBuffer
 from aggstream._registry import Registrar, check_handler, key_of
 from aggstream._runner import Runner
 from aggstream._signals import caught_signals
-from aggstream._watchdog import HandlerWatch, stack_of
+from aggstream._watchdog import HandlerWatch
 from aggstream.errors import StateError, WaitTimeout
 from aggstream.events import (
     BalanceUpdate,
@@ -257,8 +257,7 @@ class Client(Registrar):
         self._end()
         if not report:
             logger.warning("%s: stopped with something undone: %s", self._options.name, report)
-            for stuck in self._dispatcher.running():
-                logger.warning("the handler %s is at\n%s", stuck.handler, stack_of(stuck.thread))
+            self._watch.tell_stuck()
         self._raise_error()
         return report
 

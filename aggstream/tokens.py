@@ -30,6 +30,7 @@ from aggstream._options import (
 from aggstream._processes import call_in_child
 from aggstream._proxy import choose_proxy
 from aggstream._secret import MASK, Secret
+from aggstream._stacks import place_of
 from aggstream._token import expiry
 from aggstream.errors import (
     AuthenticationError,
@@ -325,7 +326,8 @@ class RefreshingToken:
             self._save(TokenPair(self._access.reveal(), self._refresh.reveal()))
         except Exception as error:
             raise TokenUnavailable(
-                f"save() failed with {type(error).__name__}: the new tokens are kept, but not used before it works"
+                f"save() failed with {type(error).__name__} at {place_of(error)} (the exception itself is "
+                "error.__cause__): the new tokens are kept, but not used before it works"
             ) from error
         self._unsaved = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import threading
 import time
 
@@ -190,11 +191,41 @@ def test_a_provider_that_fails_for_a_while_is_asked_again_and_the_stream_lives_o
     client.on("reconnecting")(pauses.append)
     client.start()
     until(lambda: client.health().ok)
-    assert [str(pause.error) for pause in pauses] == [
+    assert [str(pause.error).partition(" at ")[0] for pause in pauses] == [
         "the vault is closed",
         "the token provider failed with KeyError",
         "the token provider failed with TimeoutError",
     ]
+
+
+def test_an_exception_in_a_token_function_can_be_found_and_its_words_are_shown_to_nobody(
+    other_server: ServeFunction, client_of: MakeClient, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.sign_in()
+        peer.wait_closed()
+
+    caplog.set_level(logging.DEBUG)
+    left = ["good-token"]
+
+    def parse(answer: str) -> str:
+        json.loads(answer)  # it fails below the user's own code
+        return left.pop()
+
+    answers = ["eyJ-canary", '"good"']
+    client = client_of(other_server(script).url, token=lambda: parse(answers.pop(0)))
+    pauses: list[aggstream.Reconnecting] = []
+    client.on("reconnecting")(pauses.append)
+    client.start()
+    until(lambda: client.health().ok)
+    line = parse.__code__.co_firstlineno + 1
+    where = f"JSONDecodeError at {__file__}:{line} in parse (the exception itself is error.__cause__)"
+    told = [record for record in caplog.records if where in record.getMessage()]
+    assert [record.levelname for record in told] == ["WARNING"]
+    [way] = [text for record in caplog.records if "on this way" in (text := record.getMessage())]
+    assert "decoder.py" in way
+    assert "canary" not in caplog.text
+    assert isinstance(pauses[0].error.__cause__, json.JSONDecodeError)
 
 
 def test_a_provider_that_says_the_session_is_over_ends_the_stream(
