@@ -7,6 +7,7 @@ import logging
 import os
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
@@ -23,7 +24,7 @@ from aggstream._processes import call_at_exit, call_in_child
 from aggstream._pull import EventIterator, Expectation, PullBuffer
 from aggstream._registry import Registrar, check_handler, key_of
 from aggstream._runner import Runner
-from aggstream._signals import caught_signals
+from aggstream._signals import SAME_WISH, caught_signals
 from aggstream._watchdog import HandlerWatch
 from aggstream.errors import StateError, WaitTimeout
 from aggstream.events import (
@@ -288,7 +289,8 @@ class Client(Registrar):
         """Run the stream until it is stopped, SIGINT (Ctrl-C) or SIGTERM comes, or it fails.
 
         Starts the client if need be. In the main thread the two signals are handled while it runs, and put
-        back after it; a second one raises KeyboardInterrupt.
+        back after it. One that comes more than a second after the first raises KeyboardInterrupt; until then it
+        is taken for the same wish, because some supervisors signal a process and then its group.
 
         Args:
             stop_timeout: seconds that the handlers have after a signal to finish what is queued.
@@ -310,7 +312,7 @@ class Client(Registrar):
             # Without a signal the handlers have all the time they need; but one may still come.
             self._join_handlers(Deadline(None), unless=lambda: bool(received))
             if received:
-                self.stop(stop_timeout)
+                self._stop_by_signal(stop_timeout)
         self._raise_error()
         return _SIGNAL_EXIT + received[0] if received else 0
 
@@ -549,6 +551,17 @@ class Client(Registrar):
         # makes afterwards end at once, because the end was asked for.
         if threading.get_ident() != self._starter:
             self._has_begun.wait(deadline.remaining())
+
+    def _stop_by_signal(self, timeout: float) -> None:
+        began = time.monotonic()
+        if not self._join_handlers(Deadline(min(timeout, SAME_WISH))):
+            for running in self._dispatcher.running():
+                logger.warning(
+                    "%s: stopping; the handler %s still runs; once more to leave at once",
+                    self._options.name,
+                    running.handler,
+                )
+        self.stop(timeout - (time.monotonic() - began))
 
     def _join_handlers(self, deadline: Deadline, unless: Callable[[], bool] = lambda: False) -> bool:
         """Wait for the handlers after the I/O thread has ended, which until then looks at what they do."""
