@@ -284,7 +284,7 @@ class Runner:
             else:
                 target = host if proxy.looks_up_names else self._look_up(host, port, deadline)[0][4][0]
                 route = Route(proxy, target, port)
-                addresses = self._look_up(proxy.host, proxy.port, deadline)
+                addresses = self._look_up(proxy.host, proxy.port, deadline, "the proxy's host name")
             self._transport = connect(
                 self._options.connect_url(token.secret),
                 addresses=addresses,
@@ -297,8 +297,6 @@ class Runner:
                 deadline=deadline,
                 wait=self._waiter.socket,
             )
-        except TimeoutError:
-            raise ConnectFailed("the host name was not looked up within connect_timeout") from None
         except HandshakeRejected as error:
             if self._options.session.token_in_query and error.status == _UNAUTHORIZED:
                 raise self._credentials.judge(AuthenticationRejected(str(error)), token) from error
@@ -310,8 +308,11 @@ class Runner:
         self.session.connection_made(now)
         self.session.schedule_refresh(now, refresh_in(token))
 
-    def _look_up(self, host: str, port: int, deadline: Deadline) -> Sequence[Address]:
-        return self._waiter.job(self.work.submit(resolver(host, port), "looking up the host"), deadline)
+    def _look_up(self, host: str, port: int, deadline: Deadline, what: str = "the host name") -> Sequence[Address]:
+        try:
+            return self._waiter.job(self.work.submit(resolver(host, port, what), "looking up the host"), deadline)
+        except TimeoutError:
+            raise ConnectFailed(f"{what} was not looked up within connect_timeout") from None
 
     def _tls(self) -> ssl.SSLContext:
         if self._ssl_context is None:  # it takes a while to load the system's authorities

@@ -145,6 +145,15 @@ def test_an_unknown_host_is_a_typed_error_that_names_it(client_of: MakeClient) -
     assert "no-such-host.invalid" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("url", "peer"), [("ws://127.0.0.1:9/ws", "127.0.0.1:9"), ("ws://localhost:9/ws", "localhost:9")]
+)
+def test_a_port_where_nobody_listens_is_named(url: str, peer: str, client_of: MakeClient) -> None:
+    error = what_ends(client_of(url, reconnect=ONCE))
+    assert isinstance(error, aggstream.ConnectFailed)
+    assert str(error).startswith(f"no TCP connection to {peer}: ")
+
+
 def test_the_next_address_is_tried_if_one_does_not_answer(
     other_server: ServeFunction, client_of: MakeClient, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
