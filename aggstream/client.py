@@ -418,7 +418,8 @@ class Client(Registrar):
         expectation = Expectation(key_of(key, () if event is None else (event,)), fields)
         self._await(expectation, timeout)
         if expectation.event is None:
-            raise WaitTimeout(f"no such event within {timeout} s")
+            why = "" if self._is_live() else f", and the stream is not live: {self._why_not_live()}"
+            raise WaitTimeout(f"no {expectation} within {timeout} s{why}")
         return expectation.event
 
     def wait_until_live(self, timeout: float | None = None) -> None:
@@ -441,8 +442,7 @@ class Client(Registrar):
                 if self._is_live() or self._times_live > before:
                     return
                 if deadline.expired():
-                    last = self._runner.last_error or self._runner.phase
-                    raise WaitTimeout(f"not live within {timeout} s: {last}")
+                    raise WaitTimeout(f"not live within {timeout} s: {self._why_not_live()}")
                 self._turned.wait(deadline.remaining())
         self._raise_error()
         raise StateError("the stream does not run: there is nothing to wait for")
@@ -465,6 +465,9 @@ class Client(Registrar):
 
     def _is_live(self) -> bool:
         return self._runner.phase == "live"
+
+    def _why_not_live(self) -> str:
+        return str(self._runner.last_error or self._runner.phase)
 
     # --- the rest ---------------------------------------------------------------------------------------
 

@@ -95,6 +95,8 @@ def problem_with(token: object) -> str | None:
         return "the token is empty"
     if token.strip() != token:
         return "the token begins or ends with a space or a line break: strip() it"
+    if token.lower().startswith("bearer "):
+        return "the token must be given without 'Bearer '"
     if not token.isascii() or not token.isprintable() or " " in token:
         return "the token must be printable ASCII without spaces, as the REST API takes it"
     return None

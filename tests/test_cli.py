@@ -237,6 +237,7 @@ def test_all_missing_settings_are_named_at_once_with_option_and_variable(shell: 
     [
         (["--origin", "app.example/"], "origin must read https://"),
         (["--token", "two words"], "the token must be printable ASCII"),
+        (["--token", "Bearer eyJ"], "the token must be given without 'Bearer '"),
         (["--token-file", "nowhere"], "--token-file: cannot read nowhere: No such file"),
         (["--token-file", os.devnull], "is empty"),
         (["--ca-file", "nowhere"], "--ca-file: cannot use nowhere"),

@@ -271,10 +271,27 @@ def test_wait_for_returns_the_event_that_matches_all_fields(
 
 def test_wait_for_says_when_nothing_came_in_time(other_server: ServeFunction, client_of: MakeClient) -> None:
     with client_of(other_server(quiet).url) as client:
-        with pytest.raises(aggstream.WaitTimeout, match=r"0\.01 s"):
-            client.wait_for(aggstream.OrderSubmitted, timeout=0.01, order_id="ord_1")
-        with pytest.raises(TimeoutError):
+        client.wait_until_live(DEADLINE)
+        with pytest.raises(aggstream.WaitTimeout) as caught:
+            client.wait_for(aggstream.OrderSubmitted, timeout=0.01, order_id="ord_1", side="buy")
+        assert str(caught.value) == "no order_submitted with this order_id and side within 0.01 s"
+        with pytest.raises(TimeoutError, match=r"^no never_heard_of with this orderId within 0\.01 s$"):
             client.wait_for("never_heard_of", timeout=0.01, orderId="ord_1")
+        with pytest.raises(TimeoutError, match=r"^no order_event 'filled' within 0\.01 s$"):
+            client.wait_for("order_event", event="order_filled", timeout=0.01)
+        with pytest.raises(TimeoutError, match=r"^no UserEvent within 0\.01 s$"):
+            client.wait_for(aggstream.UserEvent, timeout=0.01)
+
+
+def test_wait_for_says_if_nothing_could_come(client_of: MakeClient, until: Until) -> None:
+    never = aggstream.ReconnectPolicy(initial=3600, maximum=3600)
+    with client_of("ws://127.0.0.1:9/ws", reconnect=never) as client:
+        until(lambda: client.health().phase == "waiting")
+        with pytest.raises(aggstream.WaitTimeout) as caught:
+            client.wait_for("order_submitted", timeout=0.01)
+    assert str(caught.value).startswith(
+        "no order_submitted within 0.01 s, and the stream is not live: no TCP connection to 127.0.0.1:9: "
+    )
 
 
 def test_wait_for_ends_with_the_stream(other_server: ServeFunction, client_of: MakeClient, until: Until) -> None:

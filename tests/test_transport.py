@@ -290,7 +290,7 @@ def test_a_character_may_be_cut_by_fragments_and_by_reads(
         (frame(b"\xe2\x82", fin=False) + frame(b"", opcode=0), 1007, "not UTF-8"),
         (b"\x81\x7f" + (1 << 50).to_bytes(8, "big"), 1009, "limits.frame_size"),
         (frame(b"a" * 600, fin=False) + frame(b"a" * 600, opcode=0), 1009, "limits.message_size"),
-        (b"\x81\x81\x00\x00\x00\x00a", 1002, "must not mask"),
+        (b"\x81\x81\x00\x00\x00\x00a", 1002, "broke the WebSocket protocol: a server must not mask its frames"),
         (b"\x83\x00", 1002, "opcode"),
         (b"\xc1\x00", 1002, "rsv"),
         (frame(b"a", opcode=0), 1002, "Illegal frame"),
