@@ -56,8 +56,7 @@ class Chaos(RuleBasedStateMachine):
         self.simulator = self.stack.enter_context(
             Simulator(seed=seed, ssl_context=serving, heartbeat_interval=0.2)
         )
-        port = int(self.simulator.url.rpartition(":")[2].partition("/")[0])
-        self.proxy = self.stack.enter_context(ChaosProxy("127.0.0.1", port, seed=seed))
+        self.proxy = self.stack.enter_context(ChaosProxy.for_url(self.simulator.url, seed=seed))
         self.client = aggstream.Client(
             app_id=self.simulator.app_id,
             origin=self.simulator.origin,

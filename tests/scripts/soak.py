@@ -54,8 +54,7 @@ class Soak:
         self.simulator = stack.enter_context(
             Simulator(seed=seed, ssl_context=serving, heartbeat_interval=0.5, token_lifetime=20.0)
         )
-        port = int(self.simulator.url.rpartition(":")[2].partition("/")[0])
-        self.proxy = stack.enter_context(ChaosProxy("127.0.0.1", port, seed=seed))
+        self.proxy = stack.enter_context(ChaosProxy.for_url(self.simulator.url, seed=seed))
         session = self.simulator.sign_in(USER)
         self.client = aggstream.Client(
             app_id=self.simulator.app_id,
