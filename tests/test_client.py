@@ -323,6 +323,7 @@ def test_health_is_good_only_while_the_stream_is_live(
 ) -> None:
     client = client_of(other_server(quiet).url, name="alice")
     assert not client.health().ok
+    assert client.health().threads == {"alice-dispatch": False, "alice-io": False, "alice-work": False}
     client.start()
     until(lambda: client.health().ok)
     health = client.health()
