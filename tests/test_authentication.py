@@ -336,6 +336,32 @@ def test_switching_the_user_between_connections_signs_in_the_new_one(
     until(lambda: client.health().user_id == "usr_new" and client.health().ok)
 
 
+def test_a_connection_that_is_given_up_for_another_user_or_to_stop_was_asked_for(
+    other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    greeted = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.receive()
+        greeted.set()
+        if peer.number > 1:
+            peer.send({"type": "authenticated", "userId": "usr_new"})
+        if peer.number == 2:
+            peer.ws.close(1001)
+        peer.wait_closed()
+
+    client = client_of(other_server(script).url)
+    lost: list[aggstream.Disconnected] = []
+    client.on("disconnected")(lost.append)
+    client.start()
+    assert greeted.wait(DEADLINE)
+    client.switch_user("token-of-new")
+    until(lambda: client.health().counters.connections == 3 and client.health().ok)
+    client.stop()
+    assert [end.requested for end in lost] == [True, False, True]
+
+
 def test_a_switch_that_the_service_does_not_answer_is_made_by_a_new_connection(
     other_server: ServeFunction, client_of: MakeClient, until: Until
 ) -> None:

@@ -312,9 +312,12 @@ def test_a_broken_frame_ends_the_connection_with_the_right_code_after_what_came_
     client = client_of(server.url, limits=aggstream.Limits(message_size=1000), reconnect=ONCE)
     seen: list[aggstream.Event] = []
     client.on("order_submitted")(seen.append)
+    lost: list[aggstream.Disconnected] = []
+    client.on("disconnected")(lost.append)
     error = what_ends(client)
     assert isinstance(error, aggstream.RemoteProtocolError)
     assert words in str(error)
+    assert [(end.initiated_by, end.requested) for end in lost] == [("client", False)]
     assert len(seen) == 1
     server.join()
     assert _close_code(answers[0]) == code
