@@ -1,6 +1,6 @@
 """Run one client for minutes against a server and a network that misbehave at random, and balance the books.
 
-    python tests/scripts/soak.py --minutes 5 --seed 7 [--tls]
+    python tests/scripts/soak.py [--minutes 5] [--seed 1] [--tls]
 
 All randomness comes from the seed. Places orders, floods, drops, stalls, swallows, drips, resets, expires tokens,
 refuses refreshes, and slows a handler. Prints a summary as JSON; the exit code is 1 if an event was lost that lies
@@ -199,9 +199,9 @@ def resources() -> dict[str, int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run a client for minutes against faults at random.")
-    parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--minutes", type=float, default=5.0, help="how long, about (default: 5)")
+    parser.add_argument("--seed", type=int, default=1, help="what goes wrong follows from it (default: 1)")
+    parser.add_argument("--tls", action="store_true", help="over TLS (default: plain TCP)")
     options = parser.parse_args()
     logging.getLogger("aggstream").setLevel(logging.CRITICAL)
     began = time.monotonic()
