@@ -348,7 +348,9 @@ class Client(Registrar):
         Args:
             key: which events are wanted, as for `on`, with their sub-events; none: all. The others are skipped,
                 so use the same for all calls.
-            timeout: seconds without a wanted event after which a loop ends; None: when the stream ends.
+            timeout: seconds without a wanted event after which a loop ends; None: when the stream ends. During
+                an outage, too, a loop ends so, as if nothing had happened: `health()` tells the two apart, and
+                a `Gap` comes once the stream is live again.
 
         Returns:
             An iterator; it raises what ended the stream, after the last event.
@@ -406,11 +408,12 @@ class Client(Registrar):
         Args:
             key: a type's name, an event class, or `"*"`, as for `on`.
             event: the sub-event of an `order_event`.
-            timeout: seconds; None: until the stream ends.
+            timeout: seconds; None: until the stream ends. An outage does not end the wait, and what happens in
+                it never comes.
             fields: values that the event's fields must have: `order_id="ord_abc123"`.
 
         Raises:
-            WaitTimeout: none came in time.
+            WaitTimeout: none came in time; says so if the stream is not live.
             ConfigurationError: the key, or a field's name, can never match.
             StateError: the stream has ended or is not started, or this is a thread of the client's own.
             AggStreamError: what ended the stream meanwhile.
