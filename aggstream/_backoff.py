@@ -54,20 +54,22 @@ class ReconnectPolicy:
 
     The count starts afresh only after a connection stayed live for `healthy_after`, so that a server which
     accepts and drops is not asked more often than one that is down.
+
+    Attributes:
+        initial: the first bound, in seconds.
+        maximum: the highest bound, and the longest `Retry-After` that is waited for, in seconds.
+        healthy_after: how long a connection must have been live to end an outage, in seconds.
+        max_attempts: attempts in one outage after which to give up; None: never.
+        max_time: seconds since an outage began after which to give up; None: never.
+        decide: called on the `aggstream-io` thread with what ended an attempt or a connection; True: try again.
     """
 
     initial: float = 1.0
-    """The first bound, in seconds."""
     maximum: float = 60.0
-    """The highest bound, and the longest `Retry-After` that is waited for, in seconds."""
     healthy_after: float = 10.0
-    """How long a connection must have been live to end an outage, in seconds."""
     max_attempts: int | None = None
-    """Attempts in one outage after which to give up; None: never."""
     max_time: float | None = None
-    """Seconds since an outage began after which to give up; None: never."""
     decide: Callable[[AggStreamError], bool] = is_retryable
-    """Called on the `aggstream-io` thread with what ended an attempt or a connection; True: try again."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse what cannot work.

@@ -33,7 +33,7 @@ _PER_VALUE = 128
 _SHORT = 512
 _PER_CHARACTER = 8
 # A sign, a point, and an exponent with its own sign: what a number's text may have beside its digits.
-_MOST_BESIDE_DIGITS = 8
+_MOST_BESIDE_DIGITS = 4
 # A bracket, or a whole string, in which brackets mean nothing. A string without an end is one as well: else the
 # search would begin again at each quote in it, and take a time that grows with the square of its length.
 _NESTING = re.compile(r'[\[{]|[\]}]|"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -248,8 +248,10 @@ class Codec:
         return number
 
     def _check_digits(self, text: str) -> None:
-        if len(text) > self._limits.number_digits + _MOST_BESIDE_DIGITS:
-            raise DecodeError(f"a number of more than limits.number_digits ({self._limits.number_digits}) digits")
+        # Nearly every number is shorter than the limit as a text; only of one that is not the digits are counted.
+        most = self._limits.number_digits
+        if len(text) > most and (len(text) > most + _MOST_BESIDE_DIGITS or sum(map(str.isdigit, text)) > most):
+            raise DecodeError(f"a number of more than limits.number_digits ({most}) digits")
 
     def _check_depth(self, text: str) -> None:
         depth = 0

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 
+from aggstream._stacks import place_of, trail_of
 from aggstream._token import Token
 from aggstream._work import Abandoned, Job, WorkThread
 from aggstream.errors import AggStreamError, AuthenticationError, AuthenticationRejected, TokenUnavailable
 from aggstream.tokens import problem_with
 from aggstream.typing import TokenProvider
+
+logger = logging.getLogger("aggstream")
 
 # A provider that had no other token yet is asked again, but not all the time.
 _ASK_AGAIN = 5.0
@@ -91,7 +95,12 @@ def provider_failure(error: BaseException) -> AuthenticationError:
         return error
     if isinstance(error, Abandoned):
         return TokenUnavailable("the token provider took longer than token_timeout")
-    failure = TokenUnavailable(f"the token provider failed with {type(error).__name__}")
+    # What it says may hold a token, also one that nobody here has seen: the place of it is told instead.
+    kind = type(error).__name__
+    logger.debug("aggstream: the token provider failed with %s, on this way:\n%s", kind, trail_of(error))
+    failure = TokenUnavailable(
+        f"the token provider failed with {kind} at {place_of(error)} (the exception itself is error.__cause__)"
+    )
     failure.__cause__ = error
     return failure
 

@@ -10,36 +10,39 @@ from aggstream.events import shown
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """What is accepted from the server. Sizes are in bytes, times in seconds.
+    """What is accepted from the server.
 
-    The first five end the connection when they are passed; the rest cost the message only, which becomes a
-    `DecodeFailed`. The time for connecting is `connect_timeout`.
+    The first five end the connection when they are passed, `json_depth`, `number_digits` and `number_exponent`
+    cost the message only, which becomes a `DecodeFailed`, and `queued_size` pauses reading. The time for
+    connecting is `connect_timeout`.
+
+    Attributes:
+        message_size: bytes of the largest message, put together from its fragments.
+        frame_size: bytes of the largest frame; it is refused by its header.
+        fragments: the most frames that one message may come in.
+        message_timeout: seconds from the first byte of a message to its last.
+        handshake_size: bytes of the largest answer to the WebSocket handshake.
+        json_depth: the deepest nesting of objects and arrays.
+        number_digits: the most digits of a number as it is written, with those of its exponent.
+        number_exponent: the largest power of ten that a number is made of, up or down.
+        queued_size: bytes of memory, about, that messages may take while they wait for handlers; past it reading
+            pauses. What is made of a message can take thirty times the size of its text, and counts.
+        logged_text: the most characters of the server's words in an error or a log line.
 
     Raises:
         ConfigurationError: a limit is not above 0.
     """
 
     message_size: int = count(1 << 20)
-    """The largest message, put together from its fragments."""
     frame_size: int = count(1 << 20)
-    """The largest frame; it is refused by its header."""
     fragments: int = count(1024)
-    """The most frames that one message may come in."""
     message_timeout: float = seconds(30.0)
-    """From the first byte of a message to its last."""
     handshake_size: int = count(1 << 16)
-    """The largest answer to the WebSocket handshake."""
     json_depth: int = count(64)
-    """The deepest nesting of objects and arrays."""
     number_digits: int = count(64)
-    """The most digits of a number."""
     number_exponent: int = count(64)
-    """The largest power of ten that a number is made of, up or down."""
     queued_size: int = count(64 << 20)
-    """The memory, about, that messages may take while they wait for handlers; past it reading pauses. What is made
-    of a message can take thirty times the size of its text, and counts."""
     logged_text: int = count(200)
-    """The most characters of the server's words in an error or a log line."""
 
     def shown(self, text: str) -> str:
         """Return a foreign text as one short line of printable ASCII."""

@@ -95,7 +95,8 @@ def connect(
         ProxyRejected: the proxy does not let us through.
         ConnectFailed: anything else.
     """
-    sock = _connect_tcp(addresses, host if route is None else f"the proxy {route.proxy.host}", deadline, wait)
+    peer = _peer(host, addresses) if route is None else f"the proxy {_peer(route.proxy.host, addresses)}"
+    sock = _connect_tcp(addresses, peer, deadline, wait)
     try:
         if route is not None:
             stream = _WaitingSocket(sock, deadline, wait)
@@ -110,7 +111,12 @@ def connect(
     return Transport(sock, leftover, limits)
 
 
-def _connect_tcp(addresses: Sequence[Address], host: str, deadline: Deadline, wait: Waiter) -> socket.socket:
+def _peer(host: str, addresses: Sequence[Address]) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"{name}:{addresses[0][4][1]}" if addresses else name
+
+
+def _connect_tcp(addresses: Sequence[Address], peer: str, deadline: Deadline, wait: Waiter) -> socket.socket:
     problem: BaseException | None = None
     for tried, (family, kind, proto, _, address) in enumerate(addresses):
         remaining = deadline.remaining()
@@ -134,7 +140,7 @@ def _connect_tcp(addresses: Sequence[Address], host: str, deadline: Deadline, wa
             raise
         else:
             return sock
-    raise ConnectFailed(f"no TCP connection to {host}: {words(problem)}") from problem
+    raise ConnectFailed(f"no TCP connection to {peer}: {words(problem)}") from problem
 
 
 def _check(code: int) -> None:
@@ -285,16 +291,16 @@ def _in_own_words(error: Exception) -> str:
 ResolveFunction: TypeAlias = "Callable[[], Sequence[Address]]"
 
 
-def resolver(host: str, port: int) -> ResolveFunction:
+def resolver(host: str, port: int, what: str) -> ResolveFunction:
     """Return a function that looks the host up; it blocks, and cannot be interrupted.
 
-    The function raises ConnectFailed if the name has no address.
+    The function raises ConnectFailed if the name has no address; `what` says which name it is.
     """
 
     def resolve() -> Sequence[Address]:
         try:
             return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise ConnectFailed(f"the host name {host} cannot be looked up: {words(error)}") from error
+            raise ConnectFailed(f"{what} {host} cannot be looked up: {words(error)}") from error
 
     return resolve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import ipaddress
 import os
@@ -18,6 +19,7 @@ from aggstream.errors import ConfigurationError
 ENVIRONMENT: Literal["environment"] = "environment"
 
 _DEFAULT_PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
+_LIKE = 0.7
 # Which variables name a proxy for a URL of this scheme, the first that is set counts.
 _VARIABLES = {
     "wss": ("wss_proxy", "https_proxy", "all_proxy"),
@@ -61,6 +63,7 @@ def choose_proxy(option: str | None, url: str) -> Proxy | None:
     if option is None:
         return None
     if option != ENVIRONMENT:
+        _refuse_without_scheme(option)
         return parse_proxy(option, "proxy")
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme in ("wss", "https") else 80)
@@ -72,6 +75,18 @@ def choose_proxy(option: str | None, url: str) -> Proxy | None:
         if found is not None:
             return parse_proxy(found[1], found[0])
     return None
+
+
+def _refuse_without_scheme(option: object) -> None:
+    """Refuse what the variables may leave out: here it may as well be a mistyped word, which would become a host.
+
+    Raises:
+        ConfigurationError: it is a text without `scheme://`; what it is, is not shown.
+    """
+    if isinstance(option, str) and "://" not in option:
+        meant = difflib.get_close_matches(option.strip().lower(), [ENVIRONMENT], n=1, cutoff=_LIKE)
+        hint = '; did you mean "environment"?' if meant else ', "environment" or None'
+        raise ConfigurationError(f"proxy must be a proxy's URL with its scheme, like http://host:3128{hint}")
 
 
 def _variable(name: str, environ: Mapping[str, str]) -> tuple[str, str] | None:

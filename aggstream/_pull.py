@@ -192,6 +192,15 @@ class Expectation:
         self._done = threading.Event()
         self.event: Event | None = None
 
+    def __str__(self) -> str:
+        """What is waited for, in words, without the fields' values."""
+        key = self._key
+        name = ascii(key.name or key.cls.TYPE or key.cls.__name__)[1:-1]
+        words = [name, *(ascii(sub_event) for sub_event in sorted(key.sub_events))]
+        if self._fields:
+            words.append(f"with this {' and '.join(self._fields)}")
+        return " ".join(words)
+
     def offer(self, event: Event) -> None:
         """Look at an event; called on a dispatch thread."""
         if self.event is None and self._key.matches(event) and self._has_fields(event):

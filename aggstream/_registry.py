@@ -115,7 +115,9 @@ def _named(name: str) -> tuple[type[Event], str | None]:
     if not name:
         raise ConfigurationError("the name of a type must not be empty")
     if name.removeprefix("order_") in _SUB_EVENTS:
-        logger.warning("%s is an event of the type order_event: on('order_event', %s)", ascii(name), ascii(name))
+        logger.warning(
+            "aggstream: %s is an event of the type order_event: on('order_event', %s)", ascii(name), ascii(name)
+        )
     else:
         _suggest(name, "type", [*WIRE_TYPES, *LIFECYCLE_TYPES])
     return UnknownEvent, name
@@ -124,7 +126,9 @@ def _named(name: str) -> tuple[type[Event], str | None]:
 def _suggest(name: str, what: str, known: Collection[str]) -> None:
     """Log what may have been meant by a name that is taken on purpose, although nobody knows it."""
     for like in difflib.get_close_matches(name, known, n=1, cutoff=_LIKE):
-        logger.warning("no %s %s is known; did you mean %s? It is registered as it is", what, ascii(name), like)
+        logger.warning(
+            "aggstream: no %s %s is known; did you mean %s? It is registered as it is", what, ascii(name), like
+        )
 
 
 @attrs.frozen(eq=False)

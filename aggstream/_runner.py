@@ -118,6 +118,8 @@ class Runner:
         self.work = WorkThread(options.name, self.wake)
         self.on_stopping: Callable[[], None] = lambda: None
         """Called on the I/O thread when the stream begins to stop."""
+        self.on_turn: Callable[[], None] = lambda: None
+        """Called on the I/O thread when the stream has gone live, and when it has ended."""
 
         self._options = options
         self._credentials = Credentials(provider, self.work)
@@ -270,6 +272,7 @@ class Runner:
             # Whoever sees the last event may ask at once how it ended.
             self.phase = "stopped"
             self._tracker.stop(self.error)
+            self.on_turn()
             self._dispatcher.close(Stopped(error=self.error))
             self._poller.close()
 
@@ -366,7 +369,7 @@ class Runner:
             else:
                 target = host if proxy.looks_up_names else self._look_up(host, port, deadline)[0][4][0]
                 route = Route(proxy, target, port)
-                addresses = self._look_up(proxy.host, proxy.port, deadline)
+                addresses = self._look_up(proxy.host, proxy.port, deadline, "the proxy's host name")
             self._transport = connect(
                 self._options.connect_url(token.secret),
                 addresses=addresses,
@@ -379,8 +382,6 @@ class Runner:
                 deadline=deadline,
                 wait=self._waiter.socket,
             )
-        except TimeoutError:
-            raise ConnectFailed("the host name was not looked up within connect_timeout") from None
         except HandshakeRejected as error:
             if self._options.session.token_in_query and error.status == _UNAUTHORIZED:
                 raise self._credentials.judge(AuthenticationRejected(str(error)), token) from error
@@ -392,8 +393,11 @@ class Runner:
         self.session.connection_made(now)
         self.session.schedule_refresh(now, refresh_in(token))
 
-    def _look_up(self, host: str, port: int, deadline: Deadline) -> Sequence[Address]:
-        return self._waiter.job(self.work.submit(resolver(host, port), "looking up the host"), deadline)
+    def _look_up(self, host: str, port: int, deadline: Deadline, what: str = "the host name") -> Sequence[Address]:
+        try:
+            return self._waiter.job(self.work.submit(resolver(host, port, what), "looking up the host"), deadline)
+        except TimeoutError:
+            raise ConnectFailed(f"{what} was not looked up within connect_timeout") from None
 
     def _tls(self) -> ssl.SSLContext:
         if self._ssl_context is None:  # it takes a while to load the system's authorities
@@ -636,6 +640,7 @@ class Runner:
         if self.live_since is None:
             self.live_since = time.monotonic()
             self.phase = "live"
+            self.on_turn()
             self._credentials.accepted()
             logger.info("%s: live as %s", self._options.name, ascii(session.user_id))
 

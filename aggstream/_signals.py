@@ -11,7 +11,8 @@ from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # `timeout` and some supervisors signal a process and then its group: that is one wish, told twice.
-_SAME_WISH = 1.0
+SAME_WISH = 1.0
+"""Seconds."""
 
 
 @contextlib.contextmanager
@@ -34,7 +35,7 @@ def caught_signals(on_first: Callable[[signal.Signals], object]) -> Iterator[lis
             since = time.monotonic()
             received.append(number)
             on_first(signal.Signals(number))
-        elif time.monotonic() - since > _SAME_WISH:
+        elif time.monotonic() - since > SAME_WISH:
             raise KeyboardInterrupt
 
     in_main = threading.current_thread() is threading.main_thread()

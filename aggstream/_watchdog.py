@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import sys
-import threading
 import time
-import traceback
 
 from aggstream._dispatcher import Dispatcher, Running
+from aggstream._stacks import stack_of
 
 logger = logging.getLogger("aggstream")
 
 
 class HandlerWatch:
-    """Looks at what the dispatch threads run. One thread at a time may use it."""
+    """Looks at what the dispatch threads run. One thread at a time may `look`."""
 
     def __init__(self, dispatcher: Dispatcher, duration: float | None, name: str) -> None:
         """Make one.
@@ -30,6 +28,8 @@ class HandlerWatch:
         self._name = name
         # By thread: the run that was told of, by its beginning, and the duration at which to tell of it again.
         self._told: dict[str, tuple[float, float]] = {}
+        # By thread: the run whose stack was told last, and the stack.
+        self._stacks: dict[str, tuple[float, str]] = {}
 
     def look(self) -> float | None:
         """Tell of every handler that takes too long; return when to look again (monotonic), or None."""
@@ -49,6 +49,19 @@ class HandlerWatch:
             nearest = min(nearest, since + due)
         return nearest
 
+    def tell_stuck(self) -> None:
+        """The handlers that still run are given up: tell where they are, unless that was told."""
+        for running in self._dispatcher.running():
+            before = self._stacks.get(running.thread.name)
+            stack = self._stack_of(running)
+            if before != (running.since, stack):
+                logger.warning("%s: the handler %s is at\n%s", self._name, running.handler, stack)
+
+    def _stack_of(self, running: Running) -> str:
+        stack = stack_of(running.thread)
+        self._stacks[running.thread.name] = (running.since, stack)
+        return stack
+
     def _tell(self, running: Running) -> None:
         logger.warning(
             "%s: the handler %s has been at one %s for %.1f s, and what follows waits; the thread %s is at\n%s",
@@ -57,11 +70,5 @@ class HandlerWatch:
             running.event,
             running.seconds,
             running.thread.name,
-            stack_of(running.thread),
+            self._stack_of(running),
         )
-
-
-def stack_of(thread: threading.Thread) -> str:
-    """Return where a thread is, as a traceback shows it, without the values of variables."""
-    frame = None if thread.ident is None else sys._current_frames().get(thread.ident)  # noqa: SLF001  (documented)
-    return "".join(traceback.format_stack(frame)) if frame is not None else "  its end\n"

@@ -7,6 +7,7 @@ import logging
 import os
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
@@ -26,9 +27,9 @@ from aggstream._registry import check_handler, key_of
 from aggstream._rest_choice import choose_rest
 from aggstream._rest_options import RestOptions
 from aggstream._runner import Runner
-from aggstream._signals import caught_signals
+from aggstream._signals import SAME_WISH, caught_signals
 from aggstream._tracker import Tracker
-from aggstream._watchdog import HandlerWatch, stack_of
+from aggstream._watchdog import HandlerWatch
 from aggstream.errors import JournalError, StateError, WaitTimeout
 from aggstream.events import (
     BalanceUpdate,
@@ -196,6 +197,9 @@ class Client(Following):
         queued_size = self._options.session.limits.queued_size
         self._pull = PullBuffer(self._options.queue_size, queued_size)
         self._expectations: tuple[Expectation, ...] = ()
+        # Guards how often the stream went live; told by the I/O thread, because handlers may hang.
+        self._turned = threading.Condition()
+        self._times_live = 0
         self._dispatcher = Dispatcher(
             self._registry,
             workers=self._options.workers,
@@ -211,6 +215,7 @@ class Client(Following):
         self._watch = HandlerWatch(self._dispatcher, self._options.slow_handler_duration, name)
         self._runner = Runner(self._options, provider, self._dispatcher, self._watch, self._tracker, calls)
         self._runner.on_stopping = self._pull.stop_waiting
+        self._runner.on_turn = self._turn
         # The process that has started it, which alone may use it from then on.
         self._pid: int | None = None
         if on_error is not None:
@@ -285,8 +290,7 @@ class Client(Following):
         self._end()
         if not report:
             logger.warning("%s: stopped with something undone: %s", self._options.name, report)
-            for stuck in self._dispatcher.running():
-                logger.warning("the handler %s is at\n%s", stuck.handler, stack_of(stuck.thread))
+            self._watch.tell_stuck()
         self._raise_error()
         return report
 
@@ -317,7 +321,8 @@ class Client(Following):
         """Run the stream until it is stopped, SIGINT (Ctrl-C) or SIGTERM comes, or it fails.
 
         Starts the client if need be. In the main thread the two signals are handled while it runs, and put
-        back after it; a second one raises KeyboardInterrupt.
+        back after it. One that comes more than a second after the first raises KeyboardInterrupt; until then it
+        is taken for the same wish, because some supervisors signal a process and then its group.
 
         Args:
             stop_timeout: seconds that the handlers have after a signal to finish what is queued.
@@ -339,7 +344,7 @@ class Client(Following):
             # Without a signal the handlers have all the time they need; but one may still come.
             self._join_handlers(Deadline(None), unless=lambda: bool(received))
             if received:
-                self.stop(stop_timeout)
+                self._stop_by_signal(stop_timeout)
         self._raise_error()
         return _SIGNAL_EXIT + received[0] if received else 0
 
@@ -375,7 +380,9 @@ class Client(Following):
         Args:
             key: which events are wanted, as for `on`, with their sub-events; none: all. The others are skipped,
                 so use the same for all calls.
-            timeout: seconds without a wanted event after which a loop ends; None: when the stream ends.
+            timeout: seconds without a wanted event after which a loop ends; None: when the stream ends. During
+                an outage, too, a loop ends so, as if nothing had happened: `health()` tells the two apart, and
+                a `Gap` comes once the stream is live again.
 
         Returns:
             An iterator; it raises what ended the stream, after the last event.
@@ -433,11 +440,12 @@ class Client(Following):
         Args:
             key: a type's name, an event class, or `"*"`, as for `on`.
             event: the sub-event of an `order_event`.
-            timeout: seconds; None: until the stream ends.
+            timeout: seconds; None: until the stream ends. An outage does not end the wait, and what happens in
+                it never comes.
             fields: values that the event's fields must have: `order_id="ord_abc123"`.
 
         Raises:
-            WaitTimeout: none came in time.
+            WaitTimeout: none came in time; says so if the stream is not live.
             ConfigurationError: the key, or a field's name, can never match.
             StateError: the stream has ended or is not started, or this is a thread of the client's own.
             AggStreamError: what ended the stream meanwhile.
@@ -445,11 +453,12 @@ class Client(Following):
         expectation = Expectation(key_of(key, () if event is None else (event,)), fields)
         self._await(expectation, timeout)
         if expectation.event is None:
-            raise WaitTimeout(f"no such event within {timeout} s")
+            why = "" if self._is_live() else f", and the stream is not live: {self._why_not_live()}"
+            raise WaitTimeout(f"no {expectation} within {timeout} s{why}")
         return expectation.event
 
     def wait_until_live(self, timeout: float | None = None) -> None:
-        """Wait until the user is signed in; return at once if that is so already.
+        """Wait until the user is signed in; return at once if that is so already. It waits for no handler.
 
         Args:
             timeout: seconds; None: until the stream is live, or ends.
@@ -459,20 +468,26 @@ class Client(Following):
             StateError: the stream has ended or is not started, or this is a thread of the client's own.
             AggStreamError: what ended the stream meanwhile.
         """
-        self._await(Expectation(key_of("authenticated"), {}), timeout, unless=self._is_live)
-        if not self._is_live():
-            raise WaitTimeout(f"not live within {timeout} s: {self._runner.last_error or self._runner.phase}")
+        self._refuse_own_thread("wait_until_live()")
+        deadline = Deadline(timeout)
+        with self._turned:
+            before = self._times_live
+            while self._is_going():
+                # It may have been live and be lost again before this thread was woken.
+                if self._is_live() or self._times_live > before:
+                    return
+                if deadline.expired():
+                    raise WaitTimeout(f"not live within {timeout} s: {self._why_not_live()}")
+                self._turned.wait(deadline.remaining())
+        self._raise_error()
+        raise StateError("the stream does not run: there is nothing to wait for")
 
-    def _await(
-        self, expectation: Expectation, timeout: float | None, unless: Callable[[], bool] = lambda: False
-    ) -> None:
+    def _await(self, expectation: Expectation, timeout: float | None) -> None:
         self._refuse_own_thread("waiting for an event")
         deadline = Deadline(timeout)
         with self._lock:
             self._expectations = (*self._expectations, expectation)
         try:
-            if unless():
-                return
             if self._is_running():
                 expectation.wait(deadline)
         finally:
@@ -485,6 +500,9 @@ class Client(Following):
 
     def _is_live(self) -> bool:
         return self._runner.phase == "live"
+
+    def _why_not_live(self) -> str:
+        return str(self._runner.last_error or self._runner.phase)
 
     # --- the rest ---------------------------------------------------------------------------------------
 
@@ -575,8 +593,14 @@ class Client(Following):
             self._journal.close()
         self._end()
 
+    def _turn(self) -> None:
+        with self._turned:
+            self._times_live += self._is_live()
+            self._turned.notify_all()
+
     def _end(self) -> None:
         self._ended = True
+        self._turn()
         self._pull.end()
         for expectation in self._expectations:
             expectation.give_up()
@@ -595,6 +619,10 @@ class Client(Following):
     def _is_running(self) -> bool:
         return self._started and not self._ended
 
+    def _is_going(self) -> bool:
+        """Like `_is_running`, but without what handlers still do after the end."""
+        return self._is_running() and self._runner.phase != "stopped"
+
     def _what_runs(self) -> tuple[str, ...]:
         handlers = [running.handler for running in self._dispatcher.running()]
         waits = [] if (doing := self._runner.work.doing()) is None else [doing]
@@ -606,6 +634,17 @@ class Client(Following):
         # makes afterwards end at once, because the end was asked for.
         if threading.get_ident() != self._starter:
             self._has_begun.wait(deadline.remaining())
+
+    def _stop_by_signal(self, timeout: float) -> None:
+        began = time.monotonic()
+        if not self._join_handlers(Deadline(min(timeout, SAME_WISH))):
+            for running in self._dispatcher.running():
+                logger.warning(
+                    "%s: stopping; the handler %s still runs; once more to leave at once",
+                    self._options.name,
+                    running.handler,
+                )
+        self.stop(timeout - (time.monotonic() - began))
 
     def _join_handlers(self, deadline: Deadline, unless: Callable[[], bool] = lambda: False) -> bool:
         """Wait for the handlers after the I/O thread has ended, which until then looks at what they do."""
@@ -633,6 +672,7 @@ class Client(Following):
         """In a forked child: the stream is the parent's."""
         self._lock = threading.Lock()
         self._tracker.after_fork_in_child()
+        self._turned = threading.Condition()
         self._registry.after_fork_in_child()
         self._pull.after_fork_in_child()
         self._runner.after_fork_in_child()

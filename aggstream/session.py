@@ -191,7 +191,7 @@ class Session:
 
     def connection_lost(self, error: AggStreamError) -> None:
         """The connection is gone without a close frame, or had to be given up."""
-        self._end(error, error.initiated_by if isinstance(error, ConnectionLost) else "network")
+        self._end(error, error.initiated_by if isinstance(error, ConnectionLost) else "client")
 
     def token_received(self, token: Token, now: float, refresh_in: float | None) -> None:
         """Another token is there: authenticate with it on the open connection.

@@ -29,6 +29,7 @@ from aggstream._options import (
 from aggstream._processes import call_in_child
 from aggstream._proxy import choose_proxy
 from aggstream._secret import MASK, Secret
+from aggstream._stacks import place_of
 from aggstream._token import expiry
 from aggstream.errors import (
     AuthenticationError,
@@ -93,6 +94,8 @@ def problem_with(token: object) -> str | None:
         return "the token is empty"
     if token.strip() != token:
         return "the token begins or ends with a space or a line break: strip() it"
+    if token.lower().startswith("bearer "):
+        return "the token must be given without 'Bearer '"
     if not token.isascii() or not token.isprintable() or " " in token:
         return "the token must be printable ASCII without spaces, as the REST API takes it"
     return None
@@ -301,7 +304,8 @@ class RefreshingToken:
             self._save(TokenPair(self._access.reveal(), self._refresh.reveal()))
         except Exception as error:
             raise TokenUnavailable(
-                f"save() failed with {type(error).__name__}: the new tokens are kept, but not used before it works"
+                f"save() failed with {type(error).__name__} at {place_of(error)} (the exception itself is "
+                "error.__cause__): the new tokens are kept, but not used before it works"
             ) from error
         self._unsaved = False
 

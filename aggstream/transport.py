@@ -148,12 +148,16 @@ class Transport:
                 self._more = self._budget <= 0
                 return
             except UnicodeDecodeError:
-                raise self._broken(1007, "a text that is not UTF-8") from None
+                self.queue_close(1007)
+                raise RemoteProtocolError("the server sent a text that is not UTF-8") from None
             except LimitExceeded as error:
                 self.queue_close(1009)
                 raise error.with_traceback(None) from None
             except WebSocketProtocolException as error:
-                raise self._broken(1002, self._limits.shown(str(error))) from None
+                self.queue_close(1002)
+                # The library's words and ours, not the server's: they are no quotation.
+                rule = self._limits.shown(str(error))[1:-1]
+                raise RemoteProtocolError(f"the server broke the WebSocket protocol: {rule}") from None
             except OSError as error:
                 raise ConnectionLost(f"the connection broke: {words(error)}") from error
             if message is None:
@@ -211,10 +215,6 @@ class Transport:
         data = self._chunk[self._at : self._at + size]
         self._at += len(data)
         return data
-
-    def _broken(self, code: int, what: str) -> RemoteProtocolError:
-        self.queue_close(code)
-        return RemoteProtocolError(f"the server sent {what}")
 
     # --- out --------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import threading
 import time
 
@@ -190,11 +191,41 @@ def test_a_provider_that_fails_for_a_while_is_asked_again_and_the_stream_lives_o
     client.on("reconnecting")(pauses.append)
     client.start()
     until(lambda: client.health().ok)
-    assert [str(pause.error) for pause in pauses] == [
+    assert [str(pause.error).partition(" at ")[0] for pause in pauses] == [
         "the vault is closed",
         "the token provider failed with KeyError",
         "the token provider failed with TimeoutError",
     ]
+
+
+def test_an_exception_in_a_token_function_can_be_found_and_its_words_are_shown_to_nobody(
+    other_server: ServeFunction, client_of: MakeClient, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.sign_in()
+        peer.wait_closed()
+
+    caplog.set_level(logging.DEBUG)
+    left = ["good-token"]
+
+    def parse(answer: str) -> str:
+        json.loads(answer)  # it fails below the user's own code
+        return left.pop()
+
+    answers = ["eyJ-canary", '"good"']
+    client = client_of(other_server(script).url, token=lambda: parse(answers.pop(0)))
+    pauses: list[aggstream.Reconnecting] = []
+    client.on("reconnecting")(pauses.append)
+    client.start()
+    until(lambda: client.health().ok)
+    line = parse.__code__.co_firstlineno + 1
+    where = f"JSONDecodeError at {__file__}:{line} in parse (the exception itself is error.__cause__)"
+    told = [record for record in caplog.records if where in record.getMessage()]
+    assert [record.levelname for record in told] == ["WARNING"]
+    [way] = [text for record in caplog.records if "on this way" in (text := record.getMessage())]
+    assert "decoder.py" in way
+    assert "canary" not in caplog.text
+    assert isinstance(pauses[0].error.__cause__, json.JSONDecodeError)
 
 
 def test_a_provider_that_says_the_session_is_over_ends_the_stream(
@@ -303,6 +334,32 @@ def test_switching_the_user_between_connections_signs_in_the_new_one(
 
     client.start()
     until(lambda: client.health().user_id == "usr_new" and client.health().ok)
+
+
+def test_a_connection_that_is_given_up_for_another_user_or_to_stop_was_asked_for(
+    other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    greeted = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.receive()
+        greeted.set()
+        if peer.number > 1:
+            peer.send({"type": "authenticated", "userId": "usr_new"})
+        if peer.number == 2:
+            peer.ws.close(1001)
+        peer.wait_closed()
+
+    client = client_of(other_server(script).url)
+    lost: list[aggstream.Disconnected] = []
+    client.on("disconnected")(lost.append)
+    client.start()
+    assert greeted.wait(DEADLINE)
+    client.switch_user("token-of-new")
+    until(lambda: client.health().counters.connections == 3 and client.health().ok)
+    client.stop()
+    assert [end.requested for end in lost] == [True, False, True]
 
 
 def test_a_switch_that_the_service_does_not_answer_is_made_by_a_new_connection(

@@ -24,6 +24,7 @@ from conftest import (
 )
 
 import aggstream
+from aggstream._stacks import stack_of
 
 both = pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 
@@ -301,6 +302,48 @@ def test_a_handler_that_does_not_return_is_told_with_its_name_and_the_place_wher
     assert "may_go_on.wait(DEADLINE)" in told()[0]
     assert "aggstream-dispatch" in told()[0]
     assert len(told()) < 20
+    # What stands above the handler is no news of it.
+    assert "_dispatcher.py" not in told()[0]
+    assert "threading.py" not in told()[0].partition("slow(event)")[0]
+
+
+def test_the_place_of_a_handler_that_is_stuck_is_told_once(
+    slow: SlowHandler,
+    other_server: ServeFunction,
+    client_of: MakeClient,
+    until: Until,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = client_of(other_server(sends(order(1))).url, slow_handler_duration=0.5, name="alice")
+    client.on(aggstream.OrderSubmitted)(slow)
+    client.start()
+    until(lambda: "may_go_on.wait(DEADLINE)" in caplog.text)
+    caplog.clear()
+    for _ in range(2):
+        assert not client.stop(timeout=0.01)
+    slow.may_go_on.set()
+    assert "alice: stopped with something undone" in caplog.text
+    assert "may_go_on.wait" not in caplog.text
+
+
+def test_the_place_of_a_handler_that_was_not_told_is_told_when_it_is_given_up(
+    slow: SlowHandler,
+    other_server: ServeFunction,
+    client_of: MakeClient,
+    until: Until,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = client_of(other_server(sends(order(1))).url, slow_handler_duration=None, name="alice")
+    client.on(aggstream.OrderSubmitted)(slow)
+    client.start()
+    until(lambda: any("may_go_on" in stack_of(stuck.thread) for stuck in client._dispatcher.running()))
+    for _ in range(2):
+        assert not client.stop(timeout=0.01)
+    slow.may_go_on.set()
+    places = [text for record in caplog.records if "is at\n" in (text := record.getMessage())]
+    assert len(places) == 1
+    assert places[0].startswith("alice: the handler <")
+    assert "may_go_on.wait(DEADLINE)" in places[0]
 
 
 def test_a_handler_that_is_stuck_after_the_stream_has_ended_is_told_as_well(

@@ -56,8 +56,7 @@ class Chaos(RuleBasedStateMachine):
         self.simulator = self.stack.enter_context(
             Simulator(seed=seed, ssl_context=serving, heartbeat_interval=0.2)
         )
-        port = int(self.simulator.url.rpartition(":")[2].partition("/")[0])
-        self.proxy = self.stack.enter_context(ChaosProxy("127.0.0.1", port, seed=seed))
+        self.proxy = self.stack.enter_context(ChaosProxy.for_url(self.simulator.url, seed=seed))
         self.client = aggstream.Client(
             app_id=self.simulator.app_id,
             origin=self.simulator.origin,
@@ -214,7 +213,9 @@ class Chaos(RuleBasedStateMachine):
         balance = self.ledger.balance()
         counters = self.client.health().counters
         seen = [type(event) for event in self.ledger.received]
-        assert counters.gaps == balance.gaps == seen.count(aggstream.Resumed)
+        # A connection may be lost just when the client is stopped: then that gap has no other end.
+        assert counters.gaps == balance.gaps
+        assert balance.gaps - seen.count(aggstream.Resumed) in (0, 1)
         assert counters.user_events == balance.delivered
         assert counters.decode_failures == seen.count(aggstream.DecodeFailed) == 0
         assert seen.count(aggstream.ReadingPaused) == counters.pauses

@@ -7,11 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from conftest import DEADLINE, ServeBytes, Until, drain
 
-from aggstream.testing import ChaosProxy
+from aggstream.testing import ChaosProxy, Faults
 
 DATA = bytes(range(256)) * 64
 
@@ -40,8 +41,7 @@ def through(raw_server: ServeBytes) -> Iterator[Make]:
     with contextlib.ExitStack() as stack:
 
         def make(script: Callable[[socket.socket], object]) -> Through:
-            port = int(raw_server(script).url.rpartition(":")[2].partition("/")[0])
-            return Through(stack.enter_context(ChaosProxy("127.0.0.1", port)), stack)
+            return Through(stack.enter_context(ChaosProxy.for_url(raw_server(script).url)), stack)
 
         yield make
 
@@ -218,6 +218,58 @@ def test_a_server_that_is_down_is_a_reset() -> None:
 def test_a_url_is_led_through_the_proxy() -> None:
     with ChaosProxy("127.0.0.1", 9) as proxy:
         assert proxy.url_for("wss://localhost:9/ws?a=b") == f"wss://localhost:{proxy.port}/ws?a=b"
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("ws://127.0.0.1:8123/ws", ("127.0.0.1", 8123)),
+        ("wss://agg.example/ws", ("agg.example", 443)),
+        ("http://[::1]", ("::1", 80)),
+    ],
+)
+def test_a_proxy_is_made_for_a_servers_url(url: str, target: tuple[str, int]) -> None:
+    proxy = ChaosProxy.for_url(url)
+    proxy.close()
+    assert proxy._target == target
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8123", "ftp://host/", "ws:///ws"])
+def test_a_url_without_a_host_or_a_port_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="url must name a host"):
+        ChaosProxy.for_url(url)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("slice_size", 0),
+        ("slice_size", 2.5),
+        ("slice_size", True),
+        ("latency", -0.1),
+        ("latency", None),
+        ("latency", float("inf")),
+        ("latency", float("nan")),
+        ("rate", 0),
+        ("rate", -1.0),
+        ("rate", "fast"),
+        ("corrupt", 7),
+        ("corrupt", -0.1),
+        ("corrupt", None),
+        ("reset_after", 0),
+        ("half_close_after", -1),
+        ("stalled", 1),
+        ("blackhole", "yes"),
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused_where_it_is_set(name: str, value: Any) -> None:
+    faults = Faults()
+    before = getattr(faults, name)
+    with pytest.raises(ValueError, match=rf"^{name} must be .*, got "):
+        setattr(faults, name, value)
+    with pytest.raises(ValueError, match=name):
+        Faults(**{name: value})
+    assert getattr(faults, name) == before
 
 
 def test_a_proxy_that_is_idle_sleeps(through: Make) -> None:

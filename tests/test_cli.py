@@ -237,6 +237,7 @@ def test_all_missing_settings_are_named_at_once_with_option_and_variable(shell: 
     [
         (["--origin", "app.example/"], "origin must read https://"),
         (["--token", "two words"], "the token must be printable ASCII"),
+        (["--token", "Bearer eyJ"], "the token must be given without 'Bearer '"),
         (["--token-file", "nowhere"], "--token-file: cannot read nowhere: No such file"),
         (["--token-file", os.devnull], "is empty"),
         (["--ca-file", "nowhere"], "--ca-file: cannot use nowhere"),
@@ -500,6 +501,44 @@ def test_books_that_do_not_add_up_fail_the_demo(shell: Shell) -> None:
 def test_the_demo_in_a_terminal_is_a_live_table_with_a_summary(shell: Shell) -> None:
     command = shell.start(*QUICK, size=(100, 30))
     screen = command.screen_until(" missed")
-    for text in ("balances", "ord_", "connection dropped (1001)", "gap of", "token refreshed", "sent ="):
+    for text in ("balances", "ord_", "connection dropped (1001)", "gap of", "token refreshed", "happened ="):
         assert text in screen
     assert (command.process.wait(DEADLINE), command.stderr) == (0, "")
+
+
+def test_the_demo_in_a_terminal_of_ascii_only_draws_what_it_has(shell: Shell) -> None:
+    shell.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    command = shell.start(*QUICK, size=(80, 24))
+    screen = command.screen_until(" missed")
+    assert screen.isascii()
+    for text in ("+-----", "balances", "ord_", "* ", "~", "happened ="):
+        assert text in screen
+    assert (command.process.wait(DEADLINE), command.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("without", ["", "rich"])
+def test_the_stream_in_a_terminal_of_ascii_only_shows_other_characters_as_questions(
+    shell: Shell, simulator: Simulator, signed_in: SignedIn, without: str
+) -> None:
+    shell.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    command = shell.start("listen", without=without, size=(80, 24))
+    assert simulator.wait_for_connections(1, timeout=DEADLINE)
+    simulator.push({**FAILED, "errorReason": "marché fermé"})
+    assert "march? ferm?" in command.screen_until("ferm")
+    command.process.send_signal(signal.SIGINT)
+    assert command.process.wait(DEADLINE) == 130
+
+
+@pytest.mark.parametrize("without", ["", "rich"])
+def test_the_stream_in_a_terminal_breaks_no_word(
+    shell: Shell, simulator: Simulator, signed_in: SignedIn, without: str
+) -> None:
+    command = shell.start("listen", without=without, size=(80, 24))
+    assert simulator.wait_for_connections(1, timeout=DEADLINE)
+    simulator.push({**FAILED, "errorReason": "unmistakable " * 10 + "end"})
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", command.screen_until("end")).splitlines()
+    [start] = (at for at, line in enumerate(lines) if "unmistakable" in line and "failed" in line)
+    assert all(len(line) <= 80 for line in lines[start:])
+    assert sum(line.count("unmistakable") for line in lines[start:]) == 10
+    command.process.send_signal(signal.SIGINT)
+    assert command.process.wait(DEADLINE) == 130

@@ -127,12 +127,16 @@ def test_an_order_whose_beginning_was_missed_is_shown_with_what_is_known() -> No
     assert any("ord_1" in line and "2/8" in line for line in drawn(board))
 
 
-def test_a_gap_puts_a_question_mark_on_what_was_open() -> None:
+def test_what_was_open_in_a_gap_is_not_known_until_its_next_event() -> None:
     gap = Gap(number=1, started_ns=0, ended_ns=SECOND)
     board = board_of(submitted(), submitted("ord_2"), order_event("filled", "ord_2"), gap)
     assert [row.is_certain for row in board.orders.values()] == [False, True]
+    [line] = (line for line in drawn(board) if "ord_1" in line)
+    assert "not known" in line
+    assert "submitted" not in line
     board.take(order_event("step_started"))
     assert board.orders["ord_1"].is_certain
+    assert not any("not known" in line for line in drawn(board))
 
 
 def test_a_balance_shows_its_last_change() -> None:
@@ -143,6 +147,28 @@ def test_a_balance_shows_its_last_change() -> None:
         )
     )
     assert any("945.50" in line and "-54.50" in line for line in drawn(board))
+
+
+def test_balances_that_do_not_fit_are_counted() -> None:
+    balances = [
+        received("balance_update", venue=f"venue{n}", tradingBalanceCents=-123_456_789, walletBalanceCents=0)
+        for n in range(8)
+    ]
+    assert any(" +3 more " in line for line in drawn(board_of(*balances)))
+    assert not any("more" in line for line in drawn(board_of(*balances), columns=120, lines=40))
+
+
+def test_a_reason_of_failure_stands_in_a_column_that_says_so() -> None:
+    board = board_of(order_event("failed", errorReason="price_moved"))
+    titles, row = (next(line for line in drawn(board) if text in line) for text in ("venue ", "price_moved"))
+    assert titles.index("step or reason") == row.index("price_moved")
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"), [(80, "ord_01234… "), (85, "ord_0123456789… "), (90, "ord_0123456789abcdef ")]
+)
+def test_an_orders_id_takes_the_room_that_there_is(columns: int, shown: str) -> None:
+    assert any(shown in line for line in drawn(board_of(submitted("ord_0123456789abcdef")), columns=columns))
 
 
 def test_the_header_tells_the_connection() -> None:
@@ -178,7 +204,7 @@ def test_a_long_run_keeps_the_newest_orders_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("received", "shown"), [(9, "10 sent = 9 received + 1 missed"), (8, "10 sent ≠ 8 received + 1 missed")]
+    ("received", "shown"), [(9, "10 happened = 9 received + 1 missed"), (8, "10 happened ≠ 8 received + 1 missed")]
 )
 def test_the_summary_tells_whether_it_adds_up(received: int, shown: str) -> None:
     summary = Summary(sent=10, received=received, missed=1, gaps=1, reconnects=1, refreshes=1, decode_failures=1)
@@ -186,3 +212,31 @@ def test_the_summary_tells_whether_it_adds_up(received: int, shown: str) -> None
     Console(file=out, width=80).print(summary_table(board_of(order_event("filled")), summary))
     assert shown in out.getvalue()
     assert "1 filled" in out.getvalue()
+
+
+def test_the_summary_tells_what_is_not_known_and_why() -> None:
+    gap = Gap(number=1, started_ns=0, ended_ns=SECOND)
+    board = board_of(
+        submitted("ord_1"), submitted("ord_2"), gap, submitted("ord_3"), order_event("filled", "ord_2")
+    )
+    summary = Summary(sent=4, received=4, missed=0, gaps=1, reconnects=1, refreshes=1, decode_failures=0)
+    out = io.StringIO()
+    Console(file=out, width=80).print(summary_table(board, summary))
+    assert "3: 1 filled, 1 still running, 1 not known: ended in a gap" in out.getvalue()
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_line_breaks_between_words_only_and_goes_on_below_its_text(columns: int) -> None:
+    words = [f"word{number}-and-more" for number in range(20)]
+    line = as_line(order_event("failed", errorReason=" ".join(words)))
+    first, *others = line.within(columns).splitlines()
+    assert others
+    assert all(len(row) <= columns for row in (first, *others))
+    assert " ".join(" ".join((first, *others)).split()).endswith(" ".join(words))
+    indent = first.index("ord_1")
+    assert all(row[:indent].isspace() and not row[indent].isspace() for row in others)
+
+
+def test_a_line_is_left_to_a_terminal_that_is_too_narrow_for_columns() -> None:
+    line = as_line(order_event("failed", errorReason="one two three"))
+    assert line.within(40) == str(line)

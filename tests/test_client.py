@@ -271,10 +271,27 @@ def test_wait_for_returns_the_event_that_matches_all_fields(
 
 def test_wait_for_says_when_nothing_came_in_time(other_server: ServeFunction, client_of: MakeClient) -> None:
     with client_of(other_server(quiet).url) as client:
-        with pytest.raises(aggstream.WaitTimeout, match=r"0\.01 s"):
-            client.wait_for(aggstream.OrderSubmitted, timeout=0.01, order_id="ord_1")
-        with pytest.raises(TimeoutError):
+        client.wait_until_live(DEADLINE)
+        with pytest.raises(aggstream.WaitTimeout) as caught:
+            client.wait_for(aggstream.OrderSubmitted, timeout=0.01, order_id="ord_1", side="buy")
+        assert str(caught.value) == "no order_submitted with this order_id and side within 0.01 s"
+        with pytest.raises(TimeoutError, match=r"^no never_heard_of with this orderId within 0\.01 s$"):
             client.wait_for("never_heard_of", timeout=0.01, orderId="ord_1")
+        with pytest.raises(TimeoutError, match=r"^no order_event 'filled' within 0\.01 s$"):
+            client.wait_for("order_event", event="order_filled", timeout=0.01)
+        with pytest.raises(TimeoutError, match=r"^no UserEvent within 0\.01 s$"):
+            client.wait_for(aggstream.UserEvent, timeout=0.01)
+
+
+def test_wait_for_says_if_nothing_could_come(client_of: MakeClient, until: Until) -> None:
+    never = aggstream.ReconnectPolicy(initial=3600, maximum=3600)
+    with client_of("ws://127.0.0.1:9/ws", reconnect=never) as client:
+        until(lambda: client.health().phase == "waiting")
+        with pytest.raises(aggstream.WaitTimeout) as caught:
+            client.wait_for("order_submitted", timeout=0.01)
+    assert str(caught.value).startswith(
+        "no order_submitted within 0.01 s, and the stream is not live: no TCP connection to 127.0.0.1:9: "
+    )
 
 
 def test_wait_for_ends_with_the_stream(other_server: ServeFunction, client_of: MakeClient, until: Until) -> None:
@@ -306,6 +323,7 @@ def test_health_is_good_only_while_the_stream_is_live(
 ) -> None:
     client = client_of(other_server(quiet).url, name="alice")
     assert not client.health().ok
+    assert client.health().threads == {"alice-dispatch": False, "alice-io": False, "alice-work": False}
     client.start()
     until(lambda: client.health().ok)
     health = client.health()
@@ -416,12 +434,11 @@ def test_a_second_signal_ends_a_run_whose_handler_is_stuck(other_server: ServeFu
         assert process.stdout is not None
         assert process.stdout.readline() == "live\n"
         process.send_signal(signal.SIGINT)
-        while process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(0.1)
-            except subprocess.TimeoutExpired:
-                continue
+        assert process.stderr is not None
+        assert process.stderr.readline() == (
+            "aggstream: stopping; the handler <lambda> still runs; once more to leave at once\n"
+        )
+        process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=DEADLINE)
     assert out == ""
     assert "KeyboardInterrupt" in err
@@ -552,6 +569,36 @@ def test_waiting_until_live_returns_at_once_if_it_is(
     client.stop()
     with pytest.raises(aggstream.StateError):
         client.wait_until_live(timeout=0)
+
+
+@pytest.mark.parametrize("key", ["connected", "*"])
+def test_waiting_until_live_waits_for_no_handler(
+    key: str, other_server: ServeFunction, client_of: MakeClient
+) -> None:
+    client = client_of(other_server(quiet).url)
+    release, ended = threading.Event(), []
+    client.on(key)(lambda event: ended.append(release.wait(DEADLINE)))
+    client.start()
+    client.wait_until_live(timeout=2 * DEADLINE)
+    assert not ended
+    release.set()
+
+
+def test_waiting_until_live_ends_with_the_stream_and_not_with_its_handlers(
+    other_server: ServeFunction, client_of: MakeClient
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.ws.close(4403, "unknown app")
+
+    client = client_of(other_server(script).url, token=lambda: "the-only-token-of-xyz789")
+    release, ended = threading.Event(), []
+    client.on("connected")(lambda event: ended.append(release.wait(DEADLINE)))
+    client.start()
+    with pytest.raises(aggstream.AuthenticationRejected):
+        client.wait_until_live(timeout=2 * DEADLINE)
+    assert not ended
+    release.set()
 
 
 def test_waiting_until_live_has_a_timeout_that_says_why(client_of: MakeClient) -> None:

@@ -366,6 +366,15 @@ def test_what_is_nested_without_an_end_is_refused(text: str) -> None:
     refused(text)
 
 
+@pytest.mark.parametrize("number", ["12345", "-12345", "1.2345", "-0.1234", "1.234e5", "-1.23E-45", "0e-1234"])
+def test_a_number_of_as_many_digits_as_the_limit_is_taken_and_of_one_more_is_not(number: str) -> None:
+    codec = Codec(aggstream.Limits(number_digits=5, number_exponent=10**6))
+    codec.parse(f"[{number}]")
+    for longer in (f"[{number}0]", f"[{number}000]", f"[{number}{'0' * 1000}]"):
+        with pytest.raises(DecodeError, match=r"number_digits \(5\)"):
+            codec.parse(longer)
+
+
 def test_the_interpreters_own_limits_are_decode_errors_as_well() -> None:
     boundless = Codec(aggstream.Limits(json_depth=10**9, number_digits=10**9, number_exponent=10**20))
     for literal in ["[" * 100_000 + "]" * 100_000, "9" * 100_000, "1e999999999999999999999"]:

@@ -31,6 +31,7 @@ from aggstream import (
     Event,
     Gap,
     Heartbeat,
+    HeartbeatTimeout,
     JournalFailed,
     JournalFull,
     OrderEvent,
@@ -258,6 +259,25 @@ def test_a_repr_shows_the_fields_and_nothing_of_raw() -> None:
     assert "trading_balance_cents=94500" in repr(event)
 
 
+def test_a_repr_leaves_out_what_is_not_there_and_shows_moments_as_times() -> None:
+    gap = Gap(number=1, started_ns=1795547429308840579, ended_ns=1795547431000000000)
+    assert repr(gap) == (
+        "Gap(number=1, started_at=2026-11-24T19:10:29.308840+00:00, ended_at=2026-11-24T19:10:31+00:00)"
+    )
+    assert "None" not in repr(order_event())
+    assert "event='filled', order_id='ord_1'" in repr(order_event())
+    assert repr(Stopped()) == "Stopped()"
+    refreshed = TokenRefreshed(user_id=None, expires_at=dt.datetime(2030, 1, 1, tzinfo=UTC))
+    assert repr(refreshed) == "TokenRefreshed(expires_at=2030-01-01T00:00:00+00:00)"
+    assert repr(decode('{"type": "market_resolved"}', 5)) == "UnknownEvent(name='market_resolved')"
+
+
+@pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: event.type)
+def test_a_repr_is_one_printable_line(event: Event) -> None:
+    assert repr(event).startswith(f"{type(event).__name__}(")
+    assert repr(event).isprintable()
+
+
 def test_a_repr_of_a_text_that_was_not_understood_is_one_short_line() -> None:
     event = DecodeFailed(text="x\n\x1b[31m" * 1000, error=DecodeError("not JSON"))
     assert "\n" not in repr(event)
@@ -418,6 +438,19 @@ def test_side_venue_and_event_are_open_sets() -> None:
     known = decode(PAGE_ORDER_SUBMITTED, 5)
     assert isinstance(known, OrderSubmitted)
     assert (known.venue, known.side) == (Venue.KALSHI, Side.BUY)
+
+
+@pytest.mark.parametrize(
+    ("error", "requested"),
+    [
+        (ConnectionLost("closed on request", code=1000, initiated_by="client"), True),
+        (ConnectionLost("going away", code=1000, initiated_by="server"), False),
+        (ConnectionLost("reset"), False),
+        (HeartbeatTimeout("no answer"), False),
+    ],
+)
+def test_a_disconnection_tells_whether_it_was_asked_for(error: AggStreamError, requested: bool) -> None:
+    assert Disconnected(error=error, initiated_by="client").requested is requested
 
 
 def test_a_gap_tells_its_two_moments() -> None:

@@ -19,6 +19,7 @@ LAYERS = [
         "typing",
         "_deadline",
         "_secret",
+        "_stacks",
         "_version",
         "_signals",
         "_timers",

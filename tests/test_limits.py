@@ -161,7 +161,7 @@ def test_a_message_past_a_limit_of_json_costs_that_message_only(
         peer.wait_closed()
 
     server = other_server(script, tls=tls)
-    limits = Limits(json_depth=8, number_digits=8, number_exponent=8)
+    limits = Limits(json_depth=8, number_digits=13, number_exponent=8)
     client = client_of(server.url, ssl_context=trusting, limits=limits)
     failed: list[aggstream.DecodeFailed] = []
     seen: list[aggstream.Event] = []

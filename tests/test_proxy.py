@@ -270,7 +270,13 @@ def test_a_proxy_that_makes_no_sense_is_a_typed_error(
 def test_a_proxy_that_is_down_is_named(client_of: MakeClient) -> None:
     error = ended_by(client_of("ws://localhost:9/ws", proxy="http://127.0.0.1:9", reconnect=ONCE))
     assert isinstance(error, aggstream.ConnectFailed)
-    assert "no TCP connection to the proxy 127.0.0.1" in str(error)
+    assert "no TCP connection to the proxy 127.0.0.1:9: " in str(error)
+
+
+def test_a_proxy_whose_name_has_no_address_is_not_taken_for_the_service(client_of: MakeClient) -> None:
+    error = ended_by(client_of("ws://localhost:9/ws", proxy="http://proxy.nowhere.invalid:3128", reconnect=ONCE))
+    assert isinstance(error, aggstream.ConnectFailed)
+    assert "the proxy's host name proxy.nowhere.invalid cannot be looked up" in str(error)
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
@@ -388,6 +394,19 @@ def test_what_is_no_proxys_url_is_refused_without_showing_it(text: Any, client_o
     with pytest.raises(aggstream.ConfigurationError, match="proxy") as caught:
         client_of("ws://localhost:9/ws", proxy=text)
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["proxy.example:3128", "user:canary@proxy.example:3128", "foo", "", "localhost"])
+def test_a_proxy_that_is_given_as_an_option_has_a_scheme(text: str, client_of: MakeClient) -> None:
+    with pytest.raises(aggstream.ConfigurationError, match=r'http://host:3128, "environment" or None') as caught:
+        client_of("ws://localhost:9/ws", proxy=text)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["enviroment", "Environment", "environ", " environment"])
+def test_a_mistyped_environment_is_no_host(text: str, client_of: MakeClient) -> None:
+    with pytest.raises(aggstream.ConfigurationError, match='did you mean "environment"'):
+        client_of("ws://localhost:9/ws", proxy=text)
 
 
 def test_a_socks_proxy_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

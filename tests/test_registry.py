@@ -379,6 +379,7 @@ def test_a_near_miss_is_logged_with_a_hint_and_registered(
         registrar.on(name)(registrar.handler("x"))
     [record] = caplog.records
     assert name in record.getMessage()
+    assert record.getMessage().startswith("aggstream: ")
     assert f"did you mean {hint}?" in record.getMessage()
     assert registrar.hand_over(unknown(name)) == ["x"]
 

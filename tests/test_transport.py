@@ -145,6 +145,15 @@ def test_an_unknown_host_is_a_typed_error_that_names_it(client_of: MakeClient) -
     assert "no-such-host.invalid" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("url", "peer"), [("ws://127.0.0.1:9/ws", "127.0.0.1:9"), ("ws://localhost:9/ws", "localhost:9")]
+)
+def test_a_port_where_nobody_listens_is_named(url: str, peer: str, client_of: MakeClient) -> None:
+    error = what_ends(client_of(url, reconnect=ONCE))
+    assert isinstance(error, aggstream.ConnectFailed)
+    assert str(error).startswith(f"no TCP connection to {peer}: ")
+
+
 def test_the_next_address_is_tried_if_one_does_not_answer(
     other_server: ServeFunction, client_of: MakeClient, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,7 +290,7 @@ def test_a_character_may_be_cut_by_fragments_and_by_reads(
         (frame(b"\xe2\x82", fin=False) + frame(b"", opcode=0), 1007, "not UTF-8"),
         (b"\x81\x7f" + (1 << 50).to_bytes(8, "big"), 1009, "limits.frame_size"),
         (frame(b"a" * 600, fin=False) + frame(b"a" * 600, opcode=0), 1009, "limits.message_size"),
-        (b"\x81\x81\x00\x00\x00\x00a", 1002, "must not mask"),
+        (b"\x81\x81\x00\x00\x00\x00a", 1002, "broke the WebSocket protocol: a server must not mask its frames"),
         (b"\x83\x00", 1002, "opcode"),
         (b"\xc1\x00", 1002, "rsv"),
         (frame(b"a", opcode=0), 1002, "Illegal frame"),
@@ -303,9 +312,12 @@ def test_a_broken_frame_ends_the_connection_with_the_right_code_after_what_came_
     client = client_of(server.url, limits=aggstream.Limits(message_size=1000), reconnect=ONCE)
     seen: list[aggstream.Event] = []
     client.on("order_submitted")(seen.append)
+    lost: list[aggstream.Disconnected] = []
+    client.on("disconnected")(lost.append)
     error = what_ends(client)
     assert isinstance(error, aggstream.RemoteProtocolError)
     assert words in str(error)
+    assert [(end.initiated_by, end.requested) for end in lost] == [("client", False)]
     assert len(seen) == 1
     server.join()
     assert _close_code(answers[0]) == code

@@ -99,10 +99,10 @@ class BalanceRow:
 
 @attrs.frozen(kw_only=True)
 class Summary:
-    """What was sent and what arrived, counting user events."""
+    """What happened and what arrived of it, counting user events."""
 
     sent: int
-    """What the server's books say it had to tell the user."""
+    """What the server's books say happened, and was to be sent to the user."""
     received: int
     missed: int
     """What the server's books say happened while no connection was there to be told."""
@@ -143,10 +143,16 @@ class Board:
         self.outcomes: collections.Counter[str] = collections.Counter()
         """How many orders ended in which way."""
         self.seen_orders = 0
+        self._forgotten = 0
         self.state = "connecting"
         """"connecting", "live", "lost", "waiting" (for the next attempt) or "stopped"."""
         self.waits_until_ns: int | None = None
         """When the next attempt to connect comes, if the state is "waiting": nanoseconds since the epoch."""
+
+    @property
+    def not_known(self) -> int:
+        """Of how many orders nothing came since a gap, or for very long: what became of them is not known."""
+        return self._forgotten + sum(not row.is_certain for row in self.orders.values())
 
     def take(self, event: Event) -> None:
         """Take in the next event."""
@@ -166,7 +172,8 @@ class Board:
             row = self.orders[order_id] = OrderRow(order_id)
             self.seen_orders += 1
             if len(self.orders) > _KEPT_ORDERS:
-                del self.orders[next(iter(self.orders))]
+                oldest = self.orders.pop(next(iter(self.orders)))
+                self._forgotten += not oldest.is_over
         row.is_certain = True
         return row
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import textwrap
 from collections.abc import Mapping
 from functools import singledispatch
 from typing import Any
@@ -34,6 +35,7 @@ from aggstream.events import (
 )
 
 _LABEL_WIDTH = 16
+_NARROWEST = 20
 
 
 def as_json(event: Event) -> str:
@@ -76,6 +78,19 @@ class Line:
     def __str__(self) -> str:
         """The line without colour."""
         return f"{self.time}  {self.padded_label}  {self.text}".rstrip()
+
+    def wrapped(self, columns: int) -> str:
+        """The text, broken between words where the terminal would break it anywhere; what follows is indented."""
+        indent = len(f"{self.time}  {self.padded_label}  ")
+        width = columns - indent
+        if width < _NARROWEST:
+            return self.text
+        rows = textwrap.wrap(self.text, width, break_long_words=False, break_on_hyphens=False)
+        return f"\n{' ' * indent}".join(rows)
+
+    def within(self, columns: int) -> str:
+        """The line without colour, in as many rows as it takes."""
+        return f"{self.time}  {self.padded_label}  {self.wrapped(columns)}".rstrip()
 
     @property
     def padded_label(self) -> str:

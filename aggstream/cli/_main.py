@@ -19,6 +19,7 @@ from aggstream.cli._shell import (
     exit_code,
     note,
     replace_closed_streams,
+    speak_the_terminals_language,
 )
 from aggstream.errors import AggStreamError, ConfigurationError
 
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: argparse found a mistake, or printed what was asked for.
     """
     replace_closed_streams()
+    speak_the_terminals_language()
     parser = _parser()
     args = parser.parse_args(argv)
     if args.run is None:

@@ -38,7 +38,9 @@ _console = Console(highlight=False)
 
 def styled(line: Line) -> Text:
     """Return a line of words in its colours."""
-    return Text.assemble((line.time, "dim"), "  ", (line.padded_label, line.style), "  ", line.text)
+    return Text.assemble(
+        (line.time, "dim"), "  ", (line.padded_label, line.style), "  ", line.wrapped(_console.width)
+    )
 
 
 def print_line(event: Event) -> None:
@@ -96,7 +98,7 @@ def picture(board: Board, *, title: str, elapsed: float, size: tuple[int, int], 
     below.add_row(_balances(board, balances), _log(board, balances + 1))
     return Group(
         _header(board, title, elapsed, now_ns),
-        _orders(board, max(_FEWEST_ORDERS, room - balances), wide=columns >= _WIDE),
+        _orders(board, max(_FEWEST_ORDERS, room - balances), columns=columns),
         below,
     )
 
@@ -126,15 +128,16 @@ def _state(board: Board, now_ns: int) -> str:
     return "connection lost" if board.state == "lost" else board.state
 
 
-def _orders(board: Board, rows: int, *, wide: bool) -> RenderableType:
+def _orders(board: Board, rows: int, *, columns: int) -> RenderableType:
+    wide = columns >= _WIDE
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("order", width=20 if wide else 10, no_wrap=True)
+    table.add_column("order", width=max(10, min(20, columns - 70)), no_wrap=True)
     table.add_column("venue", width=11, no_wrap=True)
     table.add_column("side", width=4, no_wrap=True)
     table.add_column("price", width=5, justify="right", no_wrap=True)
     table.add_column("filled", width=7, justify="right", no_wrap=True)
     table.add_column("", width=20 if wide else 6)
-    table.add_column("step", ratio=1, no_wrap=True)
+    table.add_column("step or reason", ratio=1, no_wrap=True)
     table.add_column("status", width=13 if wide else 11, no_wrap=True)
     shown = list(board.orders.values())[-rows:]
     for row in shown:
@@ -151,7 +154,7 @@ def _order(row: OrderRow) -> tuple[RenderableType, ...]:
     style = _SETTLED.get(row.status) or _UNSETTLED.get(row.status, "yellow")
     status = Text(row.status, style=style)
     if not row.is_certain:
-        status = Text(f"{row.status} ?", style="dim yellow")
+        status = Text("not known", style="dim yellow")
     step = row.step or ""
     if row.attempt:
         step += f" \N{MULTIPLICATION SIGN}{row.attempt + 1}"
@@ -181,7 +184,11 @@ def _balances(board: Board, rows: int) -> RenderableType:
         table.add_row(row.venue, f"{row.trading:,.2f}", _change(row))
     for _ in range(rows - len(shown)):
         table.add_row()
-    return Panel(table, box=box.ROUNDED, border_style="bright_black", padding=(0, 1))
+    hidden = len(board.balances) - len(shown)
+    more = f"+{hidden} more" if hidden else None
+    return Panel(
+        table, box=box.ROUNDED, border_style="bright_black", padding=(0, 1), subtitle=more, subtitle_align="left"
+    )
 
 
 def _change(row: BalanceRow) -> Text:
@@ -208,15 +215,18 @@ def summary_table(board: Board, summary: Summary) -> RenderableType:
     relation = "=" if summary.adds_up else "\N{NOT EQUAL TO}"
     grid.add_row(
         " user events",
-        Text(f"{summary.sent} sent {relation} {summary.received} received + {summary.missed} missed", sum_style),
+        Text(
+            f"{summary.sent} happened {relation} {summary.received} received + {summary.missed} missed", sum_style
+        ),
     )
     grid.add_row("gaps", str(summary.gaps))
     grid.add_row("reconnects", str(summary.reconnects))
     grid.add_row("refreshes", str(summary.refreshes))
     outcomes = [f"{number} {name}" for name, number in board.outcomes.most_common()]
-    if unended := board.seen_orders - board.outcomes.total():
-        # Their end fell into the gap, or has not come yet.
-        outcomes.append(f"{unended} not known")
+    if running := board.seen_orders - board.outcomes.total() - board.not_known:
+        outcomes.append(f"{running} still running")
+    if board.not_known:
+        outcomes.append(f"{board.not_known} not known: ended in a gap")
     grid.add_row("orders", f"{board.seen_orders}: {', '.join(outcomes)}" if outcomes else str(board.seen_orders))
     if summary.decode_failures:
         grid.add_row("decode failures", Text(str(summary.decode_failures), "red"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,13 @@ OK = 0
 FAILED = 1
 USAGE = 2
 _SIGNALLED = 128
+# One character for one where columns must stay where they are.
+_PLAIN = {
+    "\N{BLACK CIRCLE}": "*",
+    "\N{MULTIPLICATION SIGN}": "x",
+    "\N{NOT EQUAL TO}": "!=",
+    "\N{HORIZONTAL ELLIPSIS}": "~",
+}
 
 
 class Failure(Exception):
@@ -43,6 +52,19 @@ def replace_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  (it lives as long as the process)
+
+
+def speak_the_terminals_language() -> None:
+    """Let what stdout's encoding has not, as in a terminal of ASCII only, be written in characters that it has."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.encoding.lower().startswith("utf"):
+        codecs.register_error("aggstream", _in_ascii)
+        sys.stdout.reconfigure(errors="aggstream")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(character, "?") for character in text), error.end
 
 
 def abandon_stdout() -> None:

@@ -254,6 +254,6 @@ class Demo:
 
     def _check(self, summary: Summary) -> None:
         if not summary.adds_up:
-            raise Failure("the books do not add up: sent is not received + missed")
+            raise Failure("the books do not add up: what happened is not what was received and missed")
         if self._signal is None and not self._is_survived():
             raise Failure("the dropped connection, or the end of the token, was not survived in time")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import ssl
 import sys
 from collections.abc import Callable
@@ -202,7 +203,7 @@ def _print_json(event: Event) -> None:
 
 
 def _print_plain(event: Event) -> None:
-    write_line(str(as_line(event)))
+    write_line(as_line(event).within(shutil.get_terminal_size().columns))
 
 
 def _print_note(event: Event) -> None:

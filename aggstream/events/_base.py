@@ -35,6 +35,11 @@ class Event:
     """The message as received, with numbers as `int` and `Decimal`; empty for what the client itself made.
     Shared by all handlers: read it, do not change it."""
 
+    def __repr__(self) -> str:
+        """Show the fields that have a value, and moments as ISO times in UTC."""
+        fields = (_field_shown(self, field) for field in attrs.fields(type(self)) if field.repr)
+        return f"{type(self).__name__}({', '.join(filter(None, fields))})"
+
     @property
     def type(self) -> str:
         """The event's type: the wire's `type`, or the lifecycle event's name."""
@@ -51,19 +56,33 @@ class Event:
         return EPOCH + dt.timedelta(microseconds=self.received_ns // 1000)
 
 
+def _field_shown(event: Event, field: attrs.Attribute[Any]) -> str:
+    name, value = field.name, getattr(event, field.name)
+    if name.endswith("_ns"):
+        name = name.removesuffix("_ns") + "_at"
+        value = getattr(event, name)
+    if value is None:
+        return ""
+    if isinstance(value, dt.datetime):
+        return f"{name}={value.isoformat()}"
+    return f"{name}={field.repr(value) if callable(field.repr) else repr(value)}"
+
+
 def wire(cls: type[E]) -> type[E]:
     """Enter a class into the table of the service's messages."""
+    cls.__repr__ = Event.__repr__  # type: ignore[method-assign]  # attrs has made another one
     WIRE_TYPES[cls.TYPE] = cls
     return cls
 
 
 def lifecycle(cls: type[E]) -> type[E]:
     """Enter a class into the table of the client's own events."""
+    cls.__repr__ = Event.__repr__  # type: ignore[method-assign]  # attrs has made another one
     LIFECYCLE_TYPES[cls.TYPE] = cls
     return cls
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class UnknownEvent(Event):
     """A message of a type that this version does not know. AGG is in alpha: new types come.
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import attrs
 
-from aggstream.errors import AggStreamError, DecodeError
+from aggstream.errors import AggStreamError, ConnectionLost, DecodeError
 from aggstream.events._base import EPOCH, Event, lifecycle
 
 _SHOWN = 200
@@ -40,6 +40,12 @@ class Disconnected(LifecycleEvent):
     code: int | None = None
     """The WebSocket close code, if the server closed in form."""
     initiated_by: Literal["server", "client", "network"] = "network"
+    """Who ended it; "client" also if this side gave it up because of what the server sent, or did not send."""
+
+    @property
+    def requested(self) -> bool:
+        """True if this side was asked for it, by `stop()` or `switch_user()`: then nothing is wrong."""
+        return isinstance(self.error, ConnectionLost) and self.error.initiated_by == "client"
 
 
 @lifecycle

@@ -78,6 +78,11 @@ class Host:
         return f"{'https' if self._ssl_context else 'http'}://{self._address}"
 
     @property
+    def port(self) -> int:
+        """Where it listens; if that was left to the system, 0 before the first start."""
+        return self._port
+
+    @property
     def _address(self) -> str:
         return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
 

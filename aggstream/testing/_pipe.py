@@ -14,7 +14,7 @@ _MOST_WAITING = 1 << 20
 
 
 class FaultsLike(Protocol):
-    """What `Faults` has; it is read anew for each piece."""
+    """What `Faults` has; it is read anew for each piece, because another thread may change it."""
 
     slice_size: int | None
     latency: float
@@ -107,22 +107,18 @@ class Pipe:
             now = time.monotonic()
             if now < max(at, self._may_send_at):
                 return
-            piece = data[: self._piece_size(len(data))]
-            if piece:
-                try:
-                    sent = self._sink.send(piece)
-                except BlockingIOError:
-                    self.wants_write = True
-                    return
-                self._waiting.popleft()
-                if sent < len(data):
-                    self._waiting.appendleft((at, data[sent:]))
-                self._size -= sent
-                if self._faults.rate is not None:
-                    self._may_send_at = now + sent / self._faults.rate
-                self._count(sent)
-            else:
-                self._count(0)
+            try:
+                sent = self._sink.send(data[: self._piece_size(len(data))])
+            except BlockingIOError:
+                self.wants_write = True
+                return
+            self._waiting.popleft()
+            if sent < len(data):
+                self._waiting.appendleft((at, data[sent:]))
+            self._size -= sent
+            if (rate := self._faults.rate) is not None:
+                self._may_send_at = now + sent / rate
+            self._count(sent)
             if self.has_ended:
                 return
         if self._read_end and not self.has_ended:
@@ -131,21 +127,21 @@ class Pipe:
     def _piece_size(self, size: int) -> int:
         faults = self._faults
         bounds = [faults.slice_size, faults.reset_after, faults.half_close_after]
-        if faults.rate is not None:
-            bounds.append(max(1, int(faults.rate / 100)))
+        if (rate := faults.rate) is not None:
+            bounds.append(max(1, int(rate / 100)))
         return min([size, *(bound for bound in bounds if bound is not None)])
 
     def _count(self, sent: int) -> None:
         faults = self._faults
-        if faults.reset_after is not None:
-            faults.reset_after -= sent
-            if faults.reset_after <= 0:
-                faults.reset_after = None
+        if (after := faults.reset_after) is not None:
+            left = after - sent
+            faults.reset_after = left if left > 0 else None
+            if left <= 0:
                 raise ConnectionResetError(errno.ECONNRESET, "reset on purpose")
-        if faults.half_close_after is not None:
-            faults.half_close_after -= sent
-            if faults.half_close_after <= 0:
-                faults.half_close_after = None
+        if (after := faults.half_close_after) is not None:
+            left = after - sent
+            faults.half_close_after = left if left > 0 else None
+            if left <= 0:
                 self._waiting.clear()
                 self._size = 0
                 self._end()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import selectors
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
 import attrs
@@ -22,32 +24,74 @@ if TYPE_CHECKING:
 
 __all__ = ["ChaosProxy", "Faults"]
 
+_USUAL_PORTS = {"ws": 80, "http": 80, "wss": 443, "https": 443}
 # The one that goes on may have looked already; and data and the end after it take a pass each.
 _A_WHOLE_PASS = 3
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for 0 seconds
 
 
+_Check: TypeAlias = "Callable[[object, attrs.Attribute[Any], Any], None]"
+
+
+def _number(
+    allowed: str, is_allowed: Callable[[Any], bool], *, whole: bool = False, optional: bool = False
+) -> _Check:
+    """Make a check of a number; `allowed` says in words what it may be."""
+    kinds: tuple[type, ...] = (int,) if whole else (int, float)
+
+    def check(_: object, field: attrs.Attribute[Any], value: Any) -> None:
+        if value is None and optional:
+            return
+        if isinstance(value, bool) or not isinstance(value, kinds) or not is_allowed(value):
+            or_none = ", or None" if optional else ""
+            raise ValueError(f"{field.name} must be {allowed}{or_none}, got {value!a}")
+
+    return check
+
+
+def _switch(_: object, field: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{field.name} must be True or False, got {value!a}")  # noqa: TRY004  (as for the others)
+
+
+_size = _number("a whole number of bytes, 1 or more", lambda value: value >= 1, whole=True, optional=True)
+
+
 @attrs.define(kw_only=True)
 class Faults:
-    """What is done to the bytes of one direction, of all connections. Set and change it at any time."""
+    """What is done to the bytes of one direction, of all connections. Set and change it at any time.
 
-    slice_size: int | None = None
-    """At most so many bytes in one piece."""
-    latency: float = 0.0
-    """Seconds by which each piece is late."""
-    rate: float | None = None
-    """Bytes a second; None: as many as there are."""
-    stalled: bool = False
-    """Nothing passes until it is False again; then all of it does."""
-    blackhole: bool = False
-    """What a connection carries meanwhile is swallowed, and nothing passes on that connection ever after, not even
-    its end: the peer is gone without a word, also once this is False again."""
-    corrupt: float = 0.0
-    """The probability with which one bit of a byte is turned round."""
-    reset_after: int | None = None
-    """After so many more bytes the connection that carries them is reset, once."""
-    half_close_after: int | None = None
-    """After so many more bytes the connection that carries them is ended in this direction, in form, once."""
+    Attributes:
+        slice_size: at most so many bytes in one piece; None: as they come.
+        latency: seconds by which each piece is late.
+        rate: bytes a second; None: as many as there are.
+        stalled: nothing passes until it is False again; then all of it does.
+        blackhole: what a connection carries meanwhile is swallowed, and nothing passes on that connection ever
+            after, not even its end: the peer is gone without a word, also once this is False again.
+        corrupt: the probability, from 0 to 1, with which one bit of a byte is turned round.
+        reset_after: after so many more bytes the connection that carries them is reset, once; None: never.
+        half_close_after: after so many more bytes the connection that carries them is ended in this direction, in
+            form, once; None: never.
+
+    Raises:
+        ValueError: when one is set to what it cannot be.
+    """
+
+    slice_size: int | None = attrs.field(default=None, validator=_size)
+    latency: float = attrs.field(
+        default=0.0, validator=_number("seconds, not below 0", lambda value: 0 <= value < math.inf)
+    )
+    rate: float | None = attrs.field(
+        default=None,
+        validator=_number("bytes a second, above 0", lambda value: 0 < value < math.inf, optional=True),
+    )
+    stalled: bool = attrs.field(default=False, validator=_switch)
+    blackhole: bool = attrs.field(default=False, validator=_switch)
+    corrupt: float = attrs.field(
+        default=0.0, validator=_number("a probability from 0 to 1", lambda value: 0 <= value <= 1)
+    )
+    reset_after: int | None = attrs.field(default=None, validator=_size)
+    half_close_after: int | None = attrs.field(default=None, validator=_size)
 
 
 @attrs.define(eq=False)
@@ -61,13 +105,20 @@ class ChaosProxy:
     """Stands on a port of this machine between clients and one server; TLS passes through it as bytes.
 
     ```python
-    with ChaosProxy("localhost", server_port) as proxy:
-        client = aggstream.Client(url=proxy.url_for(url), …)
+    with ChaosProxy.for_url(agg.url) as proxy:
+        client = aggstream.Client(url=proxy.url_for(agg.url), …)
         proxy.downstream.slice_size = 3
         proxy.reset()
     ```
 
     Methods and faults are for any thread; one thread of its own carries the bytes.
+
+    Attributes:
+        upstream: the `Faults` of what clients send. Set its fields.
+        downstream: the `Faults` of what the server sends.
+        refusing: True: new connections are reset at once.
+        accepted: connections so far, with those that were refused.
+        port: where it listens, on 127.0.0.1.
     """
 
     def __init__(self, host: str, port: int, *, seed: int = 0) -> None:
@@ -79,13 +130,9 @@ class ChaosProxy:
             seed: of what is done at random.
         """
         self.upstream = Faults()
-        """What happens to what clients send."""
         self.downstream = Faults()
-        """What happens to what the server sends."""
         self.refusing = False
-        """True: new connections are reset at once."""
         self.accepted = 0
-        """Connections so far, with those that were refused."""
         self._target = (host, port)
         self._random = random.Random(seed)
         self._selector = selectors.DefaultSelector()
@@ -100,7 +147,23 @@ class ChaosProxy:
         for sock in (self._listener, self._receiver, self._waker):
             sock.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
-        """Where it listens, on 127.0.0.1."""
+
+    @classmethod
+    def for_url(cls, url: str, *, seed: int = 0) -> Self:
+        """Make a proxy to the server of a URL, as `Simulator.url` or `rest_url` is one.
+
+        Args:
+            url: the server's; without a port it is the scheme's usual one.
+            seed: of what is done at random.
+
+        Raises:
+            ValueError: it names no host, or no port that is known.
+        """
+        parts = urlsplit(url)
+        port = parts.port or _USUAL_PORTS.get(parts.scheme)
+        if not parts.hostname or port is None:
+            raise ValueError("url must name a host, and a port if its scheme is not ws, wss, http or https")
+        return cls(parts.hostname, port, seed=seed)
 
     def __enter__(self) -> Self:
         self._thread.start()

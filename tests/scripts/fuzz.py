@@ -11,28 +11,34 @@ a finding, too. What is found is saved in the working directory, and the exit co
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pathlib
 import sys
 import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
+# Without atheris there is a --help all the same.
 try:
     import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]
 except ImportError:
-    sys.exit("this needs atheris: pip install atheris")
+    atheris = None
 
-with atheris.instrument_imports(include=["aggstream"]):
+with contextlib.nullcontext() if atheris is None else atheris.instrument_imports(include=["aggstream"]):
     import fuzz_targets
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Fuzz one target, guided by coverage.")
-    parser.add_argument("target", choices=sorted(fuzz_targets.TARGETS))
-    parser.add_argument("--seconds", type=int, default=60, help="how long (default: 60)")
+    parser = argparse.ArgumentParser(
+        description="Fuzz one target, guided by coverage. Needs atheris: pip install atheris"
+    )
+    parser.add_argument("target", choices=sorted(fuzz_targets.TARGETS), help="what takes the bytes")
+    parser.add_argument("--seconds", type=int, default=180, help="how long (default: 180)")
     parser.add_argument("--seed", type=int, default=1, help="of the mutations (default: 1)")
     parser.add_argument("--corpus", type=pathlib.Path, help="where inputs are read and kept; default: nowhere")
     options = parser.parse_args()
+    if atheris is None:
+        parser.error("this needs atheris: pip install atheris")
     with tempfile.TemporaryDirectory() as temporary:
         corpus = options.corpus or pathlib.Path(temporary)
         corpus.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
 """Run one client for minutes against a server and a network that misbehave at random, and balance the books.
 
-    python tests/scripts/soak.py --minutes 5 --seed 7 [--tls]
+    python tests/scripts/soak.py [--minutes 5] [--seed 1] [--tls]
 
 All randomness comes from the seed. Places orders, floods, drops, stalls, swallows, drips, resets, expires tokens,
 refuses refreshes, and slows a handler. Prints a summary as JSON; the exit code is 1 if an event was lost that lies
@@ -54,8 +54,7 @@ class Soak:
         self.simulator = stack.enter_context(
             Simulator(seed=seed, ssl_context=serving, heartbeat_interval=0.5, token_lifetime=20.0)
         )
-        port = int(self.simulator.url.rpartition(":")[2].partition("/")[0])
-        self.proxy = stack.enter_context(ChaosProxy("127.0.0.1", port, seed=seed))
+        self.proxy = stack.enter_context(ChaosProxy.for_url(self.simulator.url, seed=seed))
         session = self.simulator.sign_in(USER)
         self.client = aggstream.Client(
             app_id=self.simulator.app_id,
@@ -200,9 +199,9 @@ def resources() -> dict[str, int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run a client for minutes against faults at random.")
-    parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--minutes", type=float, default=5.0, help="how long, about (default: 5)")
+    parser.add_argument("--seed", type=int, default=1, help="what goes wrong follows from it (default: 1)")
+    parser.add_argument("--tls", action="store_true", help="over TLS (default: plain TCP)")
     options = parser.parse_args()
     logging.getLogger("aggstream").setLevel(logging.CRITICAL)
     began = time.monotonic()

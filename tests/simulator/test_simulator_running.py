@@ -233,4 +233,5 @@ def test_no_task_outlives_a_failed_handshake() -> None:
 
 
 def _port(simulator: Simulator) -> int:
-    return int(simulator.rest_url.rpartition(":")[2])
+    assert simulator.url == f"ws://127.0.0.1:{simulator.port}/ws"
+    return simulator.port
