@@ -1,9 +1,10 @@
 """What happens to your user's orders and balances on AGG, for synchronous Python."""
 
 from aggstream._backoff import ReconnectPolicy, is_retryable
-from aggstream._health import Counters, Health, StopReport
+from aggstream._health import Continuity, Counters, Health, StopReport
 from aggstream._limits import Limits
 from aggstream._records import Balances, CashBalance, ChainBalance, OrderRecord, OrdersPage, VenueBalance
+from aggstream._tracking import TrackedOrder, as_completed, wait_all
 from aggstream._version import __version__
 from aggstream.client import Client
 from aggstream.errors import (
@@ -38,6 +39,7 @@ from aggstream.events import (
     ORDER_EVENTS,
     Authenticated,
     BalancesCoalesced,
+    BalanceSnapshot,
     BalanceUpdate,
     Connected,
     ControlMessage,
@@ -47,6 +49,7 @@ from aggstream.events import (
     Event,
     Gap,
     Heartbeat,
+    JournalFailed,
     LifecycleEvent,
     OrderEvent,
     OrderEventKind,
@@ -54,6 +57,7 @@ from aggstream.events import (
     OrderSubmitted,
     ReadingPaused,
     ReadingResumed,
+    Reconciled,
     Reconnecting,
     Resumed,
     Side,
@@ -64,7 +68,10 @@ from aggstream.events import (
     Unsubscribed,
     UserEvent,
     Venue,
+    Verdict,
 )
+from aggstream.journal import JournalOptions
+from aggstream.orders import Contradiction, Order, Outcome, Step
 from aggstream.rest import RestClient, RestOptions
 from aggstream.tokens import RefreshingToken, TokenPair
 from aggstream.typing import TokenProvider, TokenSource
@@ -75,6 +82,7 @@ __all__ = [
     "Authenticated",
     "AuthenticationError",
     "AuthenticationRejected",
+    "BalanceSnapshot",
     "BalanceUpdate",
     "Balances",
     "BalancesCoalesced",
@@ -85,6 +93,8 @@ __all__ = [
     "ConnectFailed",
     "Connected",
     "ConnectionLost",
+    "Continuity",
+    "Contradiction",
     "ControlMessage",
     "Counters",
     "DecodeError",
@@ -99,22 +109,27 @@ __all__ = [
     "HeartbeatTimeout",
     "JournalCorrupt",
     "JournalError",
+    "JournalFailed",
     "JournalFull",
     "JournalInUse",
+    "JournalOptions",
     "LifecycleEvent",
     "LimitExceeded",
     "Limits",
     "LocalProtocolError",
+    "Order",
     "OrderEvent",
     "OrderEventKind",
     "OrderEventName",
     "OrderRecord",
     "OrderSubmitted",
     "OrdersPage",
+    "Outcome",
     "ProtocolError",
     "ProxyRejected",
     "ReadingPaused",
     "ReadingResumed",
+    "Reconciled",
     "ReconnectGaveUp",
     "ReconnectPolicy",
     "Reconnecting",
@@ -127,6 +142,7 @@ __all__ = [
     "ServerError",
     "Side",
     "StateError",
+    "Step",
     "StopReport",
     "Stopped",
     "Subscribed",
@@ -135,6 +151,7 @@ __all__ = [
     "TokenRefreshed",
     "TokenSource",
     "TokenUnavailable",
+    "TrackedOrder",
     "TransportError",
     "UnknownEvent",
     "Unsubscribed",
@@ -142,7 +159,10 @@ __all__ = [
     "UserMismatch",
     "Venue",
     "VenueBalance",
+    "Verdict",
     "WaitTimeout",
     "__version__",
+    "as_completed",
     "is_retryable",
+    "wait_all",
 ]

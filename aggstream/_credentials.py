@@ -39,16 +39,11 @@ class Credentials:
     def ask(self, stale: Token | None) -> Job[Token]:
         """Begin to ask for a token, another one than `stale`."""
         provider = self._provider
+        return self._work.submit(lambda: _ask(provider, stale), "waiting for the token provider")
 
-        def call() -> Token:
-            text = provider.get_token(stale=None if stale is None else stale.secret.reveal())
-            problem = problem_with(text)
-            if problem is not None:
-                del text  # a traceback may show the locals of its frames
-                raise TokenUnavailable(problem)
-            return Token.of(text)
-
-        return self._work.submit(call, "waiting for the token provider")
+    def call(self, stale: Token) -> Token:
+        """Ask for another token than `stale`, and wait for it; on the work thread."""
+        return _ask(self._provider, stale)
 
     def ask_for_next(self) -> Job[Token]:
         """Begin to ask for the token of a new connection; after a refusal, for another one than was refused."""
@@ -99,3 +94,12 @@ def provider_failure(error: BaseException) -> AuthenticationError:
     failure = TokenUnavailable(f"the token provider failed with {type(error).__name__}")
     failure.__cause__ = error
     return failure
+
+
+def _ask(provider: TokenProvider, stale: Token | None) -> Token:
+    text = provider.get_token(stale=None if stale is None else stale.secret.reveal())
+    problem = problem_with(text)
+    if problem is not None:
+        del text  # a traceback may show the locals of its frames
+        raise TokenUnavailable(problem)
+    return Token.of(text)

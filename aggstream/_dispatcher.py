@@ -3,6 +3,8 @@
 With one worker, handlers run one at a time, in the order in which events arrived. With several, that holds for
 the events of one order id, which always go to the same worker; events without one go to the first.
 
+With a journal, an event whose handlers failed is tried again, and what follows of its order waits behind it.
+
 Nothing here takes a lock for an event: what is counted has one writer each, and the queues are `SimpleQueue`s.
 Only a balance that may be coalesced has a lock of its own.
 """
@@ -20,8 +22,10 @@ from typing import TypeAlias
 import attrs
 
 from aggstream._deadline import Deadline
+from aggstream._receipts import Receipts
 from aggstream._registry import Handler, Registry
-from aggstream.events import BalancesCoalesced, BalanceUpdate, Event, is_users
+from aggstream._retries import Retries
+from aggstream.events import BalancesCoalesced, BalanceUpdate, Event, UserEvent, is_users
 
 logger = logging.getLogger("aggstream")
 
@@ -36,6 +40,22 @@ class _Item:
     event: Event
     epoch: int
     size: int
+    seq: int | None = None
+    """Its number in the journal; None if it is in none."""
+
+
+@attrs.frozen
+class _Failed:
+    """An event some of whose handlers failed, or one that waits behind such a one and was given to none yet."""
+
+    item: _Item
+    handlers: tuple[Handler, ...] | None
+    attempts: int = 0
+
+
+@attrs.frozen
+class _Call:
+    function: Callable[[], object]
 
 
 class _Latest:
@@ -44,7 +64,7 @@ class _Latest:
     def __init__(self, item: _Item) -> None:
         self._lock = threading.Lock()
         self._item: _Item | None = item
-        self._replaced = 0
+        self._replaced: list[int | None] = []
 
     def replace(self, item: _Item) -> int | None:
         """Put a newer balance here; return the size of the one before, or None if this place is gone."""
@@ -52,7 +72,7 @@ class _Latest:
             if self._item is None or self._item.epoch != item.epoch:
                 return None
             before, self._item = self._item, item
-            self._replaced += 1
+            self._replaced.append(before.seq)
             return before.size
 
     @property
@@ -60,8 +80,8 @@ class _Latest:
         """True until a worker has come."""
         return self._item is not None
 
-    def take(self) -> tuple[_Item, int]:
-        """Return the newest balance, and how many it has replaced."""
+    def take(self) -> tuple[_Item, list[int | None]]:
+        """Return the newest balance, and the numbers of those that it has replaced."""
         with self._lock:
             item, self._item = self._item, None
             assert item is not None
@@ -94,7 +114,8 @@ class _Worker:
     def __init__(self, name: str) -> None:
         self.thread: threading.Thread | None = None
         self.name = name
-        self.queue: queue.SimpleQueue[_Item | _Latest | _End] = queue.SimpleQueue()
+        self.queue: queue.SimpleQueue[_Item | _Latest | _Call | _End] = queue.SimpleQueue()
+        self.retries: Retries[_Failed] = Retries()
         self.begun = 0
         self.done = 0
         self.done_size = 0
@@ -146,6 +167,8 @@ class Dispatcher:
         """Called with each event and its epoch before its handlers, on the dispatch thread."""
         self.epoch = 0
         """Raised when the user is switched: user events that were queued before it are not delivered."""
+        self.receipts: Receipts | None = None
+        """Who is told what became of the events that are in the journal."""
 
         self._registry = registry
         self._queue_size = queue_size
@@ -173,15 +196,16 @@ class Dispatcher:
             worker.thread = threading.Thread(target=self._run, args=(worker,), name=worker.name, daemon=True)
             worker.thread.start()
 
-    def put(self, event: Event, epoch: int, size: int = 0) -> None:
+    def put(self, event: Event, epoch: int, size: int = 0, seq: int | None = None) -> None:
         """Queue an event for its handlers; never blocks, so look at `is_full` from time to time.
 
         Args:
             event: the event.
             epoch: whose it is, if it is a user's.
             size: of its message, about.
+            seq: its number in the journal, if it is in one.
         """
-        item = _Item(event, epoch, size)
+        item = _Item(event, epoch, size, seq)
         place: _Item | _Latest | None = item
         if self._coalesce_balances and isinstance(event, BalanceUpdate):
             place = self._place_for(event.venue, item)
@@ -189,6 +213,10 @@ class Dispatcher:
         if place is not None:
             self._put += 1
             self._worker_for(event).queue.put(place)
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Let a function be called where handlers are, after what is queued."""
+        self._workers[0].queue.put(_Call(function))
 
     def close(self, last: Event) -> None:
         """Let the workers end once all that is queued is done, with `last` as the very last event."""
@@ -285,16 +313,15 @@ class Dispatcher:
 
     def _run(self, worker: _Worker) -> None:
         try:
-            while not isinstance(item := worker.queue.get(), _End):
-                replaced = 0
+            while not isinstance(item := self._next(worker), _End):
+                if isinstance(item, _Call):
+                    self._call(item)
+                    continue
+                replaced: list[int | None] = []
                 if isinstance(item, _Latest):
                     item, replaced = item.take()
-                self._handle(worker, item, replaced)
-                worker.done += 1
-                worker.done_size += item.size
-                if self._waiting_for_room and self._has_room():
-                    self._waiting_for_room = False
-                    self._on_low_water()
+                self._take(worker, item, replaced)
+                self._retry_what_is_due(worker)
             if worker is self._workers[0]:
                 for other in self._workers[1:]:
                     assert other.thread is not None
@@ -305,42 +332,122 @@ class Dispatcher:
             raise
         finally:
             if worker is self._workers[0]:
+                if self.receipts is not None:
+                    self.receipts.write()
                 self._on_end()
 
-    def _handle(self, worker: _Worker, item: _Item, replaced: int) -> None:
-        if self._abandoned:
+    def _next(self, worker: _Worker) -> _Item | _Latest | _Call | _End:
+        """Return what is next, and use the time until it comes."""
+        if self.receipts is None:
+            return worker.queue.get()
+        while True:
+            try:
+                return worker.queue.get_nowait()
+            except queue.Empty:
+                self.receipts.write()
+            due = worker.retries.next_due()
+            try:
+                return worker.queue.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
+            except queue.Empty:
+                self._retry_what_is_due(worker)
+
+    def _call(self, item: _Call) -> None:
+        try:
+            item.function()
+        except Exception:  # it is the user's
+            logger.exception("what was to be called at an order's end failed")
+        except BaseException as leaving:
+            self._on_fatal(leaving)
+
+    def _take(self, worker: _Worker, item: _Item, replaced: list[int | None]) -> None:
+        if replaced and not self._is_stale(item):
+            assert isinstance(item.event, BalanceUpdate)
+            told = BalancesCoalesced(venue=item.event.venue, count=len(replaced))
+            self._deliver(worker, _Item(told, item.epoch, 0))
+            for seq in replaced:
+                self._succeeded(seq)
+        failed = _Failed(item, None)
+        if item.seq is not None and worker.retries and worker.retries.join(_line_of(item.event), failed):
             return
-        worker.begun += 1
+        again = self._handle(worker, failed)
+        if again is None:
+            self._is_done(worker, item)
+        else:
+            worker.retries.begin(_line_of(item.event), *again)
+
+    def _retry_what_is_due(self, worker: _Worker) -> None:
+        while worker.retries and (key := worker.retries.take_due(time.monotonic())) is not None:
+            while (failed := worker.retries.first(key)) is not None:
+                again = self._handle(worker, failed)
+                if again is not None:
+                    worker.retries.replace_first(key, again[0])
+                    worker.retries.again(key, again[1])
+                    break
+                worker.retries.leave(key)
+                self._is_done(worker, failed.item)
+
+    def _is_done(self, worker: _Worker, item: _Item) -> None:
+        worker.done += 1
+        worker.done_size += item.size
+        if self._waiting_for_room and self._has_room():
+            self._waiting_for_room = False
+            self._on_low_water()
+
+    def _handle(self, worker: _Worker, failed: _Failed) -> tuple[_Failed, float] | None:
+        """Call the handlers of an event; return what is to be tried again, and when, or None if it is done."""
+        if self._abandoned:
+            return None
+        item = failed.item
+        worker.begun += not failed.attempts
         if self._is_stale(item):
             worker.stale += 1
-            return
-        if replaced:
-            assert isinstance(item.event, BalanceUpdate)
-            told = BalancesCoalesced(venue=item.event.venue, count=replaced)
-            self._deliver(worker, attrs.evolve(item, event=told))
-        self._deliver(worker, item)
-        worker.delivered += 1
+            return None
+        errors = self._deliver(worker, item, failed.handlers)
+        worker.delivered += not failed.attempts
+        if not errors or item.seq is None or self.receipts is None or self._abandoned:
+            if not self._abandoned:
+                self._succeeded(item.seq)
+            return None
+        attempts = failed.attempts + 1
+        pause = self.receipts.failed(item.seq, errors[0][1], attempts)
+        if pause is None:
+            return None
+        event = attrs.evolve(item.event, redelivered=True) if isinstance(item.event, UserEvent) else item.event
+        again = _Failed(attrs.evolve(item, event=event), tuple(handler for handler, _ in errors), attempts)
+        return again, time.monotonic() + pause
+
+    def _succeeded(self, seq: int | None) -> None:
+        if seq is not None and self.receipts is not None:
+            self.receipts.succeeded(seq)
 
     def _is_stale(self, item: _Item) -> bool:
         return item.epoch != self.epoch and is_users(item.event)
 
-    def _deliver(self, worker: _Worker, item: _Item) -> None:
+    def _deliver(
+        self, worker: _Worker, item: _Item, handlers: tuple[Handler, ...] | None = None
+    ) -> list[tuple[Handler, BaseException]]:
+        """Call an event's handlers, all or some of them; return those that failed."""
+        failed: list[tuple[Handler, BaseException]] = []
         if self._abandoned:
-            return
+            return failed
         event = item.event
-        for tap in self.taps:
-            tap(event, item.epoch, item.size)
-        for handler in self._registry.handlers(event):
+        if handlers is None:
+            for tap in self.taps:
+                tap(event, item.epoch, item.size)
+        for handler in self._registry.handlers(event) if handlers is None else handlers:
             if self._is_stale(item):  # the handler before, or another thread, has switched the user
-                return
+                return failed
             worker.current = (handler, event.type, time.monotonic())
             try:
                 handler(event)
             except BaseException as error:  # the next handler and the next event must run
                 worker.handler_errors += 1
+                failed.append((handler, error))
                 self._handler_failed(error, handler, item)
             finally:
                 worker.current = None
+        self._registry.forget_ended(event)
+        return failed
 
     def _handler_failed(self, error: BaseException, handler: Handler, item: _Item) -> None:
         if not isinstance(error, Exception):
@@ -357,3 +464,10 @@ class Dispatcher:
                 logger.exception("on_error %r failed", on_error)
             except BaseException as leaving:
                 self._on_fatal(leaving)
+
+
+def _line_of(event: Event) -> str:
+    """Return what an event may not overtake: another one of its order, or of its venue's balance."""
+    if isinstance(event, BalanceUpdate):
+        return f"balance of {event.venue}"
+    return f"order {getattr(event, 'order_id', '')}"

@@ -277,6 +277,8 @@ def _in_own_words(error: Exception) -> str:
     """Return what the library says, and nothing of the server's words, which may repeat the request."""
     if isinstance(error, (OSError, WebSocketTimeoutException)):
         return words(error)
+    if isinstance(error, WebSocketBadStatusException):  # it quotes the whole answer
+        return "the answer has no HTTP status that makes sense"
     return str(error).partition(":")[0] if isinstance(error, WebSocketException) else type(error).__name__
 
 

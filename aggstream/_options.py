@@ -273,6 +273,9 @@ class Options:
     coalesce_balances: bool = flag(default=False)
     workers: int = count(1)
     slow_handler_duration: float | None = optional_seconds(5.0)
+    catch_up_timeout: float = seconds(30.0)
+    orders_kept: int = count(10_000)
+    orders_kept_for: float = seconds(86_400.0)
     reconnect: ReconnectPolicy = attrs.field(converter=_policy)
     session: SessionOptions
     name: str = attrs.field(converter=_name)

@@ -9,7 +9,7 @@ from aggstream.events import Gap, LifecycleEvent, Resumed, TokenRefreshed
 from aggstream.session import Session
 
 
-class Continuity:
+class Outage:
     """Belongs to the I/O thread. It begins anew with each user."""
 
     def __init__(self) -> None:
@@ -17,7 +17,11 @@ class Continuity:
         self._token: Token | None = None
         self._gap_since_ns: int | None = None
         self._heard_ns = 0
-        self._lost_at = 0.0
+        self._lost_at: float | None = None
+
+    def begin_in_gap(self, since_ns: int) -> None:
+        """An earlier process was live until a time of the wall clock, in nanoseconds since the epoch."""
+        self._gap_since_ns = since_ns
 
     def forget(self) -> None:
         """Another user's stream begins: what was before is not its gap."""
@@ -37,6 +41,13 @@ class Continuity:
             self._lost_at = now
             self._gap_since_ns = self._heard_ns
 
+    def unended(self) -> Gap | None:
+        """The stream ends: return the gap that it ends in, if it does."""
+        if self._gap_since_ns is None:
+            return None
+        self.gaps += 1
+        return Gap(number=self.gaps, started_ns=self._gap_since_ns, ended_ns=time.time_ns())
+
     def resumed(self, session: Session, now: float, attempts: int) -> list[LifecycleEvent]:
         """A connection is live: return what that means to those who were live before."""
         events: list[LifecycleEvent] = []
@@ -45,6 +56,7 @@ class Continuity:
         if self._gap_since_ns is not None:
             self.gaps += 1
             events.append(Gap(number=self.gaps, started_ns=self._gap_since_ns, ended_ns=time.time_ns()))
-            events.append(Resumed(attempts=attempts, downtime=now - self._lost_at))
-            self._gap_since_ns = None
+            if self._lost_at is not None:
+                events.append(Resumed(attempts=attempts, downtime=now - self._lost_at))
+            self._gap_since_ns = self._lost_at = None
         return events

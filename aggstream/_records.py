@@ -13,8 +13,8 @@ from typing import Any
 
 import attrs
 
+from aggstream._amounts import raw_amount
 from aggstream.errors import DecodeError
-from aggstream.events import raw_amount
 
 _NOTHING: Mapping[str, Any] = {}
 # The type that contracts give their `decimals`.

@@ -143,6 +143,8 @@ class Registry:
         self._lock = threading.Lock()
         self._registrations: tuple[_Registration, ...] = ()
         self._found: dict[tuple[type[Event], str, str | None], tuple[_Registration, ...]] = {}
+        # Handlers of single orders; the tuples are never changed in place.
+        self._by_order: dict[str, tuple[Handler, ...]] = {}
 
     def after_fork_in_child(self) -> None:
         """Replace the lock, which a thread of the parent may hold."""
@@ -179,7 +181,32 @@ class Registry:
             entries = tuple(entry for entry in self._registrations if entry.key.matches(event))
             if len(found) < _REMEMBERED and len(event.type) + len(event.sub_event or "") < _LONGEST_REMEMBERED:
                 found[key] = entries
-        return [entry.handler for entry in entries if not entry.once or self._take(entry)]
+        handlers = [entry.handler for entry in entries if not entry.once or self._take(entry)]
+        if self._by_order and isinstance(event, (OrderEvent, OrderSubmitted)):
+            handlers += self._by_order.get(event.order_id, ())
+        return handlers
+
+    def add_for_order(self, order_id: str, handler: Handler) -> None:
+        """Register a handler for the events of one order.
+
+        Raises:
+            ConfigurationError: it cannot be called with one event.
+        """
+        check_handler(handler)
+        with self._lock:
+            self._by_order[order_id] = (*self._by_order.get(order_id, ()), handler)
+
+    def remove_for_order(self, order_id: str, handler: Handler | None = None) -> None:
+        """Remove a handler of an order, or all of them."""
+        with self._lock:
+            kept = tuple(h for h in self._by_order.pop(order_id, ()) if handler is not None and h != handler)
+            if kept:
+                self._by_order[order_id] = kept
+
+    def forget_ended(self, event: Event) -> None:
+        """Forget the handlers of an order that this event has ended; call it once they were called."""
+        if self._by_order and isinstance(event, OrderEvent) and event.is_terminal:
+            self.remove_for_order(event.order_id)
 
     def _take(self, entry: _Registration) -> bool:
         with self._lock:

@@ -8,8 +8,10 @@ what happens between connections: the token that comes next, the gap that was le
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import logging
+import random
 import ssl
 import threading
 import time
@@ -24,13 +26,18 @@ from aggstream._commands import Authenticate, Ping
 from aggstream._credentials import Credentials, ask_again_in, provider_failure, refresh_in
 from aggstream._deadline import Deadline, nearest
 from aggstream._dispatcher import Dispatcher
-from aggstream._health import Counters, Phase
+from aggstream._health import Continuity, Counters, Phase
 from aggstream._opening import Address, Route, connect, resolver
 from aggstream._options import Options
-from aggstream._outage import Continuity
+from aggstream._outage import Outage
+from aggstream._outbox import Outbox
 from aggstream._poller import Poller
+from aggstream._reading import Reading
+from aggstream._reconcile import Reconciler
+from aggstream._rest_calls import Calls
 from aggstream._suspension import SuspensionWatch
 from aggstream._token import Token
+from aggstream._tracker import Tracker
 from aggstream._waiter import Waiter
 from aggstream._watchdog import HandlerWatch
 from aggstream._work import Job, WorkThread
@@ -41,21 +48,18 @@ from aggstream.errors import (
     ConnectionLost,
     DecodeError,
     HandshakeRejected,
+    JournalError,
 )
 from aggstream.events import (
     Authenticated,
-    DecodeFailed,
     Disconnected,
-    Event,
     Gap,
     ReadingPaused,
     ReadingResumed,
     Reconnecting,
-    Resumed,
     Stopped,
-    TokenRefreshed,
-    UserEvent,
 )
+from aggstream.journal import Journal
 from aggstream.session import Session
 from aggstream.typing import TokenProvider
 
@@ -78,11 +82,22 @@ class _SwitchUser:
     epoch: int
 
 
+@attrs.frozen
+class _LookUp:
+    order_id: str
+
+
 class Runner:
-    """Runs the stream. `start`, `request_stop`, `fail` and `switch_user` are for any thread."""
+    """Runs the stream. `start`, `request_stop`, `fail`, `switch_user` and `look_up` are for any thread."""
 
     def __init__(
-        self, options: Options, provider: TokenProvider, dispatcher: Dispatcher, watch: HandlerWatch
+        self,
+        options: Options,
+        provider: TokenProvider,
+        dispatcher: Dispatcher,
+        watch: HandlerWatch,
+        tracker: Tracker,
+        calls: Calls | None,
     ) -> None:
         self.phase: Phase = "idle"
         self.error: BaseException | None = None
@@ -109,7 +124,8 @@ class Runner:
         self._ssl_context = options.ssl_context
         self._dispatcher = dispatcher
         self._watch = watch
-        self._inbox: collections.deque[_SwitchUser] = collections.deque()
+        self._tracker = tracker
+        self._inbox: collections.deque[_SwitchUser | _LookUp] = collections.deque()
         # Made by start(), so that a client which is never started holds no descriptor and can be started in a
         # forked child.
         self._thread: threading.Thread | None = None
@@ -125,13 +141,32 @@ class Runner:
         self._switch_to: int | None = None
         # Set while the session ends for the sake of another user.
         self._switched = False
-        self._epoch = 0
         self._attempts = 0
-        # Of the messages that were read since events were queued last.
-        self._unqueued_size = 0
         self._paused_at = 0.0
-        self._continuity = Continuity()
+        # Whether it was for the handlers' sake.
+        self._is_behind = False
+        self._outage = Outage()
         self._suspension = SuspensionWatch()
+        self.reconciler = Reconciler(
+            tracker,
+            None if calls is None else calls.options,
+            hold_timeout=options.catch_up_timeout,
+            most_held=options.queue_size,
+            most_held_size=options.session.limits.queued_size,
+            jitter=random.random,
+        )
+        self._reading = None if calls is None else Reading(self.reconciler, calls, self._credentials, self.work)
+        self.outbox = Outbox(dispatcher, self.counters, None, options.name)
+
+    @property
+    def has_rest(self) -> bool:
+        """True if there is a REST API to ask."""
+        return self._reading is not None
+
+    @property
+    def continuity(self) -> Continuity:
+        """Whether something may have been missed of the user's orders."""
+        return self._tracker.continuity
 
     @property
     def switching(self) -> bool:
@@ -141,8 +176,16 @@ class Runner:
 
     # --- for any thread ---------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the thread."""
+    def start(self, journal: Journal | None, failure: JournalError | None) -> None:
+        """Start the thread.
+
+        Args:
+            journal: what it writes to from now on; None: nothing.
+            failure: why that is so, if there should be one.
+        """
+        self.outbox = Outbox(self._dispatcher, self.counters, journal, self._options.name)
+        if failure is not None:
+            self.outbox.go_on_without(failure)
         self._poller = Poller()
         self._waiter = Waiter(self._poller, self._obey, self._watch.look)
         self._thread = threading.Thread(target=self._main, name=self.name, daemon=True)
@@ -192,10 +235,18 @@ class Runner:
         self._inbox.append(_SwitchUser(provider, epoch))
         self.wake()
 
+    def look_up(self, order_id: str) -> None:
+        """Find out what is known of an order that nothing was heard of."""
+        self._inbox.append(_LookUp(order_id))
+        self.wake()
+
     # --- the thread -------------------------------------------------------------------------------------
 
     def _main(self) -> None:
+        journal = self.outbox.journal
         try:
+            if journal is not None:
+                self._begin_with(journal)
             self._run()
         except _Stopping:
             pass
@@ -211,14 +262,48 @@ class Runner:
             self.live_since = None
             if self._transport is not None:
                 self._drop_connection(self._transport)
+            self._wind_up()
             self.work.close()
             self.error = self._fatal
             self.trace = None if self.error is None else self.error.__traceback__
             self.on_stopping()
             # Whoever sees the last event may ask at once how it ended.
             self.phase = "stopped"
+            self._tracker.stop(self.error)
             self._dispatcher.close(Stopped(error=self.error))
             self._poller.close()
+
+    def _begin_with(self, journal: Journal) -> None:
+        """Take up where an earlier process has ended."""
+        since_ns = max(
+            (ns for ns in (journal.last_received_ns(), journal.closed_ns) if ns is not None), default=None
+        )
+        if journal.last_received_ns() is not None and since_ns is not None:
+            self._outage.begin_in_gap(since_ns)
+            self.reconciler.known_before(journal.last_timestamp())
+            self._tracker.know_until(journal.last_timestamp())
+            for order_id in journal.open_orders():
+                self._recall(journal, order_id)
+        self.outbox.redeliver(self._waiter.until)
+
+    def _recall(self, journal: Journal, order_id: str) -> None:
+        """Know again of an order what is in the journal."""
+        with contextlib.suppress(DecodeError):  # of another version; it is told of when it is delivered again
+            self._tracker.fold([stored.event for stored in journal.events_of(order_id)], time.monotonic())
+
+    def _wind_up(self) -> None:
+        """Hand over what is still here when the stream ends, and tell of an outage that goes on."""
+        gap = self._outage.unended()
+        self.reconciler.stopped(gap)
+        if self._reading is not None:
+            self._reading.abandon()
+            self._reading.close()
+        try:
+            self.outbox.put_all([*([] if gap is None else [(gap, 0)]), *self.reconciler.events()])
+        except AggStreamError as error:  # it is the journal's, and the stream ends already
+            if self._fatal is None:
+                self._fatal = error
+            logger.error("%s: the last events were not stored: %s", self._options.name, error)  # noqa: TRY400
 
     def _run(self) -> None:
         loss: AggStreamError | None = None
@@ -259,7 +344,7 @@ class Runner:
     def _tell_pause(self, error: AggStreamError, delay: float) -> None:
         logger.warning("%s: next attempt in %.1f s: %s", self._options.name, delay, error)
         self.last_error = error
-        self._put(Reconnecting(attempt=self._attempts + 1, delay=delay, error=error))
+        self.outbox.put(Reconnecting(attempt=self._attempts + 1, delay=delay, error=error))
 
     def _sleep(self, seconds: float) -> None:
         self.phase = "waiting"
@@ -345,13 +430,13 @@ class Runner:
             if switch_to is None:
                 session.token_failed(failure, now, ask_again_in(failure))
             else:
-                self._epoch = switch_to
+                self.outbox.epoch = switch_to
                 session.connection_lost(failure)
             return
         if switch_to is None:
             session.token_received(token, now, refresh_in(token))
             return
-        self._epoch = switch_to
+        self.outbox.epoch = switch_to
         if session.is_settled():
             session.switch_user(token, now)
             session.schedule_refresh(now, refresh_in(token))
@@ -378,17 +463,28 @@ class Runner:
             session.close(time.monotonic())
         while self._inbox:
             command = self._inbox.popleft()
+            if isinstance(command, _LookUp):
+                self._find_out(command.order_id)
+                continue
             self._credentials.use(command.provider)
             self.user_id = self._token_job = None
-            self._continuity.forget()
+            self._outage.forget()
+            self.reconciler.forget()
             if session is not None and session.is_settled():
                 self._switch_to = command.epoch
                 self._begin_to_ask(None)
                 continue
-            self._epoch = command.epoch
+            self.outbox.epoch = command.epoch
             if session is None:
                 raise _AnotherUser
             self._connect_anew(session)
+
+    def _find_out(self, order_id: str) -> None:
+        journal = self.outbox.journal
+        if journal is not None and journal.knows_order(order_id) and not self._tracker.knows(order_id):
+            self._recall(journal, order_id)
+        if not self._tracker.knows(order_id):
+            self.reconciler.look_up(order_id, time.monotonic())
 
     def _connect_anew(self, session: Session) -> None:
         self._switched = True
@@ -421,6 +517,7 @@ class Runner:
                 session.slept(slept)
             self._answer_token_request(session)
             self._drain(session, transport)
+            self._reconcile(session)
             self._pause_or_resume(session)
             if session.close_expected():
                 break
@@ -434,6 +531,7 @@ class Runner:
         reading = not self.paused
         timeout = nearest(
             session.next_deadline(),
+            self.reconciler.next_deadline(),
             self._token_deadline.at if self._token_job is not None else None,
             None if healthy_after is None or self.live_since is None else self.live_since + healthy_after,
             self._watch.look(),
@@ -454,10 +552,9 @@ class Runner:
     def _read(self, session: Session, transport: wire.Transport) -> None:
         now, wall = time.monotonic(), time.time_ns()
         for message in transport.receive():
-            self._continuity.heard(wall)
+            self._outage.heard(wall)
             if isinstance(message, wire.Text):
                 self.counters.messages += 1
-                self._unqueued_size += len(message.text)
                 session.receive_text(message.text, now, wall)
             elif isinstance(message, wire.ControlFrame):
                 session.receive_control_frame(now)
@@ -469,31 +566,56 @@ class Runner:
         session.receive_partial(transport.partial, now)
         transport.flush()
 
+    def _reconcile(self, session: Session) -> None:
+        """Let what is read from REST, and what waits for it, go on."""
+        self.outbox.check()
+        self.outbox.tidy(time.monotonic())
+        if self._reading is not None:
+            self._reading.step(session.token)
+            self.reconciler.handle_deadline(time.monotonic())
+            # Ask at once for what the answer or the deadline has made necessary.
+            self._reading.step(session.token)
+            self.outbox.put_all(self.reconciler.events())
+
     def _pause_or_resume(self, session: Session) -> None:
-        pause = not self._stop_requested and self._dispatcher.is_full()
+        is_behind = self._dispatcher.is_full()
+        # While the stream stops as well: a server that goes on sending must not fill the memory.
+        pause = is_behind or self.reconciler.is_full()
         if pause == self.paused:
             return
-        self.paused = pause
         now = time.monotonic()
         if pause:
+            self.paused = True
             self.counters.pauses += 1
+            self._is_behind = is_behind
+            logger.warning("%s: reading pauses: %d events wait", self._options.name, self._dispatcher.depth)
             self._paused_at = now
             session.pause(now)
-            self._put(ReadingPaused(waiting=self._dispatcher.depth))
+            self.outbox.put(ReadingPaused(waiting=self._dispatcher.depth))
         else:
             session.resume(now)
-            self._put(ReadingResumed(paused_for=now - self._paused_at))
+            self._tell_resumed(now)
+            if self._is_behind:
+                self.reconciler.overflowed(now)
+
+    def _tell_resumed(self, now: float) -> None:
+        self.paused = False
+        self.outbox.put(ReadingResumed(paused_for=now - self._paused_at))
 
     def _drain(self, session: Session, transport: wire.Transport) -> None:
-        events = session.events_received()
-        size, self._unqueued_size = self._unqueued_size, 0
-        for event in events:
-            self._put(event, size // len(events))
-            if isinstance(event, Authenticated):
-                if self.live_since is None:
-                    self._gone_live(session)
-                self.user_id = session.user_id
-                self._continuity.signed_in(session)
+        events = session.sized_events_received()
+        while events:
+            # What follows an acknowledged token may have to wait for what REST says.
+            signed_in = (at for at, (event, _) in enumerate(events, 1) if isinstance(event, Authenticated))
+            count = next(signed_in, len(events))
+            some, events = events[:count], events[count:]
+            self.reconciler.receive(some, time.monotonic())
+            is_signed_in = isinstance(some[-1][0], Authenticated)
+            if is_signed_in:
+                self._accept(session)
+            self.outbox.put_all(self.reconciler.events())
+            if is_signed_in:
+                self._tell_continuity(session)
         try:
             for command in session.data_to_send():
                 if isinstance(command, Authenticate):
@@ -506,28 +628,47 @@ class Runner:
         except AggStreamError as error:
             session.connection_lost(error)
 
-    def _gone_live(self, session: Session) -> None:
+    def _accept(self, session: Session) -> None:
+        """The service has signed the user in. Whoever sees that finds the stream live."""
+        self.user_id = session.user_id
+        if self.outbox.journal is not None and self.user_id is not None:
+            self.outbox.journal.belongs_to(self.user_id)
+        if self.live_since is None:
+            self.live_since = time.monotonic()
+            self.phase = "live"
+            self._credentials.accepted()
+            logger.info("%s: live as %s", self._options.name, ascii(session.user_id))
+
+    def _tell_continuity(self, session: Session) -> None:
+        """Tell what may have been missed, once the user is signed in, and begin to find out."""
         now = time.monotonic()
-        self.live_since = now
-        self.phase = "live"
-        self._credentials.accepted()
-        logger.info("%s: live as %s", self._options.name, ascii(session.user_id))
-        for event in self._continuity.resumed(session, now, self._attempts):
-            self._put(event)
+        if not self.reconciler.is_connected:  # else it is the same user's next token
+            told = self._outage.resumed(session, now, self._attempts)
+            self.outbox.put_all([(event, 0) for event in told])
+            gap = next((event for event in told if isinstance(event, Gap)), None)
+            self.reconciler.connected(now, time.time_ns() // 1_000_000, gap)
+            self.outbox.put_all(self.reconciler.events())
+        self._outage.signed_in(session)
 
     def _end_session(self, session: Session, transport: wire.Transport) -> None:
-        self._continuity.lost(time.monotonic())
+        if session.error is not None or not self._stop_requested:
+            self._outage.lost(time.monotonic())
+        self.reconciler.disconnected()
+        self.outbox.put_all(self.reconciler.events())
+        if self._reading is not None:
+            self._reading.abandon()
         if self._switch_to is not None:  # the connection ended before it could be switched
-            self._epoch = self._switch_to
+            self.outbox.epoch = self._switch_to
         self.live_since = self.session = self._token_job = self._switch_to = None
-        self.paused = False
+        if self.paused:
+            self._tell_resumed(time.monotonic())
         self.counters.foreign += session.dropped
         self._drop_connection(transport)
         error = session.error or ConnectionLost("closed on request", code=1000, initiated_by="client")
         if isinstance(error, AuthenticationRejected):
             error = self._credentials.judge(error, session.refused)
         self.last_error = session.error and error
-        self._put(Disconnected(error=error, code=session.close_code, initiated_by=session.ended_by))
+        self.outbox.put(Disconnected(error=error, code=session.close_code, initiated_by=session.ended_by))
         switched, self._switched = self._switched, False
         if self._stop_requested:
             raise _Stopping
@@ -543,21 +684,6 @@ class Runner:
         self._poller.forget()
         transport.abort()
         self._transport = None
-
-    def _put(self, event: Event, size: int = 0) -> None:
-        counters = self.counters
-        if isinstance(event, UserEvent):
-            counters.user_events += 1
-        elif isinstance(event, DecodeFailed):
-            counters.decode_failures += 1
-            logger.warning("%s: a message was not understood: %s", self._options.name, event.error)
-        elif isinstance(event, TokenRefreshed):
-            counters.refreshes += 1
-        elif isinstance(event, Gap):
-            counters.gaps += 1
-        elif isinstance(event, Resumed):
-            counters.reconnects += 1
-        self._dispatcher.put(event, self._epoch, size)
 
 
 def _without_traces(error: BaseException | None) -> None:

@@ -34,6 +34,11 @@ class Waiter:
         while not deadline.expired():
             self._wait(None, deadline)
 
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds, which is looked at whenever the poller is woken."""
+        while not condition():
+            self._wait(None, Deadline(None))
+
     def job(self, job: Job[T], deadline: Deadline) -> T:
         """Return what a job returned, or raise what it raised.
 

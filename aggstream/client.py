@@ -16,22 +16,27 @@ from aggstream._checks import check_seconds
 from aggstream._checkup import check_up
 from aggstream._deadline import Deadline
 from aggstream._dispatcher import Dispatcher, ErrorHandler
+from aggstream._following import Following
 from aggstream._health import Health, StopReport
 from aggstream._limits import Limits
 from aggstream._options import AUTH_CLOSE_CODES, Options, SessionOptions, check_auth, setting
 from aggstream._processes import call_at_exit, call_in_child
 from aggstream._pull import EventIterator, Expectation, PullBuffer
-from aggstream._registry import Registrar, check_handler, key_of
+from aggstream._registry import check_handler, key_of
+from aggstream._rest_choice import choose_rest
+from aggstream._rest_options import RestOptions
 from aggstream._runner import Runner
 from aggstream._signals import caught_signals
+from aggstream._tracker import Tracker
 from aggstream._watchdog import HandlerWatch, stack_of
-from aggstream.errors import StateError, WaitTimeout
+from aggstream.errors import JournalError, StateError, WaitTimeout
 from aggstream.events import (
     BalanceUpdate,
     Event,
     OrderEvent,
     OrderSubmitted,
 )
+from aggstream.journal import Journal, JournalOptions, as_journal_options
 from aggstream.tokens import as_provider
 from aggstream.typing import TokenSource
 
@@ -51,7 +56,7 @@ _SIGNAL_EXIT = 128
 _LOOK = 0.5
 
 
-class Client(Registrar):
+class Client(Following):
     """The stream of one user's orders and balances.
 
     Register handlers with `on`, then `start()` it in the background, use it in a `with` statement, or give it
@@ -87,6 +92,12 @@ class Client(Registrar):
         coalesce_balances: bool = False,
         workers: int = 1,
         slow_handler_duration: float | None = 5.0,
+        rest_url: str | None = None,
+        rest: RestOptions | None = RestOptions(),  # noqa: B008  (it is immutable)
+        catch_up_timeout: float = 30.0,
+        orders_kept: int = 10_000,
+        orders_kept_for: float = 86_400.0,
+        journal: str | os.PathLike[str] | JournalOptions | None = None,
         on_error: ErrorHandler | None = None,
         name: str = "aggstream",
     ) -> None:
@@ -125,13 +136,20 @@ class Client(Registrar):
             workers: threads that run handlers.
             slow_handler_duration: seconds after which a handler that still runs is logged, with the place where
                 it is, and again each time it has taken twice as long; None: never.
+            rest_url: the base of the REST API, which is asked after each gap; None: `AGGSTREAM_REST_URL`, or the
+                public one if `url` is the public service. Without one a gap stays a gap.
+            rest: how it is spoken to; None: not at all.
+            catch_up_timeout: seconds for which live events wait for what REST says, at most.
+            orders_kept: how many orders that have ended are remembered in `orders`.
+            orders_kept_for: for how many seconds.
+            journal: a file, or `JournalOptions`: each user event is stored there before its handlers run, so that
+                none is lost if the process dies; None: none. It is opened by `start`.
             on_error: called with the exception of a handler and the event; see `on_error`.
             name: begins the threads' names and the log lines.
 
         Raises:
             ConfigurationError: an option is missing or cannot work; says which and what would.
         """
-        super().__init__()
         self._options = Options(
             app_id=app_id,
             origin=origin,
@@ -146,6 +164,9 @@ class Client(Registrar):
             coalesce_balances=coalesce_balances,
             workers=workers,
             slow_handler_duration=slow_handler_duration,
+            catch_up_timeout=catch_up_timeout,
+            orders_kept=orders_kept,
+            orders_kept_for=orders_kept_for,
             reconnect=reconnect,
             session=SessionOptions(
                 token_in_query=check_auth(auth) == "query",
@@ -161,6 +182,10 @@ class Client(Registrar):
             name=name,
         )
         provider = as_provider(setting(None, "token") if token is None else token)
+        calls = choose_rest(rest, rest_url, self._options, proxy=proxy)
+        self._journal_options = as_journal_options(journal)
+        self._journal: Journal | None = None
+        super().__init__(Tracker(kept=self._options.orders_kept, kept_for=self._options.orders_kept_for))
         # Guards what `start`, `on_error`, `wait_for` and `switch_user` change. It is never held while something
         # is waited for or user code runs, nor taken by `stop`, which a signal handler may call.
         self._lock = threading.Lock()
@@ -180,11 +205,11 @@ class Client(Registrar):
             name=name,
             on_low_water=self._wake,
             on_fatal=self._fail,
-            on_end=self._end,
+            on_end=self._handlers_ended,
         )
         self._dispatcher.taps = (self._pull.put, self._offer)
         self._watch = HandlerWatch(self._dispatcher, self._options.slow_handler_duration, name)
-        self._runner = Runner(self._options, provider, self._dispatcher, self._watch)
+        self._runner = Runner(self._options, provider, self._dispatcher, self._watch, self._tracker, calls)
         self._runner.on_stopping = self._pull.stop_waiting
         # The process that has started it, which alone may use it from then on.
         self._pid: int | None = None
@@ -208,6 +233,8 @@ class Client(Registrar):
 
         Raises:
             StateError: it was started before, even if it has ended since: make another client.
+            JournalError: the journal cannot be opened, and the stream is not to go on without it. The client can
+                be started once that is mended.
         """
         self._refuse_other_process()
         with self._lock:
@@ -216,9 +243,14 @@ class Client(Registrar):
             self._started = True
             self._starter = threading.get_ident()
             self._pid = os.getpid()
+        try:
+            self._journal, failure = self._open_journal()
+        except BaseException:
+            self._started = False
+            raise
         call_at_exit(self, Client._stop_at_exit)
         self._dispatcher.start()
-        self._runner.start()
+        self._runner.start(self._journal, failure)
         self._has_begun.set()
 
     def stop(self, timeout: float = _STOP_TIMEOUT) -> StopReport:
@@ -483,9 +515,12 @@ class Client(Registrar):
 
         Raises:
             ConfigurationError: it is no token.
+            StateError: there is a journal, which holds the events of one user only: make another client.
         """
         provider = as_provider(token)
         self._refuse_other_process()
+        if self._journal_options is not None:
+            raise StateError("a journal holds one user's events: make another client, with a journal of its own")
         with self._lock:
             self._dispatcher.epoch += 1
             self._pull.drop_users_before(self._dispatcher.epoch)
@@ -509,11 +544,53 @@ class Client(Registrar):
         for expectation in self._expectations:
             expectation.offer(event)
 
+    def _look_up(self, order_id: str) -> None:
+        self._runner.look_up(order_id)
+
+    def _call(self, function: Callable[[], object]) -> None:
+        self._dispatcher.call(function)
+
+    def _guard_wait(self) -> None:
+        """Handlers may wait for what the I/O thread tells; that thread itself may not."""
+        self._refuse_other_process()
+        if self._runner.is_own_thread():
+            raise StateError("this thread of the client's own must tell of it, so it cannot wait for it")
+        if not self._started:
+            raise StateError("the client is not started: call start() first, or use run()")
+
+    def _why_not_caught_up(self) -> str:
+        if not self._is_live():
+            return f"not live: {self._runner.last_error or self._runner.phase}"
+        error = self._runner.reconciler.last_error
+        if error is not None:
+            return f"the REST API does not tell what was missed: {error}"
+        return (
+            "there is no REST API to ask: see the option rest_url"
+            if not self._runner.has_rest
+            else "still reading"
+        )
+
+    def _handlers_ended(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+        self._end()
+
     def _end(self) -> None:
         self._ended = True
         self._pull.end()
         for expectation in self._expectations:
             expectation.give_up()
+
+    def _open_journal(self) -> tuple[Journal | None, JournalError | None]:
+        """Return the journal, or why there is none and the stream is to go on all the same."""
+        options = self._journal_options
+        try:
+            return (None if options is None else Journal(options)), None
+        except JournalError as error:
+            assert options is not None
+            if options.on_failure == "stop":
+                raise
+            return None, error
 
     def _is_running(self) -> bool:
         return self._started and not self._ended
@@ -555,6 +632,7 @@ class Client(Registrar):
     def _let_go(self) -> None:
         """In a forked child: the stream is the parent's."""
         self._lock = threading.Lock()
+        self._tracker.after_fork_in_child()
         self._registry.after_fork_in_child()
         self._pull.after_fork_in_child()
         self._runner.after_fork_in_child()

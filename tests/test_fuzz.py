@@ -51,6 +51,7 @@ header_lines = st.sampled_from(
         b"HTTP/1.1 101 Switching Protocols",
         b"HTTP/1.1 307 Moved",
         b"HTTP/1.1 503 No",
+        b"HTTP/1.1 0 \0:",
         b"HTTP/1.1",
         b"Upgrade: websocket",
         b"Connection: Upgrade",

@@ -48,7 +48,7 @@ def test_the_example_messages_reach_typed_handlers_over_tls_before_and_after_a_s
     assert started[1].occurred_at.isoformat() == "2024-03-09T16:00:00+00:00"
     user = ["order_submitted", "balance_update", "order_event"]
     live = ["connected", "authenticated"]
-    outage = ["disconnected", "reconnecting", *live, "gap", "resumed"]
+    outage = ["disconnected", "reconnecting", *live, "gap", "resumed", "reconciled"]
     assert everything == [*live, *user, *outage, *user, "disconnected", "stopped"]
 
 

@@ -205,9 +205,9 @@ def test_events_before_a_close_in_one_batch_with_authentication_leave_a_gap_that
     seen: list[str] = []
     client.on("*")(lambda event: seen.append(event.type))
     client.start()
-    until(lambda: "resumed" in seen)
+    until(lambda: "reconciled" in seen)
     first = ["connected", "authenticated", "order_submitted", "disconnected", "reconnecting"]
-    assert seen == [*first, "connected", "authenticated", "gap", "resumed"]
+    assert seen == [*first, "connected", "authenticated", "gap", "resumed", "reconciled"]
 
 
 def test_a_gap_says_from_when_to_when(other_server: ServeFunction, client_of: MakeClient, until: Until) -> None:

@@ -81,6 +81,7 @@ def test_a_handshake_without_an_end_is_refused_by_its_size(raw_server: ServeByte
         (b"HTTP/1.1 200 OK\r\n\r\n", "HTTP status 200"),
         (b"HTTP/1.1 101 OK\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "handshake failed"),
         (b"HTTP/1.1 101 OK\r\nX: \xff\xfe\r\n\r\n", "handshake failed"),
+        (b"HTTP/1.1 0 \0token-of-xyz789:\r\n\r\n", "no HTTP status"),
     ],
 )
 def test_a_handshake_that_is_none_is_a_typed_error(
@@ -93,6 +94,8 @@ def test_a_handshake_that_is_none_is_a_typed_error(
     error = what_ends(client_of(raw_server(script).url, reconnect=ONCE))
     assert isinstance(error, aggstream.ConnectFailed)
     assert words in str(error)
+    assert str(error).isprintable()
+    assert "xyz789" not in str(error)
 
 
 def test_a_redirect_is_not_followed(raw_server: ServeBytes, client_of: MakeClient) -> None:

@@ -15,9 +15,11 @@ from aggstream.events._lifecycle import (
     DecodeFailed,
     Disconnected,
     Gap,
+    JournalFailed,
     LifecycleEvent,
     ReadingPaused,
     ReadingResumed,
+    Reconciled,
     Reconnecting,
     Resumed,
     Stopped,
@@ -25,6 +27,7 @@ from aggstream.events._lifecycle import (
     shown,
 )
 from aggstream.events._ownership import is_users
+from aggstream.events._snapshot import BalanceSnapshot
 from aggstream.events._user import (
     ORDER_EVENTS,
     BalanceUpdate,
@@ -37,8 +40,8 @@ from aggstream.events._user import (
     Source,
     UserEvent,
     Venue,
+    Verdict,
     order_event_kind,
-    raw_amount,
 )
 
 __all__ = [
@@ -46,6 +49,7 @@ __all__ = [
     "ORDER_EVENTS",
     "WIRE_TYPES",
     "Authenticated",
+    "BalanceSnapshot",
     "BalanceUpdate",
     "BalancesCoalesced",
     "Connected",
@@ -57,6 +61,7 @@ __all__ = [
     "Family",
     "Gap",
     "Heartbeat",
+    "JournalFailed",
     "LifecycleEvent",
     "OrderEvent",
     "OrderEventKind",
@@ -64,6 +69,7 @@ __all__ = [
     "OrderSubmitted",
     "ReadingPaused",
     "ReadingResumed",
+    "Reconciled",
     "Reconnecting",
     "Resumed",
     "Side",
@@ -75,8 +81,8 @@ __all__ = [
     "Unsubscribed",
     "UserEvent",
     "Venue",
+    "Verdict",
     "is_users",
     "order_event_kind",
-    "raw_amount",
     "shown",
 ]

@@ -69,7 +69,7 @@ class Gap(LifecycleEvent):
     started_ns: int
     """The last sign of life before it: nanoseconds since the epoch, by this machine's wall clock."""
     ended_ns: int
-    """When the stream was authenticated again."""
+    """When the stream was authenticated again, or ended."""
 
     @property
     def started_at(self) -> dt.datetime:
@@ -93,6 +93,43 @@ class Resumed(LifecycleEvent):
     """How many attempts it took."""
     downtime: float
     """From the loss of the connection to the new one's authentication, in seconds."""
+
+
+@lifecycle
+@attrs.frozen(kw_only=True)
+class Reconciled(LifecycleEvent):
+    """A look at the REST API has ended, and with it the gaps that made it necessary: resolved, or not.
+
+    What had changed was delivered before this, as user events with `source="reconcile"`.
+    """
+
+    TYPE: ClassVar[str] = "reconciled"
+
+    gaps: tuple[int, ...] = ()
+    """The numbers of the gaps that this is about; none: it was the first look, or the handlers
+    were behind."""
+    resolved: bool
+    """True if everything that may have been missed is known now."""
+    orders: int = 0
+    """How many orders were read."""
+    pages: int = 0
+    """In how many pages."""
+    changed: int = 0
+    """How many events were delivered because of it."""
+    took: float = 0.0
+    """Seconds."""
+    error: AggStreamError | None = None
+    """Why it is not resolved; None if it is, or if the client has no REST API to ask."""
+
+
+@lifecycle
+@attrs.frozen(kw_only=True)
+class JournalFailed(LifecycleEvent):
+    """The journal cannot be written to, and the stream goes on without it, as it was asked to."""
+
+    TYPE: ClassVar[str] = "journal_failed"
+
+    error: AggStreamError
 
 
 @lifecycle

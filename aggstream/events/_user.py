@@ -6,12 +6,14 @@ Source: the service's page on user events, unless a docstring says otherwise.
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import hashlib
 from decimal import Decimal
 from typing import ClassVar, Final, Literal, TypeAlias
 
 import attrs
 
+from aggstream._amounts import raw_amount
 from aggstream.events._base import EPOCH, Event, wire
 
 Family: TypeAlias = Literal["run", "step", "terminal"]
@@ -58,6 +60,19 @@ class OrderEventName:
     EXPIRED: Final = "expired"
 
 
+class Verdict(enum.Enum):
+    """What became of an order."""
+
+    FILLED = "filled"
+    PARTIALLY_FILLED = "partially_filled"
+    """It ended before all of it was filled: the rest failed, was cancelled, or expired."""
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+    """It cannot be told, or not yet. Never a guess."""
+
+
 @attrs.frozen
 class OrderEventKind:
     """What a name of an order_event stands for: one row of `ORDER_EVENTS`."""
@@ -65,23 +80,22 @@ class OrderEventKind:
     family: Family
     is_terminal: bool = False
     """True if nothing more happens to the order after this event."""
+    verdict: Verdict = Verdict.UNKNOWN
+    """What became of an order that ends with this event."""
 
-
-_STATUS = OrderEventKind("terminal")
-_END = OrderEventKind("terminal", is_terminal=True)
 
 ORDER_EVENTS: dict[str, OrderEventKind] = {
     # More fills may follow a partial one. Calling it the end would stop a program from looking too early.
-    OrderEventName.PARTIALLY_FILLED: _STATUS,
-    OrderEventName.FILLED: _END,
-    OrderEventName.FAILED: _END,
-    OrderEventName.CANCELLED: _END,
-    OrderEventName.EXPIRED: _END,
+    OrderEventName.PARTIALLY_FILLED: OrderEventKind("terminal"),
+    OrderEventName.FILLED: OrderEventKind("terminal", is_terminal=True, verdict=Verdict.FILLED),
+    OrderEventName.FAILED: OrderEventKind("terminal", is_terminal=True, verdict=Verdict.FAILED),
+    OrderEventName.CANCELLED: OrderEventKind("terminal", is_terminal=True, verdict=Verdict.CANCELLED),
+    OrderEventName.EXPIRED: OrderEventKind("terminal", is_terminal=True, verdict=Verdict.EXPIRED),
 }
 """The order's statuses by name; `dag_*` and `step_*` need no row. An `order_` prefix is ignored.
 
 Add a row for a status that the service has and this version does not know:
-`ORDER_EVENTS["settled"] = OrderEventKind("terminal", is_terminal=True)`.
+`ORDER_EVENTS["settled"] = OrderEventKind("terminal", is_terminal=True, verdict=Verdict.FILLED)`.
 """
 
 _PREFIX = "order_"
@@ -183,18 +197,6 @@ class BalanceUpdate(UserEvent):
         return _dollars(self.wallet_balance_cents)
 
 
-# The largest integer of the chains behind the venues is 2**256, of 78 digits. A longer run of digits is
-# no amount, and converting it would cost time that the sender chooses.
-_MOST_DIGITS = 78
-
-
-def raw_amount(text: str | None) -> int | None:
-    """Return an amount in base units, or None if `text` is not one."""
-    if text is None or len(text) > _MOST_DIGITS or not (text.isascii() and text.isdigit()):
-        return None
-    return int(text)
-
-
 @wire
 @attrs.frozen(kw_only=True)
 class OrderEvent(UserEvent):
@@ -241,9 +243,10 @@ class OrderEvent(UserEvent):
         status and, if it is not the end, the filled amount. Of anything else it follows from the whole message.
         """
         kind = order_event_kind(self.event)
-        if kind is None or kind.family != "terminal":
+        # What REST tells of an order is always its status, also by a name that nobody has heard of.
+        if self.source == "stream" and (kind is None or kind.family != "terminal"):
             return super().id
-        filled = "" if kind.is_terminal else str(self.filled_amount_raw)
+        filled = "" if kind is not None and kind.is_terminal else str(self.filled_amount_raw)
         return _digest("status", self.order_id, self.sub_event, filled)
 
     @property

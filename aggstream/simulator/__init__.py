@@ -17,8 +17,9 @@ except ImportError as error:
 
 from aggstream.simulator._account import Books
 from aggstream.simulator._faults import Counts
+from aggstream.simulator._in_play import OrderInPlay
 from aggstream.simulator._playback import Playback
 from aggstream.simulator._simulator import Simulator
 from aggstream.simulator._tokens import SignedIn
 
-__all__ = ["Books", "Counts", "Playback", "SignedIn", "Simulator"]
+__all__ = ["Books", "Counts", "OrderInPlay", "Playback", "SignedIn", "Simulator"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 import struct
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import WSMsgType, web
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 # Frames that may wait for a client that reads slowly, before whoever plays has to wait as well.
 _HIGH_WATER = 4096
+# Frames that are written before the loop has a turn. It is in its turn that a connection is found lost, and to a
+# TLS transport that is lost and does not know it yet, asyncio warns of the fifth write; a large frame takes two.
+_BURST = 2
+# Seconds in which a connection only reads when its stall is over.
+_AFTER_STALL = 0.01
 # Seconds for the client to take what is queued and answer the close.
 _CLOSE_TIMEOUT = 5.0
 
@@ -28,20 +34,34 @@ class _Close(NamedTuple):
     reason: str
 
 
+def reset(transport: asyncio.Transport, tcp: socket.socket) -> None:
+    """End a connection with a TCP RST, and forget what was not written yet."""
+    # It may be gone already, its descriptor with it.
+    with suppress(OSError):
+        # Lingering for no time at all is what makes the kernel reset instead of saying goodbye.
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
 class Connection:
     """Sends in order from a queue of its own: frames, acknowledgements and at last the close.
 
     Sending never waits, so whatever happens at one moment stands in the same order on every connection.
+
+    Raises:
+        ConnectionResetError: the client is gone already.
     """
 
     def __init__(self, request: web.Request) -> None:
-        self.socket = web.WebSocketResponse(timeout=_CLOSE_TIMEOUT, compress=False)
+        if request.transport is None:
+            raise ConnectionResetError("the client is gone")
+        self.socket = web.WebSocketResponse(timeout=_CLOSE_TIMEOUT, autoping=False, compress=False)
         self.grant: Grant | None = None
         self.closing = False
         self.stalled = False
         # What is due at some time on this connection: its heartbeat, and the end of its token.
         self.timers: dict[str, asyncio.TimerHandle] = {}
-        self._transport = cast("asyncio.Transport", request.transport)
+        self._transport = request.transport
         # Asked for now: a TLS transport that is gone fails on the question.
         self._tcp = self._transport.get_extra_info("socket")
         self._outbox: deque[str | _Close] = deque()
@@ -70,12 +90,7 @@ class Connection:
     def abort(self) -> None:
         """Reset the connection (a TCP RST) and forget what is queued."""
         self._end()
-        # It may be gone already, its descriptor with it.
-        with suppress(OSError):
-            # Lingering for no time at all is what makes the kernel reset instead of saying goodbye.
-            linger = struct.pack("ii", 1, 0)
-            self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        self._transport.abort()
+        reset(self._transport, self._tcp)
 
     def stall(self, stalled: bool) -> None:
         """Stop reading and writing with TCP left open, or go on where it stopped."""
@@ -85,9 +100,14 @@ class Connection:
         # Unread pings get no pong, an unread goodbye no answer: this is what a dead route looks like.
         if stalled:
             self._flowing.clear()
-            self._transport.pause_reading()
         else:
             self._flowing.set()
+        # A TLS transport that is gone fails on both.
+        if self._transport.is_closing():
+            return
+        if stalled:
+            self._transport.pause_reading()
+        else:
             self._transport.resume_reading()
 
     def later(self, name: str, delay: float, callback: Callable[[Connection], None]) -> None:
@@ -131,15 +151,21 @@ class Connection:
         # A pong can fail as any write can, when the client is gone.
         with suppress(ConnectionError):
             async for message in self.socket:
-                if not self.closing:
+                if message.type is WSMsgType.PING:
+                    await self.socket.pong(message.data)
+                    await asyncio.sleep(0)  # as after a burst of frames
+                elif message.type is not WSMsgType.PONG and not self.closing:
                     receive(self, message.data if message.type is WSMsgType.TEXT else None)
 
     async def _write(self) -> _Close | None:
-        while True:
+        for written in itertools.count(1):
             while not self._outbox:
                 self._filled.clear()
                 await self._filled.wait()
-            await self._flowing.wait()
+            while not self._flowing.is_set():
+                await self._flowing.wait()
+                # What came meanwhile is read first: a goodbye, after which nothing is to be written.
+                await asyncio.sleep(_AFTER_STALL)
             item = self._outbox.popleft()
             if len(self._outbox) < _HIGH_WATER // 2:
                 self._room.set()
@@ -148,7 +174,10 @@ class Connection:
             try:
                 await self.socket.send_str(item)
             except ConnectionError:
-                return None
+                break
+            if written % _BURST == 0:
+                await asyncio.sleep(0)
+        return None
 
     def _put(self, item: str | _Close) -> None:
         self._outbox.append(item)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from aiohttp import web
 
 from aggstream.simulator._faults import Refused
-from aggstream.simulator._orders import choose
+from aggstream.simulator._orders import Choices, choose
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -25,15 +25,20 @@ def control_routes(service: Service) -> Iterable[web.RouteDef]:
     """Return the routes under /control."""
     control = _Control(service)
     yield web.get("/control/state", control.state)
+    yield web.get("/control/orders", control.known_orders)
     for name, action in {
         "sign-in": control.sign_in,
         "orders": control.orders,
+        "begin-order": control.begin_order,
+        "advance-order": control.advance_order,
+        "set-order": control.set_order,
         "play": control.play,
         "push": control.push,
         "drop": control.drop,
         "refuse": control.refuse,
         "heartbeats": control.heartbeats,
         "stall": control.stall,
+        "rest": control.rest,
         "expire": control.expire,
     }.items():
         yield web.post(f"/control/{name}", _posted(action))
@@ -94,6 +99,13 @@ def _posted(
     return handle
 
 
+def _choices(body: _Body) -> Choices:
+    return choose(
+        *(body.take(name, str, None) for name in ("scenario", "venue", "side")),
+        *(body.take(name, (*_NUMBER, str), None) for name in ("price", "size")),
+    )
+
+
 class _Control:
     """One method for each path. Each takes its fields, checks that none is left, and acts."""
 
@@ -128,14 +140,39 @@ class _Control:
             "refreshToken": tokens.refresh_token,
         }
 
+    async def known_orders(self, request: web.Request) -> web.Response:
+        user_id = request.query.get("userId") or DEMO_USER
+        service = self._service
+        answer = {"orders": service.orders(user_id), "terminal": service.terminal_orders(user_id)}
+        return web.json_response(answer)
+
     async def orders(self, body: _Body) -> dict[str, Any]:
-        user_id = body.user(DEMO_USER)
-        choices = choose(
-            *(body.take(name, str, None) for name in ("scenario", "venue", "side")),
-            *(body.take(name, (*_NUMBER, str), None) for name in ("price", "size")),
-        )
+        player = self._service.player
+        user_id, choices, count = body.user(DEMO_USER), _choices(body), body.take("count", int, None)
         body.end()
-        return {"orderId": await self._service.player.place_order(user_id, choices)}
+        if count is None:
+            return {"orderId": await player.place_order(user_id, choices)}
+        return {"orderIds": await player.place_orders(user_id, count, choices)}
+
+    async def begin_order(self, body: _Body) -> dict[str, Any]:
+        user_id, choices = body.user(DEMO_USER), _choices(body)
+        body.end()
+        order_id, total = self._service.player.begin_order(user_id, choices)
+        return {"orderId": order_id, "total": total}
+
+    async def advance_order(self, body: _Body) -> dict[str, Any]:
+        order_id, n = body.take("orderId", str, ""), body.take("n", int, 1)
+        body.end()
+        player = self._service.player
+        frames = player.advance(order_id, n)
+        return {"frames": frames, "framesLeft": player.frames_left(order_id)}
+
+    async def set_order(self, body: _Body) -> dict[str, Any]:
+        order_id, status = body.take("orderId", str, ""), body.take("status", str, None)
+        filled_raw, error = body.take("filledRaw", int, None), body.take("error", str, None)
+        body.end()
+        self._service.player.set_order(order_id, status=status, filled_raw=filled_raw, error=error)
+        return {}
 
     async def play(self, body: _Body) -> dict[str, Any]:
         player = self._service.player
@@ -171,6 +208,8 @@ class _Control:
         tokens, connections, refreshes = (
             body.take(name, int, None) for name in ("tokens", "connections", "refreshes")
         )
+        # null means every call; a field left out means nothing new.
+        is_about_rest, rest = "rest" in body, body.take("rest", (int, type(None)), None)
         status, retry_after = body.take("status", int, 503), body.take("retryAfter", int, None)
         body.end()
         if tokens is not None:
@@ -179,6 +218,20 @@ class _Control:
             self._service.refuse_connections(connections, status, retry_after)
         if refreshes is not None:
             self._service.refuse_refreshes(refreshes, status)
+        if is_about_rest:
+            self._service.rest.refuse(rest, status, retry_after)
+        return {}
+
+    async def rest(self, body: _Body) -> dict[str, Any]:
+        stalled, frozen = (body.take(name, bool, None) for name in ("stalled", "frozen"))
+        drop = body.take("drop", int, None)
+        body.end()
+        if stalled is not None:
+            self._service.rest.stall(stalled)
+        if frozen is not None:
+            self._service.freeze_rest(frozen)
+        if drop is not None:
+            self._service.rest.drop(drop)
         return {}
 
     async def heartbeats(self, body: _Body) -> dict[str, Any]:

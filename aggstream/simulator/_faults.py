@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -16,6 +17,9 @@ class Counts:
         authentications_refused: tokens refused, by message or in the query.
         refreshes: refresh tokens exchanged.
         refreshes_refused: calls to refresh that got nothing.
+        rest_calls: calls of /execution/*, granted or not.
+        rest_calls_refused: of these, refused for whatever reason.
+        order_pages: pages of orders that were given out, whether they arrived or not.
     """
 
     handshakes: int = 0
@@ -24,6 +28,9 @@ class Counts:
     authentications_refused: int = 0
     refreshes: int = 0
     refreshes_refused: int = 0
+    rest_calls: int = 0
+    rest_calls_refused: int = 0
+    order_pages: int = 0
 
 
 class Refused(Exception):
@@ -35,21 +42,30 @@ class Refused(Exception):
         self.retry_after = retry_after
 
 
+def at_least_zero(name: str, number: int) -> int:
+    """Return the number.
+
+    Raises:
+        ValueError: it is negative.
+    """
+    if number < 0:
+        raise ValueError(f"{name} must not be negative: {number}")
+    return number
+
+
 class Refusals:
-    """How many more requests of a kind are to be refused, and how.
+    """How many more requests of a kind are to be refused, and how; None: every one.
 
     Raises:
         ValueError: a count below zero, a status that is no error, or a negative `retry_after`.
     """
 
-    def __init__(self, n: int = 0, status: int = 503, retry_after: int | None = None) -> None:
-        if n < 0:
-            raise ValueError(f"n must not be negative: {n}")
+    def __init__(self, n: int | None = 0, status: int = 503, retry_after: int | None = None) -> None:
         if not 400 <= status <= 599:  # noqa: PLR2004 - HTTP's own limits
             raise ValueError(f"status must be from 400 to 599: {status}")
-        if retry_after is not None and retry_after < 0:
-            raise ValueError(f"retry_after must not be negative: {retry_after}")
-        self._left = n
+        if retry_after is not None:
+            at_least_zero("retry_after", retry_after)
+        self._left = math.inf if n is None else at_least_zero("n", n)
         self._status = status
         self._retry_after = retry_after
 

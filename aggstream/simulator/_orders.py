@@ -14,6 +14,7 @@ Money and shares are integers in base units, of which a dollar or a share has a 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -31,6 +32,7 @@ OPENING_CENTS = 100_000
 SIDES = ("buy", "sell")
 VENUES = ("kalshi", "polymarket", "limitless", "opinion", "predict", "probable", "myriad", "hyperliquid")
 SCENARIOS = ("filled", "partial", "failed", "cancelled", "expired", "retried")
+TERMINAL = frozenset({"filled", "failed", "cancelled", "expired"})
 _WEIGHTS = (40, 25, 10, 8, 5, 12)
 
 # Venues that hold the user's money themselves; with the others it moves on a chain first.
@@ -84,7 +86,6 @@ class Order:
     status: str = ""
     filled_raw: int = 0
     error: str | None = None
-    position: int = -1
     created_ms: int = 0
     updated_ms: int = 0
 
@@ -203,6 +204,11 @@ class Lifecycle:
         self._rng = rng
         self._template = f"{order.venue}_{order.side}"
         self.frames = self._play()
+
+    def length(self) -> int:
+        """Return how many frames the whole life has, by living it with a twin. For one that has not begun."""
+        twin = Lifecycle(copy.copy(self.order), copy.copy(self._wallet), self._scenario, copy.copy(self._rng))
+        return sum(1 for _ in twin.frames)
 
     def _play(self) -> Iterator[Frame]:
         order = self.order

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aggstream.simulator._connections import Connections
 from aggstream.simulator._faults import Counts, Refusals, Refused
+from aggstream.simulator._orders import TERMINAL
 from aggstream.simulator._player import Player
+from aggstream.simulator._rest import RestFaults
 from aggstream.simulator._tokens import Grant, Issuer, SignedIn, TokenRefused
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
     from aggstream.simulator._account import Account, Books
     from aggstream.simulator._connection import Connection
+
+T = TypeVar("T")
 
 _GOING_AWAY = 1001
 _UNAUTHORIZED = 4401
@@ -42,11 +46,13 @@ class Service:
         heartbeat_interval: float,
         enforce_expiry: bool,
         reuse_revokes: bool,
+        history: int,
         now: Callable[[], float],
     ) -> None:
         self.app_id = app_id
         self.connections = Connections()
-        self.player = Player(self.connections, seed=seed, now=now)
+        self.player = Player(self.connections, seed=seed, now=now, history=history)
+        self.rest = RestFaults()
         self._origins = origins
         self._issuer = Issuer(lifetime=token_lifetime, reuse_revokes=reuse_revokes, now=now)
         self._heartbeat_interval = heartbeat_interval
@@ -125,8 +131,22 @@ class Service:
         self._counts.refreshes += 1
         return tokens
 
+    def call(self, app_id: str | None, access_token: str, answer: Callable[[Account], T]) -> T:
+        """Answer one REST call from the account that its token opens.
+
+        Raises:
+            Refused: with the status of the answer.
+        """
+        self._counts.rest_calls += 1
+        self._counts.rest_calls_refused += 1
+        self.rest.check()
+        self.check_app(app_id)
+        given = answer(self.rest.seen(self.account_of(access_token)))
+        self._counts.rest_calls_refused -= 1
+        return given
+
     def account_of(self, access_token: str) -> Account:
-        """Return the account that the token of a REST call opens.
+        """Return the account that a token opens.
 
         Raises:
             Refused: with the status of the answer.
@@ -135,6 +155,10 @@ class Service:
             return self.player.account(self._issuer.verify(access_token).user_id)
         except TokenRefused as error:
             raise Refused(401, str(error)) from error
+
+    def page_given(self) -> None:
+        """Count a page of orders."""
+        self._counts.order_pages += 1
 
     def _admit(self, app_id: str | None, origin: str | None, token: str | None) -> Grant | None:
         self._refused_connections.take()
@@ -231,6 +255,9 @@ class Service:
     def refuse_refreshes(self, n: int, status: int) -> None:
         self._refused_refreshes = Refusals(n, status)
 
+    def freeze_rest(self, frozen: bool) -> None:
+        self.rest.freeze(self.player.accounts if frozen else None)
+
     def stall_heartbeats(self, stalled: bool) -> None:
         self._heartbeats_stalled = stalled
 
@@ -244,6 +271,12 @@ class Service:
             for connection in self.connections.open(user_id):
                 if connection.grant is not None:
                     self._end_token(connection)
+
+    def orders(self, user_id: str) -> list[dict[str, Any]]:
+        return self.player.account(user_id).history.rows()
+
+    def terminal_orders(self, user_id: str) -> dict[str, str]:
+        return {row["id"]: row["status"] for row in self.orders(user_id) if row["status"] in TERMINAL}
 
     def books(self, user_id: str) -> Books:
         return self.player.account(user_id).books
@@ -259,6 +292,7 @@ class Service:
     async def close(self) -> None:
         """End every play and connection; a client that does not answer the close in time is reset."""
         self.player.stop()
+        self.rest.release()
         for connection in self.connections.present():
             connection.stall(False)
             connection.close(_GOING_AWAY, "the simulator stops")

@@ -1,47 +1,26 @@
-"""The simulator as a developer sees it: plain calls, with the event loop in a thread of its own."""
+"""The simulator as a developer sees it: users, their orders, and what has become of them."""
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import ipaddress
-import socket
-import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
-
+from aggstream.simulator._in_play import OrderInPlay
 from aggstream.simulator._orders import choose
-from aggstream.simulator._server import make_app
 from aggstream.simulator._service import Service
+from aggstream.simulator._switches import Switches
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Coroutine, Iterable
-    from types import TracebackType
-
-    from typing_extensions import Self
+    from collections.abc import Callable, Iterable
 
     from aggstream.simulator._account import Books
     from aggstream.simulator._faults import Counts
     from aggstream.simulator._playback import Playback
     from aggstream.simulator._tokens import SignedIn
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
-# Seconds for answers under way when the simulator stops.
-_SHUTDOWN_TIMEOUT = 1.0
-
-
-class _Running(NamedTuple):
-    thread: threading.Thread
-    loop: asyncio.AbstractEventLoop
-    stop: asyncio.Event
-
-
-class Simulator:
+class Simulator(Switches):
     """A local AGG: WebSocket and REST on one port, with real tokens, seeded orders and faults on demand.
 
     Use it as a context manager, or call `start` and `stop`. Every method may be called in any thread, blocks
@@ -61,10 +40,11 @@ class Simulator:
         reuse_revokes: whether a refresh token used a second time ends the session that it belongs to.
         ssl_context: serves wss and https with it.
         allow_remote: allows a `host` that other machines can reach: anyone there can drive the simulator.
+        history: how many of a user's newest orders REST tells of; older ones are forgotten.
         now: the clock of timestamps and tokens, in seconds since the epoch.
 
     Raises:
-        ValueError: a host that is not this machine's alone, no origin, or a time that is not positive.
+        ValueError: a host that is not this machine's alone, no origin, or a time or history that is not positive.
     """
 
     def __init__(
@@ -81,22 +61,22 @@ class Simulator:
         reuse_revokes: bool = True,
         ssl_context: ssl.SSLContext | None = None,
         allow_remote: bool = False,
+        history: int = 10_000,
         now: Callable[[], float] = time.time,
     ) -> None:
-        if not (allow_remote or _is_loopback(host)):
-            raise ValueError(f"{host} can be reached by other machines: that takes allow_remote=True")
         origins = tuple(origins)
         if not origins:
             raise ValueError("origins must hold at least one origin")
-        for name, seconds in (("token_lifetime", token_lifetime), ("heartbeat_interval", heartbeat_interval)):
-            if not seconds > 0:
-                raise ValueError(f"{name} must be positive: {seconds}")
+        for name, number in {
+            "token_lifetime": token_lifetime,
+            "heartbeat_interval": heartbeat_interval,
+            "history": history,
+        }.items():
+            if not number > 0:
+                raise ValueError(f"{name} must be positive: {number}")
         self.app_id = app_id
         self.origin = origins[0]
-        self._host = host
-        self._port = port
-        self._ssl_context = ssl_context
-        self._service = Service(
+        service = Service(
             app_id=app_id,
             origins=origins,
             seed=seed,
@@ -104,78 +84,10 @@ class Simulator:
             heartbeat_interval=heartbeat_interval,
             enforce_expiry=enforce_expiry,
             reuse_revokes=reuse_revokes,
+            history=history,
             now=now,
         )
-        # Guards `_running`, and with it the service: that belongs to the loop while there is one, and to the
-        # holder of this lock while there is none.
-        self._lock = threading.Lock()
-        self._running: _Running | None = None
-
-    def __repr__(self) -> str:
-        return f"<Simulator {self._address} {'stopped' if self._running is None else 'running'}>"
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    @property
-    def url(self) -> str:
-        """The WebSocket's address, without query parameters."""
-        return f"{'wss' if self._ssl_context else 'ws'}://{self._address}/ws"
-
-    @property
-    def rest_url(self) -> str:
-        """The base address of the REST API."""
-        return f"{'https' if self._ssl_context else 'http'}://{self._address}"
-
-    @property
-    def _address(self) -> str:
-        return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
-
-    def start(self) -> None:
-        """Listen, and serve on a thread of its own (`aggstream-simulator`).
-
-        Raises:
-            OSError: the port is taken, or the host is none of this machine.
-            RuntimeError: it runs already.
-        """
-        with self._lock:
-            if self._running is not None:
-                raise RuntimeError("the simulator is running already")
-            # Bound here, not in the thread: from now on clients can connect, and the port is known.
-            family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-            listener = socket.create_server((self._host, self._port), family=family)
-            ready: concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]
-            ready = concurrent.futures.Future()
-            thread = threading.Thread(
-                target=lambda: asyncio.run(self._serve(listener, ready)),
-                name="aggstream-simulator",
-                daemon=True,
-            )
-            port = listener.getsockname()[1]
-            thread.start()
-            try:
-                self._running = _Running(thread, *ready.result())
-            except BaseException:
-                thread.join()
-                raise
-            self._port = port
-
-    def stop(self) -> None:
-        """Close every connection (1001) and the port, and end the thread. Does nothing when it has stopped."""
-        with self._lock:
-            if self._running is not None:
-                self._running.loop.call_soon_threadsafe(self._running.stop.set)
-                self._running.thread.join()
-                self._running = None
+        super().__init__(service, host=host, port=port, ssl_context=ssl_context, allow_remote=allow_remote)
 
     def sign_in(self, user_id: str = "usr_demo", *, lifetime: float | None = None) -> SignedIn:
         """Sign a user in.
@@ -221,6 +133,70 @@ class Simulator:
         choices = choose(scenario, venue, side, price, size)
         return self._wait(self._service.player.place_order, user_id, choices)
 
+    def place_orders(
+        self,
+        user_id: str,
+        count: int,
+        *,
+        scenario: str | None = None,
+        venue: str | None = None,
+        side: str | None = None,
+        price: object = None,
+        size: object = None,
+    ) -> list[str]:
+        """Play the whole lives of many orders, one after the other, as fast as the user's connections read.
+
+        Args:
+            user_id: whose orders they are.
+            count: how many.
+            scenario: as for `place_order`, and so are the others.
+            venue: any venue.
+            side: "buy" or "sell".
+            price: a probability.
+            size: shares.
+
+        Returns:
+            The orders' ids, the oldest first. REST tells of as many as `history` says.
+
+        Raises:
+            ValueError: an argument that cannot be played.
+        """
+        choices = choose(scenario, venue, side, price, size)
+        return self._wait(self._service.player.place_orders, user_id, count, choices)
+
+    def begin_order(
+        self,
+        user_id: str = "usr_demo",
+        *,
+        scenario: str | None = None,
+        venue: str | None = None,
+        side: str | None = None,
+        price: object = None,
+        size: object = None,
+    ) -> OrderInPlay:
+        """Begin an order whose life the caller advances; nothing has happened yet, not even its submission.
+
+        Args:
+            user_id: whose order it is.
+            scenario: as for `place_order`, and so are the others.
+            venue: any venue.
+            side: "buy" or "sell".
+            price: a probability.
+            size: shares.
+
+        Raises:
+            ValueError: an argument that cannot be played.
+        """
+        choices = choose(scenario, venue, side, price, size)
+        player = self._service.player
+        order_id, total = self._call(player.begin_order, user_id, choices)
+        return OrderInPlay(
+            order_id,
+            total,
+            advance=lambda n: self._call(player.advance, order_id, n),
+            frames_left=lambda: self._call(player.frames_left, order_id),
+        )
+
     def play(
         self,
         user_id: str = "usr_demo",
@@ -244,72 +220,16 @@ class Simulator:
         """
         return self._wait(self._service.player.play, user_id, orders=orders, rate=rate, overlap=overlap)
 
-    def push(self, frame: str | dict[str, Any], *, user_id: str | None = None) -> int:
-        """Send any frame, right or wrong; it is not entered into the books.
+    def orders(self, user_id: str = "usr_demo") -> list[dict[str, Any]]:
+        """Return what REST would say of all the user's orders, newest first, were nothing wrong with REST.
 
-        Args:
-            frame: a text, sent as it is, or an object, sent as JSON.
-            user_id: whose connections get it; None for all, the unauthenticated as well.
-
-        Returns:
-            How many connections it was sent to.
-
-        Raises:
-            ValueError: what cannot be written as JSON or UTF-8. TypeError as well, as `json.dumps` raises it.
+        What `set_order` changed is in it; a freeze or a refusal is not.
         """
-        return self._wait(self._service.push, frame, user_id)
+        return self._call(self._service.orders, user_id)
 
-    def drop(
-        self,
-        *,
-        user_id: str | None = None,
-        code: int = 1001,
-        reason: str = "going away",
-        abort: bool = False,
-    ) -> int:
-        """End connections. What happens from now on does not reach them.
-
-        Args:
-            user_id: whose connections; None for all.
-            code: the close code, sent after all that was queued before it.
-            reason: the reason that goes with the code, at most 123 bytes.
-            abort: reset the connection (TCP RST) instead, with what is queued lost.
-
-        Returns:
-            How many connections were ended.
-
-        Raises:
-            ValueError: a code that a server does not close with, or a reason too long.
-        """
-        return self._call(self._service.drop, user_id, code, reason, abort)
-
-    def refuse_tokens(self, n: int = 1) -> None:
-        """Refuse the next `n` authentications, by message or in the query, whatever their tokens."""
-        self._call(self._service.refuse_tokens, n)
-
-    def refuse_connections(self, n: int = 1, status: int = 503, retry_after: int | None = None) -> None:
-        """Answer the next `n` handshakes with an HTTP error, and a Retry-After of so many seconds."""
-        self._call(self._service.refuse_connections, n, status, retry_after)
-
-    def refuse_refreshes(self, n: int = 1, status: int = 503) -> None:
-        """Answer the next `n` token refreshes with an HTTP error; their refresh tokens stay unspent."""
-        self._call(self._service.refuse_refreshes, n, status)
-
-    def stall_heartbeats(self, stalled: bool = True) -> None:
-        """Send no heartbeats, or send them again."""
-        self._call(self._service.stall_heartbeats, stalled)
-
-    def stall(self, stalled: bool = True) -> None:
-        """Let the connections open now look half-open: TCP stands, nothing is read, written or ponged.
-
-        What is emitted meanwhile counts as sent, as a server believes, and is sent when the stall ends.
-        Connections made later are well.
-        """
-        self._call(self._service.stall, stalled)
-
-    def expire_tokens(self, user_id: str | None = None) -> None:
-        """Let all access tokens issued so far expire, to that user or to all. Refresh tokens stay good."""
-        self._call(self._service.expire_tokens, user_id)
+    def terminal_orders(self, user_id: str = "usr_demo") -> dict[str, str]:
+        """Return the status of each of `orders` that is filled, failed, cancelled or expired, by its id."""
+        return self._call(self._service.terminal_orders, user_id)
 
     def books(self, user_id: str = "usr_demo") -> Books:
         """Return the count of the user's events."""
@@ -337,67 +257,3 @@ class Simulator:
             Whether there were, at some moment before the timeout.
         """
         return self._wait(self._service.wait_for_connections, n, authenticated, timeout)
-
-    async def _serve(
-        self,
-        listener: socket.socket,
-        ready: concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]],
-    ) -> None:
-        runner = web.AppRunner(
-            make_app(self._service), access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_TIMEOUT
-        )
-        stop = asyncio.Event()
-        try:
-            with listener:
-                try:
-                    await runner.setup()
-                    site = web.SockSite(runner, listener, ssl_context=self._ssl_context)
-                    await site.start()
-                except BaseException as error:
-                    # Raised in the thread that called start; here nobody could catch it.
-                    ready.set_exception(error)
-                    return
-                ready.set_result((asyncio.get_running_loop(), stop))
-                await stop.wait()
-                # First of all nobody else comes in: clients that are turned out try again at once.
-                await site.stop()
-                await self._service.close()
-        finally:
-            server = runner.server
-            kept = [] if server is None else [handler.transport for handler in server.connections]
-            await runner.cleanup()
-            for transport in kept:
-                if transport is not None:
-                    transport.abort()  # it would say goodbye over TLS, in a loop that has ended
-
-    def _call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the service: in its loop while that runs, else right here."""
-        with self._lock:
-            if self._running is None:
-                return function(*args, **kwargs)
-
-        async def call() -> T:
-            return function(*args, **kwargs)
-
-        return self._wait(call)
-
-    def _wait(self, function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run one of the service's coroutines in its loop, and wait for it."""
-        with self._lock:
-            if self._running is None:
-                raise RuntimeError("the simulator is not running")
-            # Under the lock: the loop takes what was handed in before it is told to stop.
-            future = asyncio.run_coroutine_threadsafe(function(*args, **kwargs), self._running.loop)
-        try:
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise RuntimeError("the simulator was stopped") from None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False  # a name, which may stand for any machine

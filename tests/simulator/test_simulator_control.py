@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,10 @@ class Control:
         return response.json()
 
     def state(self) -> Any:
-        return self.pool.request("GET", f"{self.simulator.rest_url}/control/state", timeout=20).json()
+        return self.get("/control/state")
+
+    def get(self, path: str, **headers: str) -> Any:
+        return self.pool.request("GET", self.simulator.rest_url + path, headers=headers, timeout=20).json()
 
 
 @pytest.fixture
@@ -74,6 +78,57 @@ def test_an_order_is_signed_in_for_and_placed(control: Control) -> None:
         assert state["connections"] == [{"userId": "usr_a", "stalled": False}]
         assert state["books"]["usr_a"]["sent"] == state["books"]["usr_a"]["emitted"] > 5
         assert state["counts"]["handshakes"] == 1
+
+
+def test_an_order_is_begun_and_advanced(control: Control) -> None:
+    begun = control("begin-order", userId="usr_a", scenario="failed", price="0.25")
+    answer = control("advance-order", orderId=begun["orderId"])
+    assert [frame["type"] for frame in answer["frames"]] == ["order_submitted"]
+    assert answer["framesLeft"] == begun["total"] - 1
+    rest = control("advance-order", orderId=begun["orderId"], n=1000)
+    assert (len(rest["frames"]), rest["framesLeft"]) == (begun["total"] - 1, 0)
+    known = control.get("/control/orders?userId=usr_a")
+    assert [row["id"] for row in known["orders"]] == [begun["orderId"]]
+    assert known["terminal"] == {begun["orderId"]: "failed"}
+
+
+def test_many_orders_are_placed_at_once(control: Control) -> None:
+    order_ids = control("orders", count=30, scenario="expired")["orderIds"]
+    assert control.get("/control/orders")["terminal"] == dict.fromkeys(order_ids, "expired")
+
+
+def test_rest_goes_wrong_as_told(control: Control) -> None:
+    headers = {
+        "x-app-id": control.simulator.app_id,
+        "Authorization": f"Bearer {control('sign-in')['accessToken']}",
+    }
+
+    def orders() -> Any:
+        return control.get("/execution/orders", **headers)
+
+    order_id = control("orders", scenario="filled")["orderId"]
+    control("refuse", rest=None, status=500)
+    assert "error" in orders()
+    control("refuse", rest=0)
+    control("rest", frozen=True)
+    control("set-order", orderId=order_id, status="expired", filledRaw=7, error="so it goes")
+    assert orders()["data"][0]["status"] == "filled"
+    control("rest", frozen=False)
+    (row,) = orders()["data"]
+    assert (row["status"], row["filledAmountRaw"], row["errorMessage"]) == ("expired", "7", "so it goes")
+    control("rest", stalled=True)
+    with ThreadPoolExecutor() as pool:
+        held = pool.submit(orders)
+        while control.state()["counts"]["rest_calls"] < 4:
+            pass
+        assert not held.done()
+        control("rest", stalled=False)
+        assert held.result(20)["data"] == [row]
+    control("rest", drop=1)
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        control.pool.request(
+            "GET", f"{control.simulator.rest_url}/execution/orders", headers=headers, retries=False
+        )
 
 
 def test_a_play_is_started_and_cancelled(control: Control) -> None:
@@ -160,6 +215,15 @@ def test_a_body_that_is_no_object_is_refused(control: Control, body: str) -> Non
         ("refuse", {"connections": 1, "status": 200}, "status"),
         ("refuse", {"connections": 1, "retryAfter": -1}, "retry_after"),
         ("heartbeats", {"stalled": "yes"}, "stalled"),
+        ("orders", {"count": -1}, "count"),
+        ("begin-order", {"side": "hold"}, "side"),
+        ("advance-order", {"orderId": "ord_unknown"}, "order_id"),
+        ("advance-order", {}, "order_id"),
+        ("set-order", {"orderId": "ord_unknown"}, "order_id"),
+        ("set-order", {"filledRaw": "7"}, "filledRaw"),
+        ("refuse", {"rest": -1}, "n must"),
+        ("rest", {"drop": -1}, "n must"),
+        ("rest", {"frozen": 1}, "frozen"),
     ],
 )
 def test_a_bad_field_is_refused_by_name(control: Control, name: str, body: dict[str, Any], said: str) -> None:

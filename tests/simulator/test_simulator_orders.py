@@ -12,10 +12,11 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from aggstream.simulator import Simulator
-from aggstream.simulator._account import HISTORY, Account
+from aggstream.simulator._account import Account
 from aggstream.simulator._orders import SCENARIOS, SIDES, VENUES, choose
 
 NOON = 1710000000.0
+HISTORY = 250
 KEYS = {
     "order_submitted": ["type", "venue", "orderId", "side", "price", "size", "outcomeId", "timestamp"],
     "balance_update": ["type", "venue", "tradingBalanceCents", "walletBalanceCents", "timestamp"],
@@ -45,7 +46,7 @@ def play(account: Account, **choices: Any) -> list[dict[str, Any]]:
 
 
 def account(seed: object = 1, user_id: str = "usr_demo") -> Account:
-    return Account(user_id, seed=seed, now=lambda: NOON)
+    return Account(user_id, seed=seed, now=lambda: NOON, history=HISTORY)
 
 
 def names(frames: list[dict[str, Any]]) -> list[str]:
@@ -63,7 +64,7 @@ def names(frames: list[dict[str, Any]]) -> list[str]:
 def test_every_life_is_in_order(seed: int, **choices: Any) -> None:
     user = account(seed)
     frames = play(user, **choices)
-    (row,) = user.orders_page(status=None, cursor=None, limit=1)["data"]
+    (row,) = user.history.page(status=None, cursor=None, limit=1)["data"]
     for frame in frames:
         keys = KEYS[frame["type"]]
         assert list(frame) == [key for key in keys if key in frame], "the keys stand as on the page"
@@ -111,14 +112,14 @@ def test_a_snapshot_agrees_with_the_stream_after_every_frame(seed: int, scenario
     user = account(seed)
     life = user.begin(choose(scenario, "kalshi"))
     status, filled, free = "submitted", "0", "1000000000"
-    assert user.orders_page(status=None, cursor=None, limit=1)["data"] == []
+    assert user.history.page(status=None, cursor=None, limit=1)["data"] == []
     for text in iter(lambda: user.advance(life), None):
         frame = json.loads(text)
         if frame["type"] == "balance_update":
             free = str(frame["tradingBalanceCents"] * 10_000)
         elif "filledAmountRaw" in frame:
             status, filled = frame["event"], frame["filledAmountRaw"]
-        (row,) = user.orders_page(status=None, cursor=None, limit=1)["data"]
+        (row,) = user.history.page(status=None, cursor=None, limit=1)["data"]
         assert (row["status"], row["filledAmountRaw"]) == (status, filled)
         assert user.balances()["positions"][0]["balance"] == free
 
@@ -186,7 +187,7 @@ def test_an_account_remembers_its_newest_orders_only() -> None:
         user.advance(user.begin(choose()))
     rows, cursor = 0, None
     while True:
-        page = user.orders_page(status=None, cursor=cursor, limit=100)
+        page = user.history.page(status=None, cursor=cursor, limit=100)
         rows += len(page["data"])
         cursor = page["nextCursor"]
         if not page["hasMore"]:

@@ -1,0 +1,54 @@
+"""A reading of the balances as an event, to a text that can be stored, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aggstream._codec import Codec, to_json
+from aggstream._records import Balances
+from aggstream._records_codec import decode_balances
+from aggstream.errors import DecodeError
+from aggstream.events import BalanceSnapshot
+
+_NS_PER_MS = 1_000_000
+
+
+def make_snapshot(balances: Balances, wall_ns: int) -> BalanceSnapshot:
+    """Return the event that tells of balances.
+
+    Args:
+        balances: as they were read.
+        wall_ns: when, in nanoseconds since the epoch.
+    """
+    timestamp = wall_ns // _NS_PER_MS
+    message = {"type": BalanceSnapshot.TYPE, "timestamp": timestamp, "balances": balances.raw}
+    return BalanceSnapshot(
+        timestamp=timestamp,
+        balances=balances,
+        source="reconcile",
+        received_ns=wall_ns,
+        raw=message,
+        text=to_json(message),
+    )
+
+
+def decode_snapshot(text: str, received_ns: int, codec: Codec) -> BalanceSnapshot:
+    """Return the event whose text this is.
+
+    Raises:
+        DecodeError: it is no such event's.
+    """
+    message: Any = codec.parse(text)
+    try:
+        balances = decode_balances(to_json(message["balances"]), codec)
+        timestamp = int(message["timestamp"])
+    except (KeyError, TypeError, ValueError):
+        raise DecodeError("no balance_snapshot") from None
+    return BalanceSnapshot(
+        timestamp=timestamp,
+        balances=balances,
+        source="reconcile",
+        received_ns=received_ns,
+        raw=message,
+        text=text,
+    )

@@ -1,0 +1,296 @@
+"""Folding what is said of one order into what is known of it.
+
+Rules, whatever comes late, twice, out of order, or with parts missing:
+- A status only moves on: submitted, other statuses, partially filled, the end. An end is never undone; another end
+  contradicts it.
+- An amount only grows. A smaller one that is older is late; one that is newer contradicts the larger one.
+- A step is as far as its newest attempt is.
+- Anything else is what was said first; something else, said later, contradicts it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Literal, TypeAlias
+
+from aggstream._records import OrderRecord
+from aggstream.events import OrderEvent, OrderSubmitted, Source, order_event_kind
+from aggstream.orders import Contradiction, Order, Step
+
+Told: TypeAlias = Literal["stream", "reconcile", "silently"]
+"""How a status came to the handlers: by the socket's event, by one of ours, or not at all."""
+
+_SUBMITTED = "submitted"
+_PARTIALLY_FILLED = "partially_filled"
+# A status has moved on if it has a higher rank.
+_RANKS = {None: 0, _SUBMITTED: 1, _PARTIALLY_FILLED: 3}
+_OTHER, _END = 2, 4
+_STEP_RANKS = {"started": 0, "retrying": 1, "failed": 2, "completed": 3}
+# A service in alpha can say any number of things of one order; what is kept of them must not grow with them.
+_MOST_STEPS = 256
+_MOST_CONTRADICTIONS = 16
+
+
+class _StepFold:
+    __slots__ = ("attempt", "error_reason", "first", "last", "state", "step_id", "step_type", "template_name")
+
+    def __init__(self, event: OrderEvent) -> None:
+        self.step_id, self.step_type, self.template_name = event.step_id, event.step_type, event.template_name
+        self.attempt: int | None = None
+        self.state = ""
+        self.error_reason: str | None = None
+        self.first = self.last = event.timestamp
+
+    def fold(self, event: OrderEvent, state: str) -> None:
+        attempt = self.attempt if event.attempt is None else event.attempt
+        new = (attempt or 0, event.timestamp, _STEP_RANKS.get(state, 1))
+        if not self.state or new >= (self.attempt or 0, self.last, _STEP_RANKS.get(self.state, 1)):
+            self.attempt, self.state = attempt, state
+            self.error_reason = event.error_reason if state == "failed" else None
+        self.first = min(self.first, event.timestamp)
+        self.last = max(self.last, event.timestamp)
+
+    def snapshot(self) -> Step:
+        return Step(
+            step_id=self.step_id,
+            step_type=self.step_type,
+            template_name=self.template_name,
+            attempt=self.attempt,
+            state=self.state,
+            error_reason=self.error_reason,
+            first_timestamp=self.first,
+            last_timestamp=self.last,
+        )
+
+
+class OrderFold:
+    """What is known of one order. Not thread-safe: its owner holds a lock."""
+
+    __slots__ = (
+        "_amounts_at",
+        "_contradictions",
+        "_error_rank",
+        "_facts",
+        "_first",
+        "_last",
+        "_snapshot",
+        "_sources",
+        "_steps",
+        "_told",
+        "is_known",
+        "order_id",
+        "status",
+    )
+
+    def __init__(self, order_id: str) -> None:
+        self.order_id = order_id
+        self.is_known = False
+        """True once anything was said of it."""
+        self.status: str | None = None
+        self._facts: dict[str, Any] = {}
+        self._sources: dict[str, Source] = {}
+        self._steps: dict[str, _StepFold] = {}
+        self._contradictions: list[Contradiction] = []
+        # By status, and for a partial fill its amount as well, which only grows: the last one alone is kept.
+        self._told: dict[str, tuple[int | None, Told]] = {}
+        self._amounts_at: int | None = None
+        self._error_rank = -1
+        self._first: int | None = None
+        self._last: int | None = None
+        self._snapshot: Order | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """True if nothing more happens to the order."""
+        return _rank(self.status) == _END
+
+    @property
+    def last_timestamp(self) -> int | None:
+        """Of the latest thing that was told: milliseconds since the epoch, by the service's clock."""
+        return self._last
+
+    def fold_submitted(self, event: OrderSubmitted) -> None:
+        """Take an `order_submitted`."""
+        self._hear(event.timestamp)
+        source = event.source
+        self._fact("venue", event.venue, source, event.timestamp)
+        self._fact("side", event.side, source, event.timestamp)
+        self._fact("price", event.price, source, event.timestamp)
+        self._fact("size", event.size, source, event.timestamp)
+        self._fact("outcome_id", event.outcome_id, source, event.timestamp)
+        self._tell(_SUBMITTED, None, "stream")
+        self._move(_SUBMITTED, source, event.timestamp)
+
+    def fold_event(self, event: OrderEvent) -> bool:
+        """Take an `order_event`.
+
+        Returns:
+            True if it only repeats a status that a reconciliation has delivered before.
+        """
+        self._hear(event.timestamp)
+        source = event.source
+        self._fact("venue", event.venue, source, event.timestamp)
+        self._fact("dag_run_id", event.dag_run_id, source, event.timestamp)
+        status = event.sub_event
+        kind = order_event_kind(status)
+        family = None if kind is None else kind.family
+        if family == "step":
+            self._step(event, status.removeprefix("step_"))
+        elif family == "run":
+            self._run(event, status.removeprefix("dag_"))
+        elif family == "terminal" or source == "reconcile":
+            self._amounts(event.filled_amount_raw, event.remaining_amount_raw, source, event.timestamp)
+            self._error(event.error_reason, _END, source)
+            how = self._how_told(status, event.filled_amount_raw)
+            if how != "reconcile":
+                self._tell(status, event.filled_amount_raw, source)
+            self._move(status, source, event.timestamp)
+            return how == "reconcile" and source == "stream"
+        return False
+
+    def fold_record(self, record: OrderRecord, status: str, *, deliver: bool) -> bool:
+        """Take what REST says of the order.
+
+        Args:
+            record: the order.
+            status: its status, by the name that an `order_event` would have.
+            deliver: whether the handlers should be told if it is news.
+
+        Returns:
+            True if the handlers were not told of this status before and are to be told now.
+        """
+        updated = milliseconds(record.updated_at)
+        moves_on = _rank(status) >= _rank(self.status) and (
+            self.status != status or (record.filled_amount_raw or 0) > (self._facts.get("filled_amount_raw") or 0)
+        )
+        how = self._how_told(status, record.filled_amount_raw)
+        self._hear(updated)
+        self._hear(milliseconds(record.created_at))
+        for name in ("venue", "side", "amount_raw", "execution_price"):
+            self._fact(name, getattr(record, name), "reconcile", updated)
+        filled, amount = record.filled_amount_raw, record.amount_raw
+        remaining = amount - filled if amount is not None and filled is not None and amount >= filled else None
+        self._amounts(filled, remaining, "reconcile", updated)
+        self._error(record.error_message, _OTHER, "reconcile")
+        contradicts = self._move(status, "reconcile", updated)
+        is_news = how in (None, "silently") and (moves_on or contradicts or how == "silently")
+        if is_news:
+            self._tell(status, record.filled_amount_raw, "reconcile" if deliver else "silently")
+        return is_news and deliver
+
+    def snapshot(self) -> Order:
+        """Return what is known; the same object as long as nothing changes."""
+        if self._snapshot is None:
+            self._snapshot = Order(
+                order_id=self.order_id,
+                status=self.status,
+                steps=tuple(step.snapshot() for step in self._steps.values()),
+                first_timestamp=self._first,
+                last_timestamp=self._last,
+                sources=dict(self._sources),
+                contradictions=tuple(self._contradictions),
+                **self._facts,
+            )
+        return self._snapshot
+
+    # --- inside -----------------------------------------------------------------------------------------
+
+    def _hear(self, timestamp: int | None) -> None:
+        self._snapshot = None
+        self.is_known = True
+        if timestamp is None:
+            return
+        self._first = timestamp if self._first is None else min(self._first, timestamp)
+        self._last = timestamp if self._last is None else max(self._last, timestamp)
+
+    def _how_told(self, status: str, filled: int | None) -> Told | None:
+        """Return how the handlers were told of a status; of one that can be taken on again, with this amount."""
+        found = self._told.get(status)
+        return found[1] if found is not None and (_rank(status) == _END or found[0] == filled) else None
+
+    def _tell(self, status: str, filled: int | None, how: Told) -> None:
+        before = self._told.get(status)
+        if before is None or (before[0] or 0) <= (filled or 0):
+            self._told[status] = (filled, how)
+
+    def _move(self, status: str, source: Source, timestamp: int | None) -> bool:
+        """Move on to a status; tell whether it contradicts the end that is known."""
+        if status == self.status:
+            return False
+        if self.is_terminal:
+            if _rank(status) == _END:
+                return self._contradict("status", self.status, status, source, timestamp)
+            return False
+        if _rank(status) >= _rank(self.status):
+            self.status = status
+            self._sources["status"] = source
+        return False
+
+    def _fact(self, name: str, value: object, source: Source, timestamp: int | None) -> None:
+        if value is None:
+            return
+        known = self._facts.get(name)
+        if known is None:
+            self._facts[name] = value
+            self._sources[name] = source
+        elif known != value:
+            self._contradict(name, known, value, source, timestamp)
+
+    def _amounts(self, filled: int | None, remaining: int | None, source: Source, timestamp: int | None) -> None:
+        if filled is None:
+            return
+        known = self._facts.get("filled_amount_raw")
+        if known is not None and filled < known:
+            if source == "stream" and timestamp is not None and timestamp > (self._amounts_at or timestamp):
+                self._contradict("filled_amount_raw", known, filled, source, timestamp)
+            return
+        if known != filled:
+            self._facts["filled_amount_raw"] = filled
+            self._facts.pop("remaining_amount_raw", None)
+            self._sources["filled_amount_raw"] = source
+            self._amounts_at = timestamp
+        if remaining is not None and "remaining_amount_raw" not in self._facts:
+            self._facts["remaining_amount_raw"] = remaining
+            self._sources["remaining_amount_raw"] = source
+
+    def _error(self, reason: str | None, rank: int, source: Source) -> None:
+        """Take a reason; that of the order's status says more than that of its run."""
+        if reason is not None and rank > self._error_rank:
+            self._error_rank = rank
+            self._facts["error_reason"] = reason
+            self._sources["error_reason"] = source
+
+    def _run(self, event: OrderEvent, state: str) -> None:
+        if self._facts.get("run_state") in (None, "started"):
+            self._facts["run_state"] = state
+            self._sources["run_state"] = event.source
+        self._error(event.error_reason, 0, event.source)
+
+    def _step(self, event: OrderEvent, state: str) -> None:
+        key = event.step_id or event.step_type or ""
+        step = self._steps.get(key)
+        if step is None:
+            if len(self._steps) >= _MOST_STEPS:
+                return
+            step = self._steps[key] = _StepFold(event)
+        step.fold(event, state)
+
+    def _contradict(self, name: str, kept: object, refused: object, source: Source, timestamp: int | None) -> bool:
+        """Keep a contradiction; tell whether it is a new one."""
+        found = Contradiction(field=name, kept=str(kept), refused=str(refused), source=source, timestamp=timestamp)
+        if any((c.field, c.refused) == (name, found.refused) for c in self._contradictions):
+            return False
+        # The end is what a verdict depends on, so a contradiction of it always finds a place.
+        if len(self._contradictions) < _MOST_CONTRADICTIONS or name == "status":
+            self._contradictions.append(found)
+        return True
+
+
+def _rank(status: str | None) -> int:
+    kind = None if status is None else order_event_kind(status)
+    return _END if kind is not None and kind.is_terminal else _RANKS.get(status, _OTHER)
+
+
+def milliseconds(moment: dt.datetime | None) -> int | None:
+    """Return a moment as milliseconds since the epoch."""
+    return None if moment is None else round(moment.timestamp() * 1000)

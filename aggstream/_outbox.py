@@ -1,0 +1,172 @@
+"""What leaves the I/O thread for the handlers: counted, written to the journal if there is one, and queued."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from aggstream._dispatcher import Dispatcher
+from aggstream._health import Counters
+from aggstream._receipts import Receipts
+from aggstream._reconcile import Outgoing
+from aggstream.errors import DecodeError, JournalError
+from aggstream.events import (
+    DecodeFailed,
+    Event,
+    Gap,
+    JournalFailed,
+    Reconciled,
+    Resumed,
+    TokenRefreshed,
+    UserEvent,
+)
+from aggstream.journal import Journal
+
+logger = logging.getLogger("aggstream")
+
+_PAGE = 500
+_TIDY_EVERY = 300.0
+_NS = 1_000_000_000
+
+
+class Outbox:
+    """Belongs to the I/O thread, but for `journal_failed`."""
+
+    def __init__(self, dispatcher: Dispatcher, counters: Counters, journal: Journal | None, name: str) -> None:
+        self.epoch = 0
+        """Whose events are put from now on."""
+        self.journal = journal
+        """Where they are written first; None: nowhere, or nowhere any more."""
+        self.failure: JournalError | None = None
+        """Why the journal is not written to any more, which is for the owner of this to tell."""
+        self._dispatcher = dispatcher
+        self._counters = counters
+        self._name = name
+        self._tidied_at = time.monotonic()
+        if journal is not None:
+            dispatcher.receipts = Receipts(journal, self.journal_failed)
+
+    def put(self, event: Event, size: int = 0) -> None:
+        """Send an event on its way to the handlers.
+
+        Raises:
+            JournalError: it could not be written down first, and the stream is to end then.
+        """
+        self.put_all([(event, size)])
+
+    def put_all(self, outgoing: Sequence[Outgoing]) -> None:
+        """Send events on their way, in order. With a journal, what is no news does not get there again.
+
+        Raises:
+            JournalError: they could not be written down first, and the stream is to end then.
+        """
+        seqs = self._store([event for event, _ in outgoing if isinstance(event, UserEvent)])
+        for event, size in outgoing:
+            seq = None
+            if isinstance(event, UserEvent) and seqs is not None:
+                seq = seqs.pop(0)
+                if seq is None:
+                    self._counters.repeats += 1
+                    continue
+            self._count(event)
+            self._dispatcher.put(event, self.epoch, size, seq)
+
+    def redeliver(self, wait_until: Callable[[Callable[[], bool]], None]) -> None:
+        """Send on what an earlier process had not finished, in order.
+
+        Args:
+            wait_until: waits until a condition holds.
+
+        Raises:
+            JournalError: it cannot be read, and the stream is to end then.
+        """
+        after = 0
+        while self.journal is not None:
+            try:
+                stored = self.journal.pending(after, _PAGE)
+            except JournalError as error:
+                self._give_up(error)
+                break
+            if not stored:
+                break
+            for entry in stored:
+                after = entry.seq
+                try:
+                    event = entry.event
+                except DecodeError as error:
+                    logger.error("%s: event %d of the journal is set aside: %s", self._name, entry.seq, error)  # noqa: TRY400
+                    self.journal.skip(entry.seq, str(error))
+                    continue
+                wait_until(lambda: not self._dispatcher.is_full())
+                self._dispatcher.put(event, self.epoch, len(entry.text), entry.seq)
+                self._counters.redelivered += 1
+
+    def tidy(self, now: float) -> None:
+        """Delete from the journal what it need not keep any more, a little at a time.
+
+        Raises:
+            JournalError: that does not work, and the stream is to end then.
+        """
+        if self.journal is None or now < self._tidied_at + _TIDY_EVERY:
+            return
+        try:
+            is_done = not self.journal.retention(time.time_ns())
+        except JournalError as error:
+            self._give_up(error)
+        else:
+            self._tidied_at = now if is_done else self._tidied_at
+
+    def journal_failed(self, error: JournalError) -> None:
+        """A dispatch thread could not write to the journal."""
+        if self.failure is None:
+            self.failure = error
+
+    def check(self) -> None:
+        """Act on what `journal_failed` was told.
+
+        Raises:
+            JournalError: the stream is to end then.
+        """
+        if self.failure is not None and self.journal is not None:
+            self._give_up(self.failure)
+
+    def _store(self, events: Sequence[UserEvent]) -> list[int | None] | None:
+        if self.journal is None or not events:
+            return None
+        try:
+            return self.journal.store(events)
+        except JournalError as error:
+            self._give_up(error)
+            return None
+
+    def _give_up(self, error: JournalError) -> None:
+        assert self.journal is not None
+        on_failure = self.journal.options.on_failure
+        self.failure = error
+        self.journal = None
+        if on_failure == "stop":
+            raise error
+        self.go_on_without(error)
+
+    def go_on_without(self, error: JournalError) -> None:
+        """Say loudly that there is no journal any more."""
+        self.failure = error
+        logger.error("%s: the stream goes on without its journal: %s", self._name, error)
+        self._dispatcher.put(JournalFailed(error=error), self.epoch)
+
+    def _count(self, event: Event) -> None:
+        counters = self._counters
+        if isinstance(event, UserEvent):
+            counters.user_events += 1
+        elif isinstance(event, DecodeFailed):
+            counters.decode_failures += 1
+            logger.warning("%s: a message was not understood: %s", self._name, event.error)
+        elif isinstance(event, TokenRefreshed):
+            counters.refreshes += 1
+        elif isinstance(event, Gap):
+            counters.gaps += 1
+        elif isinstance(event, Reconciled) and event.resolved:
+            counters.gaps_resolved += len(event.gaps)
+        elif isinstance(event, Resumed):
+            counters.reconnects += 1

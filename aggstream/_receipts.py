@@ -1,0 +1,62 @@
+"""Tells the journal what became of events, from the threads that run the handlers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from aggstream.errors import JournalError
+from aggstream.events import shown
+from aggstream.journal import Journal
+
+# So many successes are written at once when handlers have no pause; else they are written in the next pause.
+_BATCH = 256
+
+
+class Receipts:
+    """Thread-safe. What is not written yet when the process dies is delivered again, which is what is promised."""
+
+    def __init__(self, journal: Journal, on_failure: Callable[[JournalError], None]) -> None:
+        self._journal = journal
+        self._on_failure = on_failure
+        # Guards the list. The journal is called without it.
+        self._lock = threading.Lock()
+        self._done: list[int] = []
+
+    def succeeded(self, seq: int) -> None:
+        """All handlers of an event have returned."""
+        with self._lock:
+            self._done.append(seq)
+            is_full = len(self._done) >= _BATCH
+        if is_full:
+            self.write()
+
+    def failed(self, seq: int, error: BaseException, attempts: int) -> float | None:
+        """A handler of an event has failed.
+
+        Args:
+            seq: the event's number.
+            error: what it raised.
+            attempts: how often its handlers were called in this process, this time included.
+
+        Returns:
+            Seconds until they should be called again; None: never again by itself.
+        """
+        try:
+            is_dead = self._journal.failed(seq, shown(f"{type(error).__name__}: {error}"))
+        except JournalError as failure:
+            self._on_failure(failure)
+            return None
+        if is_dead:
+            return None
+        return self._journal.options.delay_after(attempts)
+
+    def write(self) -> None:
+        """Write what is not written yet."""
+        with self._lock:
+            done, self._done = self._done, []
+        if done:
+            try:
+                self._journal.done(done)
+            except JournalError as failure:
+                self._on_failure(failure)

@@ -1,0 +1,25 @@
+"""What is read from the REST API and is no message of the stream."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import attrs
+
+from aggstream._records import Balances
+from aggstream.events._base import lifecycle
+from aggstream.events._user import UserEvent
+
+
+@lifecycle
+@attrs.frozen(kw_only=True)
+class BalanceSnapshot(UserEvent):
+    """The balances as the REST API tells them, because a `balance_update` may have been missed.
+
+    They are not those of a `balance_update`: the API tells cash by token and balances by venue, in units that are
+    not public in full. `timestamp` is when it was read, by this machine's clock.
+    """
+
+    TYPE: ClassVar[str] = "balance_snapshot"
+
+    balances: Balances

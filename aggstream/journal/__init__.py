@@ -1,0 +1,25 @@
+"""A durable log of the user's events in one SQLite file: there before their handlers run, and after a crash.
+
+An event is `pending` from when it is stored until its handlers have finished; then it is `done`, and kept for a
+while so that repeats are told. One whose handlers failed too often is `dead`: set aside for a person to look at.
+
+`Journal` is for the one stream that owns the file; `JournalReader`, `retry` and `replay` are for anybody else.
+"""
+
+from aggstream.journal._journal import Journal
+from aggstream.journal._options import JournalOptions, as_journal_options
+from aggstream.journal._stored import DECODERS, JournalCounts, JournalState, StoredEvent
+from aggstream.journal._tools import JournalReader, replay, retry
+
+__all__ = [
+    "DECODERS",
+    "Journal",
+    "JournalCounts",
+    "JournalOptions",
+    "JournalReader",
+    "JournalState",
+    "StoredEvent",
+    "as_journal_options",
+    "replay",
+    "retry",
+]

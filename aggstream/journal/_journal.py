@@ -1,0 +1,352 @@
+"""The owner's handle on a journal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from aggstream._processes import call_in_child
+from aggstream.errors import JournalFull, StateError, UserMismatch
+from aggstream.events import UserEvent, shown
+from aggstream.journal._file import (
+    BUSY_TIMEOUT,
+    SCHEMA,
+    check_version,
+    connect,
+    create_private,
+    from_column,
+    is_new,
+    never_close,
+    to_column,
+    to_integer,
+    transaction,
+    translated,
+)
+from aggstream.journal._options import JournalOptions
+from aggstream.journal._owner import Ownership
+from aggstream.journal._retention import Retention
+from aggstream.journal._stored import INSERT, JournalCounts, StoredEvent, count_all, from_row, to_row
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_SHOWN_ERROR = 500
+_SHOWN_USER = 40
+_NS_PER_MS = 10**6
+# A time that is further ahead of this machine's clock than any time zone is no time.
+_DAY_MS = 86_400_000
+# The log of what is not yet merged into the file is cut to this size, if it once had to grow beyond it.
+_WAL_SIZE = 4 << 20
+
+
+class Journal:
+    """A journal that this process owns, until it is closed or the process ends. All methods are thread-safe.
+
+    Every method may block for as long as the disk takes. If one raises a `JournalError`, nothing of what it was
+    to change is changed, what was stored before is safe, and the handle can be used further.
+
+    Raises (from every method but `close`):
+        JournalFull: the disk is full, or fails.
+        JournalCorrupt: the file is damaged.
+        JournalInUse: another program, a backup say, holds a lock on the file for more than 5 seconds.
+        StateError: the journal is closed, or this is a forked child of the process that opened it.
+    """
+
+    def __init__(self, options: JournalOptions) -> None:
+        """Open the file and own it. It is made, for the user's eyes only, if it is not there.
+
+        Raises:
+            JournalInUse: another handle owns it, of this process or another one; says which.
+            JournalCorrupt: it is damaged, or is something else. It is left as it is.
+            JournalFull: it cannot be made, opened or written.
+        """
+        self.options = options
+        self.path = os.path.realpath(options.path)  # two names of one file have one owner
+        # Guards the connection: SQLite's own lock would let the transactions of two threads mix.
+        self._lock = threading.Lock()
+        self._is_childs = False
+        self._owner = Ownership(self.path)
+        self._connection: sqlite3.Connection | None = None
+        self._retention = Retention(options)
+        self.closed_ns: int | None = None
+        """When the owner before this one closed it, in nanoseconds since the epoch; None if it was killed, or if
+        there was none."""
+        try:
+            self._open()
+        except BaseException:
+            self._release()
+            raise
+        call_in_child(self, Journal._abandon)
+
+    def _open(self) -> None:
+        create_private(self.path)
+        with translated(self.path):
+            self._connection = connection = connect(self.path)
+            new = is_new(connection)
+            if new:
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has no effect later
+            else:
+                check_version(connection, self.path)
+            [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise JournalFull(
+                    f"the journal {self.path} cannot be written: use a local disk; "
+                    f"this file system has no shared memory",
+                    path=self.path,
+                )
+            connection.execute(f"PRAGMA synchronous = {self.options.synchronous.upper()}")
+            connection.execute(f"PRAGMA journal_size_limit = {_WAL_SIZE}")
+            with transaction(connection):
+                if new:
+                    for statement in SCHEMA:
+                        connection.execute(statement)
+                [self.closed_ns] = connection.execute("SELECT closed_ns FROM meta").fetchone()
+                connection.execute("UPDATE meta SET owner_pid = ?, closed_ns = NULL", (os.getpid(),))
+
+    # --- the life of an event ---------------------------------------------------------------------------
+
+    def store(self, events: Sequence[UserEvent]) -> list[int | None]:
+        """Write events, in one transaction: when this returns, they are on disk.
+
+        Returns:
+            For each event its `seq`; None for one that is stored already, so it is a repeat.
+
+        Raises:
+            ValueError: an event was made without its text. Nothing is stored.
+        """
+        rows = [to_row(event) for event in events]
+        if not rows:
+            return []
+        with self._writing() as connection:
+            seqs: list[int | None] = []
+            for row in rows:
+                cursor = connection.execute(INSERT, row)
+                seqs.append(cursor.lastrowid if cursor.rowcount == 1 else None)
+            fresh = [event for event, seq in zip(events, seqs, strict=True) if seq is not None]
+            if fresh:
+                newest = max(_plausible_timestamps(fresh), default=None)
+                connection.execute(_LAST, (to_integer(fresh[-1].received_ns), newest))
+        return seqs
+
+    def done(self, seqs: Sequence[int]) -> None:
+        """Note, in one transaction, that the handlers of these pending events have finished."""
+        if not seqs:
+            return
+        now = time.time_ns()
+        with self._writing() as connection:
+            connection.executemany(
+                "UPDATE events SET state = 'done', settled_ns = ? WHERE seq = ? AND state = 'pending'",
+                [(now, seq) for seq in seqs],
+            )
+
+    def failed(self, seq: int, error_text: str) -> bool:
+        """Note that a handler of this pending event has failed; tell whether the event is dead by now.
+
+        Args:
+            seq: which event.
+            error_text: what went wrong; a short line of it is kept.
+        """
+        most, words, now = self.options.max_attempts, _line(error_text), time.time_ns()
+        with self._writing() as connection:
+            connection.execute(
+                """UPDATE events SET attempts = attempts + 1, last_error = ?,
+                    state = CASE WHEN attempts + 1 < ? THEN 'pending' ELSE 'dead' END,
+                    settled_ns = CASE WHEN attempts + 1 < ? THEN NULL ELSE ? END
+                WHERE seq = ? AND state = 'pending'""",
+                (words, most, most, now, seq),
+            )
+            row = connection.execute("SELECT state FROM events WHERE seq = ?", (seq,)).fetchone()
+        return row is not None and row[0] == "dead"
+
+    def skip(self, seq: int, reason: str) -> None:
+        """Set a pending event aside as dead at once: one that cannot succeed, as its text is not understood."""
+        words, now = _line(reason), time.time_ns()
+        with self._writing() as connection:
+            connection.execute(
+                """UPDATE events SET state = 'dead', last_error = ?, settled_ns = ?
+                WHERE seq = ? AND state = 'pending'""",
+                (words, now, seq),
+            )
+
+    # --- what is in it ----------------------------------------------------------------------------------
+
+    def pending(self, after: int = 0, limit: int = 500) -> list[StoredEvent]:
+        """Return the pending events that were stored after the event `after`, oldest first, at most `limit`."""
+        query = "SELECT * FROM events WHERE state = 'pending' AND seq > ? ORDER BY seq LIMIT ?"
+        return self._events(query, after, limit)
+
+    def events_of(self, order_id: str) -> list[StoredEvent]:
+        """Return all events of an order, oldest first."""
+        return self._events("SELECT * FROM events WHERE order_id = ? ORDER BY seq", to_column(order_id))
+
+    def knows_order(self, order_id: str) -> bool:
+        """Tell whether there is an event of an order."""
+        query = "SELECT EXISTS (SELECT 1 FROM events WHERE order_id = ?)"
+        return bool(self._value(query, to_column(order_id)))
+
+    def open_orders(self) -> set[str]:
+        """Return the ids of the orders of which there are events, but no terminal one. Looks at all orders."""
+        with self._using() as connection:
+            rows = connection.execute(
+                """SELECT order_id FROM events WHERE order_id IS NOT NULL
+                GROUP BY order_id HAVING NOT MAX(terminal)"""
+            ).fetchall()
+        return {from_column(order_id) for (order_id,) in rows}
+
+    def last_timestamp(self) -> int | None:
+        """Return the largest `timestamp` of all events ever stored, in milliseconds by the service's clock.
+
+        One that was more than a day ahead of its own receipt does not count: it is no time.
+        """
+        value: int | None = self._value("SELECT last_timestamp FROM meta")
+        return value
+
+    def last_received_ns(self) -> int | None:
+        """Return when the event that was stored last was received, in nanoseconds since the epoch."""
+        value: int | None = self._value("SELECT last_received_ns FROM meta")
+        return value
+
+    def counts(self) -> JournalCounts:
+        """Return how many events are in each state, and the size on disk. Takes longer the more there are."""
+        with self._using() as connection:
+            return count_all(connection, self.path)
+
+    # --- whose it is ------------------------------------------------------------------------------------
+
+    @property
+    def user_id(self) -> str | None:
+        """Whose events these are; None if nobody has said yet."""
+        value: str | bytes | None = self._value("SELECT user_id FROM meta")
+        return None if value is None else from_column(value)
+
+    def belongs_to(self, user_id: str) -> None:
+        """Keep whose events these are, at first; later see that they are still the same user's.
+
+        Raises:
+            UserMismatch: they are another user's.
+        """
+        owner = self.user_id
+        if owner is None:
+            with self._writing() as connection:
+                connection.execute("UPDATE meta SET user_id = ?", (to_column(user_id),))
+        elif owner != user_id:
+            new, old = shown(user_id, _SHOWN_USER), shown(owner, _SHOWN_USER)
+            raise UserMismatch(
+                f"the token signs in {new}, but the journal {self.path} holds the events of {old}; "
+                f"give each user a journal of its own"
+            )
+
+    # --- keeping it small -------------------------------------------------------------------------------
+
+    def retention(self, now_ns: int) -> int:
+        """Delete some of the done events that are too old, or too many; give the space back to the disk.
+
+        Events of an order that has not ended stay, and of one that has ended the end goes last. Does little at a
+        time: call it again soon while it returns more than 0, else every few minutes.
+
+        Args:
+            now_ns: the time, in nanoseconds since the epoch.
+
+        Returns:
+            How many were deleted.
+        """
+        with self._using() as connection:
+            return self._retention.step(connection, now_ns)
+
+    def checkpoint(self) -> None:
+        """Merge what was written into the file, as far as readers let it; SQLite itself does so now and then."""
+        with self._using() as connection:
+            _merge(connection)
+
+    # --- the life of the handle -------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Merge what was written into the file, and let somebody else own it. May be called again.
+
+        Never fails: what could go wrong costs no event. In a forked child it leaves everything to the parent.
+        """
+        with self._lock:
+            connection = self._connection
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error), transaction(connection):
+                    connection.execute("UPDATE meta SET owner_pid = NULL, closed_ns = ?", (time.time_ns(),))
+                with contextlib.suppress(sqlite3.Error):
+                    _merge(connection)
+                self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _release(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+        self._owner.release()
+
+    def _abandon(self) -> None:
+        """Forget the files, in a forked child: they are its parent's."""
+        self._lock = threading.Lock()
+        self._is_childs = True
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            never_close(connection)
+            never_close(self._owner.connection)
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, translated(self.path):
+            if self._is_childs:
+                raise StateError("the journal belongs to the parent process: open one in the process that uses it")
+            if self._connection is None:
+                raise StateError("the journal is closed")
+            yield self._connection
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._using() as connection, transaction(connection):
+            yield connection
+
+    def _events(self, query: str, *values: object) -> list[StoredEvent]:
+        with self._using() as connection:
+            rows = connection.execute(query, values).fetchall()
+        return list(map(from_row, rows))
+
+    def _value(self, query: str, *values: object) -> Any:
+        with self._using() as connection:
+            row = connection.execute(query, values).fetchone()
+        return row[0]
+
+
+_LAST = """
+UPDATE meta SET last_received_ns = ?1,
+    last_timestamp = MAX(COALESCE(last_timestamp, ?2), COALESCE(?2, last_timestamp))
+"""
+
+
+def _plausible_timestamps(events: Iterable[UserEvent]) -> Iterator[int]:
+    return (e.timestamp for e in events if abs(e.timestamp) <= e.received_ns // _NS_PER_MS + _DAY_MS)
+
+
+def _line(text: str) -> str:
+    return shown(text, _SHOWN_ERROR)[1:-1]  # without the quotes, which mark a text inside others
+
+
+def _merge(connection: sqlite3.Connection) -> None:
+    """Merge the log into the file, and empty it, without waiting for whoever still reads it."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")

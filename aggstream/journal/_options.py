@@ -1,0 +1,71 @@
+"""What can be set of a journal, checked where it is given."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+import attrs
+
+from aggstream._checks import count, seconds
+from aggstream.errors import ConfigurationError
+
+
+def _path(value: str | os.PathLike[str]) -> str:
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ConfigurationError("journal: path must be a file's path, as a text or a pathlib.Path")
+    return path
+
+
+def _one_of(*words: str) -> Any:
+    def check(_: object, field: attrs.Attribute[Any], value: Any) -> None:
+        if value not in words:
+            known = " or ".join(f'"{word}"' for word in words)
+            raise ConfigurationError(f"journal: {field.name} must be {known}, got {value!a}")
+
+    return attrs.field(default=words[0], validator=check)
+
+
+@attrs.frozen(kw_only=True)
+class JournalOptions:
+    """How events are kept on disk. Times are in seconds, sizes in bytes.
+
+    Raises:
+        ConfigurationError: an option cannot work.
+    """
+
+    path: str = attrs.field(converter=_path)
+    """The SQLite file; made if it is not there. Files with `-owner`, `-wal` and `-shm` added come beside it."""
+    synchronous: Literal["full", "normal"] = _one_of("full", "normal")
+    """What is survived: with "full" a loss of power; with "normal", which is faster, the death of the process."""
+    max_attempts: int = count(5)
+    """How often an event's handlers may fail before it is set aside as dead."""
+    retry_delay: float = seconds(1.0)
+    """From the first failure to the repetition; the pause doubles with each failure."""
+    retry_delay_maximum: float = seconds(60.0)
+    """The longest such pause."""
+    keep_for: float = seconds(7 * 86400.0)
+    """How long done events are kept, to tell repeats by; those of orders that have not ended are kept longer."""
+    max_size: int = count(256 << 20)
+    """The size past which the oldest done events are deleted early."""
+    on_failure: Literal["stop", "continue"] = _one_of("stop", "continue")
+    """What the stream does when the journal fails: end with the error, or go on without it."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.retry_delay > self.retry_delay_maximum:
+            raise ConfigurationError("journal: retry_delay must not be above retry_delay_maximum")
+
+    def delay_after(self, failures: int) -> float:
+        """Return the pause, in seconds, after so many failures of an event's handlers, from 1."""
+        doublings = min(failures - 1, 64)  # more would only overflow
+        return min(self.retry_delay * 2.0**doublings, self.retry_delay_maximum)
+
+
+def as_journal_options(value: str | os.PathLike[str] | JournalOptions | None) -> JournalOptions | None:
+    """Return what a user means by a journal.
+
+    Raises:
+        ConfigurationError: it is neither a path nor options.
+    """
+    return value if value is None or isinstance(value, JournalOptions) else JournalOptions(path=value)

@@ -1,0 +1,74 @@
+"""Which done events are deleted, and when: a little at a time, so that nobody waits for it."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from aggstream.journal._file import transaction
+from aggstream.journal._options import JournalOptions
+
+# A step looks at so many events, and gives so many pages back: a few milliseconds each.
+_EVENTS = 200
+_PAGES = 256
+# One page in so many may stay empty: what comes next fills it, without the file growing again.
+_SPARE = 8
+
+_OLDEST = """
+SELECT seq, settled_ns FROM events
+WHERE state = 'done' AND settled_ns >= ?1 AND (settled_ns > ?1 OR seq > ?2) ORDER BY settled_ns, seq LIMIT ?3
+"""
+# An order is open while it has events and no end. So its events stay until it has one, and its end stays until
+# nothing else of it is there, or what is left would look like an open order for ever.
+_DELETE = """
+DELETE FROM events WHERE seq = ?1 AND (
+    order_id IS NULL
+    OR EXISTS (
+        SELECT 1 FROM events AS other
+        WHERE other.order_id = events.order_id AND other.terminal AND NOT events.terminal
+    )
+    OR events.terminal AND NOT EXISTS (
+        SELECT 1 FROM events AS other WHERE other.order_id = events.order_id AND NOT other.terminal
+    )
+)
+"""
+
+
+class Retention:
+    """What deletes, and the place at which it goes on. Not thread-safe: the journal's lock guards it."""
+
+    def __init__(self, options: JournalOptions) -> None:
+        self._keep_for_ns = int(options.keep_for * 1e9)
+        self._max_size = options.max_size
+        self._place = (0, 0)
+
+    def step(self, connection: sqlite3.Connection, now_ns: int) -> int:
+        """Look at the oldest done events after the place, delete those that may go, and return their number."""
+        deleted = 0
+        with transaction(connection):
+            rows = connection.execute(_OLDEST, (*self._place, _EVENTS)).fetchall()
+            # What may not go yet is passed over, and looked at again once the place is back at the beginning.
+            place = rows[-1][::-1] if len(rows) == _EVENTS else (0, 0)
+            for seq, settled_ns in rows:
+                if settled_ns >= now_ns - self._keep_for_ns and not self._is_too_large(connection):
+                    place = (0, 0)
+                    break
+                deleted += connection.execute(_DELETE, (seq,)).rowcount
+        self._place = place
+        self._shrink(connection)
+        return deleted
+
+    def _is_too_large(self, connection: sqlite3.Connection) -> bool:
+        used = _pragma(connection, "page_count") - _pragma(connection, "freelist_count")
+        return used * _pragma(connection, "page_size") > self._max_size
+
+    def _shrink(self, connection: sqlite3.Connection) -> None:
+        empty = _pragma(connection, "freelist_count") - _pragma(connection, "page_count") // _SPARE
+        if empty > 0:
+            # Not `execute`, which goes one step of a statement without columns, so would give one page back.
+            connection.executescript(f"PRAGMA incremental_vacuum({min(empty, _PAGES)})")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    [value] = connection.execute(f"PRAGMA {name}").fetchone()
+    assert isinstance(value, int)
+    return value

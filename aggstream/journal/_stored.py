@@ -1,0 +1,186 @@
+"""An event as it is stored: what is written of it, and how it is made again."""
+
+from __future__ import annotations
+
+import datetime as dt
+import pathlib
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+from aggstream._balance_snapshot import decode_snapshot
+from aggstream._codec import Codec
+from aggstream._limits import Limits
+from aggstream.errors import DecodeError
+from aggstream.events import BalanceSnapshot, Event, OrderEvent, OrderSubmitted, Source, UserEvent
+from aggstream.journal._file import from_column, to_column, to_integer
+
+JournalState: TypeAlias = Literal["pending", "done", "dead"]
+"""Its handlers have not finished; they have; they failed so often that it was set aside."""
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+_HUGE = 1_000_000
+# What was within the limits when it was received must come back, whatever the limits are now.
+_CODEC = Codec(Limits(json_depth=_HUGE, number_digits=_HUGE, number_exponent=_HUGE))
+
+DECODERS: dict[str, Callable[[str, int], Event]] = {
+    BalanceSnapshot.TYPE: lambda text, received_ns: decode_snapshot(text, received_ns, _CODEC),
+}
+"""How events of a type are made again from text and `received_ns`, if they are no messages of the service."""
+
+
+@attrs.frozen
+class JournalCounts:
+    """How much is in a journal."""
+
+    pending: int
+    done: int
+    dead: int
+    size: int
+    """Of the file and what is not yet merged into it, in bytes on disk."""
+
+
+@attrs.frozen
+class StoredEvent:
+    """One event of a journal. The fields are the columns of the table, in their order."""
+
+    seq: int
+    """Its place in the order in which events were stored; never used twice."""
+    id: str
+    """`UserEvent.id` when it was stored."""
+    type: str
+    sub_event: str | None
+    order_id: str | None
+    terminal: bool
+    """True if it was the end of its order when it was stored."""
+    source: Source
+    timestamp: int
+    """The service's clock, in milliseconds, as far as 64 bits hold it; `event` has it exactly."""
+    received_ns: int
+    text: str = attrs.field(repr=False)
+    state: JournalState
+    attempts: int
+    """How often its handlers have failed."""
+    last_error: str | None
+    settled_ns: int | None
+
+    @property
+    def received_at(self) -> dt.datetime:
+        """When it was received, in UTC, cut to microseconds."""
+        return _moment(self.received_ns)
+
+    @property
+    def settled_at(self) -> dt.datetime | None:
+        """When it became done or dead, in UTC, cut to microseconds; None while it is pending."""
+        return None if self.settled_ns is None else _moment(self.settled_ns)
+
+    @property
+    def event(self) -> UserEvent:
+        """The event, made again from its text each time, with `redelivered` true.
+
+        Raises:
+            DecodeError: this version does not understand the text. It stays in the journal.
+        """
+        event = DECODERS.get(self.type, _CODEC.decode)(self.text, self.received_ns)
+        if not isinstance(event, UserEvent):
+            raise DecodeError("no event about orders and balances in this version", path="$.type")
+        return attrs.evolve(event, source=self.source, redelivered=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything about it in a form for JSON; `message` is the parsed text, with `Decimal`s.
+
+        If the text is not understood, `message` is None and `text` holds it.
+        """
+        try:
+            content = {"message": _CODEC.parse(self.text)}
+        except DecodeError:
+            content = {"message": None, "text": self.text}
+        settled_at = self.settled_at
+        return {
+            "seq": self.seq,
+            "id": self.id,
+            "state": self.state,
+            "type": self.type,
+            "event": self.sub_event,
+            "order_id": self.order_id,
+            "terminal": self.terminal,
+            "source": self.source,
+            "timestamp": self.timestamp,
+            "received_ns": self.received_ns,
+            "received_at": self.received_at.isoformat(),
+            "settled_at": None if settled_at is None else settled_at.isoformat(),
+            "attempts": self.attempts,
+            "last_error": self.last_error,
+            **content,
+        }
+
+
+def _moment(ns: int) -> dt.datetime:
+    return _EPOCH + dt.timedelta(microseconds=ns // 1000)
+
+
+INSERT = """
+INSERT INTO events (id, type, event, order_id, terminal, source, timestamp, received_ns, text)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
+"""
+
+
+def to_row(event: UserEvent) -> tuple[object, ...]:
+    """Return the values for `INSERT`.
+
+    Raises:
+        ValueError: the event was made without its text, so it could not be made again.
+    """
+    if not event.text:
+        raise ValueError("an event without its text cannot be stored: nothing could be made of it again")
+    sub_event = event.sub_event
+    order_id = event.order_id if isinstance(event, (OrderSubmitted, OrderEvent)) else None
+    return (
+        event.id,
+        event.type,
+        None if sub_event is None else to_column(sub_event),
+        None if order_id is None else to_column(order_id),
+        isinstance(event, OrderEvent) and event.is_terminal,
+        event.source,
+        to_integer(event.timestamp),
+        to_integer(event.received_ns),
+        to_column(event.text),
+    )
+
+
+def from_row(row: tuple[Any, ...]) -> StoredEvent:
+    """Return the event of a row of the table `events`."""
+    seq, id_, type_, sub_event, order_id, terminal, source, timestamp, received_ns, text, *rest = row
+    return StoredEvent(
+        seq,
+        id_,
+        type_,
+        None if sub_event is None else from_column(sub_event),
+        None if order_id is None else from_column(order_id),
+        bool(terminal),
+        source,
+        timestamp,
+        received_ns,
+        from_column(text),
+        *rest,
+    )
+
+
+def count_all(connection: sqlite3.Connection, path: str) -> JournalCounts:
+    """Count the events of each state, and measure the file."""
+    # Three queries, because each is answered from the index of its state alone.
+    pending, done, dead = connection.execute(
+        """SELECT (SELECT COUNT(*) FROM events WHERE state = 'pending'),
+            (SELECT COUNT(*) FROM events WHERE state = 'done'),
+            (SELECT COUNT(*) FROM events WHERE state = 'dead')"""
+    ).fetchone()
+    return JournalCounts(pending, done, dead, _size(path) + _size(f"{path}-wal"))
+
+
+def _size(path: str) -> int:
+    try:
+        return pathlib.Path(path).stat().st_size
+    except OSError:  # without anything to merge there is no -wal
+        return 0

@@ -1,0 +1,236 @@
+"""Looking into a journal, and putting events back into it, also while a stream owns it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import pathlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from aggstream.errors import ConfigurationError, JournalError, StateError
+from aggstream.journal._file import (
+    check_version,
+    connect,
+    from_column,
+    to_column,
+    to_integer,
+    transaction,
+    translated,
+)
+from aggstream.journal._stored import JournalCounts, JournalState, StoredEvent, count_all, from_row
+
+# A page is read at once, so that neither memory nor the owner's log grows with a slow reader.
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_PAGE = 500
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[sqlite3.Connection, str]]:
+    real = os.path.realpath(path)
+    if not pathlib.Path(real).is_file():
+        raise JournalError(f"there is no journal at {real}", path=real)
+    with translated(real), contextlib.closing(connect(real)) as connection:
+        check_version(connection, real)
+        yield connection, real
+
+
+class JournalReader:
+    """Reads a journal, whoever owns it, and changes nothing in it. For one thread at a time.
+
+    Raises (from every method but `close`):
+        JournalCorrupt: the file is damaged.
+        JournalFull: it cannot be read.
+        JournalInUse: another program holds a lock on the file for more than 5 seconds.
+        StateError: the reader is closed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open a journal.
+
+        Raises:
+            JournalError: there is none; `JournalCorrupt` if it is damaged, or something else.
+        """
+        with contextlib.ExitStack() as stack:
+            connection, self.path = stack.enter_context(_opened(path))
+            connection.execute("PRAGMA query_only = ON")
+            self._connection: sqlite3.Connection | None = connection
+            self._stack = stack.pop_all()
+
+    def find(
+        self,
+        *,
+        state: JournalState | None = None,
+        order_id: str | None = None,
+        of_type: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> list[StoredEvent]:
+        """Return the events for which everything holds that is given, oldest first.
+
+        Args:
+            state: their state.
+            order_id: their order.
+            of_type: their type's name.
+            after: the `seq` after which to begin.
+            limit: how many at most.
+        """
+        query, values = _select("*", state, {"after": after, "order_id": order_id, "of_type": of_type})
+        with self._using() as connection:
+            rows = connection.execute(query, {**values, "limit": limit}).fetchall()
+        return list(map(from_row, rows))
+
+    def show(self, event: int | str) -> StoredEvent | None:
+        """Return one event by its `seq` (a number) or its `id` (a text); None if it is not there."""
+        is_seq = isinstance(event, int)
+        query = "SELECT * FROM events WHERE seq = ?" if is_seq else "SELECT * FROM events WHERE id = ?"
+        value = _value(event)
+        with self._using() as connection:
+            row = connection.execute(query, (value,)).fetchone()
+        return None if row is None else from_row(row)
+
+    def export(self) -> Iterator[StoredEvent]:
+        """Yield all events that are there now, oldest first, a page of them in memory at a time."""
+        with self._using() as connection:
+            [last] = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM events").fetchone()
+        place = 0
+        while page := self.find(after=place, limit=_PAGE):
+            for stored in page:
+                if stored.seq > last:
+                    return
+                yield stored
+            place = page[-1].seq
+
+    def counts(self) -> JournalCounts:
+        """Return how many events are in each state, and the size on disk."""
+        with self._using() as connection:
+            return count_all(connection, self.path)
+
+    @property
+    def user_id(self) -> str | None:
+        """Whose events these are; None if nobody has said yet."""
+        with self._using() as connection:
+            [value] = connection.execute("SELECT user_id FROM meta").fetchone()
+        return None if value is None else from_column(value)
+
+    def close(self) -> None:
+        """Let go of the file. May be called again."""
+        self._connection = None
+        self._stack.close()
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        if self._connection is None:
+            raise StateError("the reader is closed")
+        with translated(self.path):
+            yield self._connection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def retry(path: str | os.PathLike[str], seqs: Iterable[int] | None = None) -> int:
+    """Make dead events pending again, with all attempts before them; return how many there were.
+
+    The stream that owns the journal delivers them when it is started next, or looks for what is pending.
+
+    Args:
+        path: the journal's file.
+        seqs: which; None for all that are dead.
+
+    Raises:
+        JournalError: there is no journal, or it cannot be written; the class says why.
+    """
+    with _opened(path) as (connection, _):
+        if seqs is None:
+            return _revive(connection, "dead", {})
+        return sum(_revive(connection, "dead", {"first": seq, "last": seq}) for seq in seqs)
+
+
+def replay(
+    path: str | os.PathLike[str],
+    *,
+    first: int | None = None,
+    last: int | None = None,
+    order_id: str | None = None,
+    since: dt.datetime | None = None,
+) -> int:
+    """Make done events pending again for which everything holds that is given; return how many there were.
+
+    The stream that owns the journal delivers them when it is started next, or looks for what is pending.
+
+    Args:
+        path: the journal's file.
+        first: the lowest `seq`.
+        last: the highest `seq`.
+        order_id: their order.
+        since: when they were received, or later; with a time zone.
+
+    Raises:
+        ConfigurationError: nothing is given, or a time without a zone.
+        JournalError: there is no journal, or it cannot be written; the class says why.
+    """
+    given = {"first": first, "last": last, "order_id": order_id, "since": since}
+    if all(value is None for value in given.values()):
+        raise ConfigurationError("say which events to replay: first, last, order_id or since")
+    if since is not None and since.tzinfo is None:
+        raise ConfigurationError("since needs a time zone, as in datetime.now(timezone.utc)")
+    with _opened(path) as (connection, _):
+        return _revive(connection, "done", given)
+
+
+_CONDITIONS = {
+    "after": "seq > :after",
+    "first": "seq >= :first",
+    "last": "seq <= :last",
+    "order_id": "order_id = :order_id",
+    "of_type": "type = :of_type",
+    "since": "received_ns >= :since",
+}
+# Spelled out, because SQLite uses the index of a state only if it sees the state in the query.
+_STATES = {"pending": "state = 'pending'", "done": "state = 'done'", "dead": "state = 'dead'"}
+_REVIVE = "UPDATE events SET state = 'pending', attempts = 0, settled_ns = NULL WHERE seq = ?"
+
+
+def _select(columns: str, state: str | None, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return a query for the events for which everything holds that is given, and its values."""
+    if state not in (None, *_STATES):
+        raise ConfigurationError(f"state must be pending, done or dead, got {state!a}")
+    values = {name: _value(value) for name, value in given.items() if value is not None}
+    conditions = [_CONDITIONS[name] for name in values] + ([] if state is None else [_STATES[state]])
+    where = " AND ".join(conditions)
+    return f"SELECT {columns} FROM events WHERE {where} ORDER BY seq LIMIT :limit", values  # noqa: S608
+
+
+def _value(value: str | int | dt.datetime) -> str | bytes | int:
+    if isinstance(value, str):
+        return to_column(value)
+    if isinstance(value, dt.datetime):
+        return (value - _EPOCH) // dt.timedelta(microseconds=1) * 1000
+    return to_integer(value)
+
+
+def _revive(connection: sqlite3.Connection, state: JournalState, given: Mapping[str, Any]) -> int:
+    revived = place = 0
+    while True:
+        # In pages, so that the owner never waits for long to store what it receives.
+        query, values = _select("seq", state, {**given, "after": place})
+        with transaction(connection):
+            page = connection.execute(query, {**values, "limit": _PAGE}).fetchall()
+            connection.executemany(_REVIVE, page)
+        if not page:
+            return revived
+        revived += len(page)
+        [place] = page[-1]
