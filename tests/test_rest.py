@@ -455,6 +455,26 @@ def test_a_token_that_is_refused_is_replaced_and_asked_with_once_more(api: Api, 
     assert sent == ["Bearer first", "Bearer second", "Bearer second"]
 
 
+def test_a_function_is_asked_once_for_all_calls_that_are_refused_together(api: Api, rest_of: MakeRest) -> None:
+    together = threading.Barrier(6)
+
+    def refuse_the_first(path: str, headers: dict[str, str]) -> Reply:
+        if headers["authorization"] != "Bearer first":
+            return 200, {}, EMPTY_PAGE
+        together.wait(DEADLINE)
+        return 401, {}, b""
+
+    api.answer = refuse_the_first
+    rest = rest_of(api.url, token=tokens("first", "second"))  # and no third
+    got: list[object] = []
+    threads = [threading.Thread(target=lambda: got.append(rest.orders_page())) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert len(got) == 6
+
+
 def test_a_service_that_refuses_the_new_token_as_well_has_the_last_word(api: Api, rest_of: MakeRest) -> None:
     api.answer = lambda path, headers: (401, {}, b"")
     rest = rest_of(api.url, token=tokens("first", "second", "third"))
