@@ -3,6 +3,7 @@
 from aggstream._backoff import ReconnectPolicy, is_retryable
 from aggstream._health import Counters, Health, StopReport
 from aggstream._limits import Limits
+from aggstream._records import Balances, CashBalance, ChainBalance, OrderRecord, OrdersPage, VenueBalance
 from aggstream._version import __version__
 from aggstream.client import Client
 from aggstream.errors import (
@@ -64,6 +65,7 @@ from aggstream.events import (
     UserEvent,
     Venue,
 )
+from aggstream.rest import RestClient, RestOptions
 from aggstream.tokens import RefreshingToken, TokenPair
 from aggstream.typing import TokenProvider, TokenSource
 
@@ -74,7 +76,10 @@ __all__ = [
     "AuthenticationError",
     "AuthenticationRejected",
     "BalanceUpdate",
+    "Balances",
     "BalancesCoalesced",
+    "CashBalance",
+    "ChainBalance",
     "Client",
     "ConfigurationError",
     "ConnectFailed",
@@ -103,7 +108,9 @@ __all__ = [
     "OrderEvent",
     "OrderEventKind",
     "OrderEventName",
+    "OrderRecord",
     "OrderSubmitted",
+    "OrdersPage",
     "ProtocolError",
     "ProxyRejected",
     "ReadingPaused",
@@ -113,7 +120,9 @@ __all__ = [
     "Reconnecting",
     "RefreshingToken",
     "RemoteProtocolError",
+    "RestClient",
     "RestError",
+    "RestOptions",
     "Resumed",
     "ServerError",
     "Side",
@@ -132,6 +141,7 @@ __all__ = [
     "UserEvent",
     "UserMismatch",
     "Venue",
+    "VenueBalance",
     "WaitTimeout",
     "__version__",
     "is_retryable",

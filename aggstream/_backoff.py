@@ -24,7 +24,7 @@ from aggstream.errors import (
     TransportError,
 )
 
-__all__ = ["ReconnectPolicy", "is_retryable", "retry_after"]
+__all__ = ["ReconnectPolicy", "RetryAfter", "is_retryable", "retry_after"]
 
 # Of the statuses that blame the request, these are about the moment and not about the request itself.
 _PASSING_STATUSES = frozenset({408, 421, 425, 429})
@@ -124,7 +124,7 @@ class ReconnectPolicy:
         return Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, AggStreamError) and self.decide(error)),
             stop=stop,
-            wait=_RetryAfter(wait_random_exponential(multiplier=self.initial, max=self.maximum), self.maximum),
+            wait=RetryAfter(wait_random_exponential(multiplier=self.initial, max=self.maximum), self.maximum),
             sleep=sleep,
             before_sleep=told,
             retry_error_callback=gave_up,
@@ -144,7 +144,7 @@ def retry_after(value: str | None) -> float | None:
     return max(0.0, until - time.time())
 
 
-class _RetryAfter(wait_base):
+class RetryAfter(wait_base):
     """Waits as another rule says, but at least as long as the server asked for, up to a cap."""
 
     def __init__(self, rule: wait_base, cap: float) -> None:

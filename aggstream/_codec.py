@@ -33,18 +33,20 @@ _MOST_BESIDE_DIGITS = 8
 _NESTING = re.compile(r'[\[{]|[\]}]|"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 
-class _WrongType(ValueError):
+class WrongType(ValueError):
     """What is wrong with one value; its text never holds the value."""
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """Return what a JSON value is, in words."""
     names = {str: "a string", bool: "a boolean", dict: "an object", list: "an array", type(None): "null"}
     return names.get(type(value), "a number")
 
 
-def _structure_str(value: object, _: object) -> str:
+def structure_str(value: object, _: object) -> str:
+    """Take a string."""
     if not isinstance(value, str):
-        raise _WrongType(f"expected a string, got {_kind(value)}")
+        raise WrongType(f"expected a string, got {kind_of(value)}")
     if value.isascii():
         return value
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -57,54 +59,56 @@ def _structure_int(value: object, _: object) -> int:
         # Before it is converted: that takes as long as the number is large.
         _check_bits(value)
         if value != (number := int(value)):
-            raise _WrongType("expected an integer, got a number with a fractional part")
+            raise WrongType("expected an integer, got a number with a fractional part")
     else:
-        raise _WrongType(f"expected an integer, got {_kind(value)}")
+        raise WrongType(f"expected an integer, got {kind_of(value)}")
     _check_bits(number)
     return number
 
 
 def _check_bits(number: int | Decimal) -> None:
     if not -_LARGEST_INT <= number <= _LARGEST_INT:
-        raise _WrongType("expected an integer of at most 64 bits")
+        raise WrongType("expected an integer of at most 64 bits")
 
 
-def _structure_decimal(value: object, _: object) -> Decimal:
+def structure_decimal(value: object, _: object) -> Decimal:
+    """Take a number, exactly as written."""
     if isinstance(value, Decimal):
         return value
     if type(value) is int:
         return Decimal(value)
-    raise _WrongType(f"expected a number, got {_kind(value)}")
+    raise WrongType(f"expected a number, got {kind_of(value)}")
 
 
 def _structure_strings(value: object, _: object) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise _WrongType(f"expected an array, got {_kind(value)}")
-    return tuple(_structure_str(item, str) for item in value)
+        raise WrongType(f"expected an array, got {kind_of(value)}")
+    return tuple(structure_str(item, str) for item in value)
 
 
 def _structure_code(value: object, _: object) -> str | int | None:
     if value is None:
         return None
-    return _structure_str(value, str) if isinstance(value, str) else _structure_int(value, int)
+    return structure_str(value, str) if isinstance(value, str) else _structure_int(value, int)
 
 
-def _structure_raw_amount(value: object, _: object) -> str | None:
+def structure_raw_amount(value: object, _: object) -> str | None:
+    """Take an amount in base units: a string, or an integer."""
     # Documented as a string because it is too big for a double. A JSON integer is exact here as well, and
     # dropping the news of a fill for its spelling would help nobody.
     if value is None:
         return None
     if type(value) is int:
         return str(value)
-    return _structure_str(value, str)
+    return structure_str(value, str)
 
 
 def strict_converter(*, detailed_validation: bool) -> Converter:
     """Make a converter that refuses what cattrs would convert by default."""
     converter = Converter(detailed_validation=detailed_validation)
-    converter.register_structure_hook(str, _structure_str)
+    converter.register_structure_hook(str, structure_str)
     converter.register_structure_hook(int, _structure_int)
-    converter.register_structure_hook(Decimal, _structure_decimal)
+    converter.register_structure_hook(Decimal, structure_decimal)
     converter.register_structure_hook_func(lambda t: t == tuple[str, ...], _structure_strings)
     converter.register_structure_hook_func(lambda t: t == str | int | None, _structure_code)
     return converter
@@ -125,7 +129,7 @@ def wire_name(field: str) -> str:
 
 def _field_hook(converter: Converter, field: attrs.Attribute[Any]) -> Callable[[Any, Any], Any] | None:
     if field.name in _WIRE_NAMES:
-        return _structure_raw_amount
+        return structure_raw_amount
     default = field.default
     if default is attrs.NOTHING or default is None or not isinstance(default, (str, int, tuple)):
         return None
@@ -203,14 +207,14 @@ class Codec:
         """
         payload = self.parse(text)
         if payload.__class__ is not dict:
-            raise DecodeError(f"expected an object, got {_kind(payload)}")
+            raise DecodeError(f"expected an object, got {kind_of(payload)}")
         name = payload.get("type")
         if name.__class__ is not str:
-            problem = "missing" if name is None else f"expected a string, got {_kind(name)}"
+            problem = "missing" if name is None else f"expected a string, got {kind_of(name)}"
             raise DecodeError(problem, path="$.type")
         hook = _fast_hooks.get(name)
         if hook is None:
-            return UnknownEvent(name=_structure_str(name, str), raw=payload, received_ns=received_ns)
+            return UnknownEvent(name=structure_str(name, str), raw=payload, received_ns=received_ns)
         try:
             event = hook(payload, None)
         except Exception:  # whatever it was, the slow way says where

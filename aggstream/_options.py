@@ -24,6 +24,7 @@ DEFAULT_REST_URL = "https://api.agg.market"
 _ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_PATH = re.compile(r"/[!-\"$-~]*")  # printable ASCII without a space or a fragment
 _RESERVED_HEADERS = {
     "host": "it follows from url=",
     "origin": "use origin=",
@@ -110,6 +111,21 @@ def check_url(url: object, name: str, *, plain: str, secure: str, allow_insecure
     return url
 
 
+def check_path(path: object, name: str) -> str:
+    """Return a path of the REST API.
+
+    Args:
+        path: the path; it may have a query.
+        name: the option's name, for the error.
+
+    Raises:
+        ConfigurationError: it cannot follow a host in a URL.
+    """
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
+        raise ConfigurationError(f"{name} must be a path of the REST API, like /auth/token/refresh")
+    return path
+
+
 def check_headers(headers: Mapping[str, str] | None) -> dict[str, Secret]:
     """Return extra headers for the handshake that break neither it nor the ones after them; one may be a key.
 
@@ -191,7 +207,12 @@ def _policy(value: ReconnectPolicy | None) -> ReconnectPolicy:
     return value or ReconnectPolicy()
 
 
-def _limits(value: Limits | None) -> Limits:
+def check_limits(value: Limits | None) -> Limits:
+    """Return limits; None stands for the default ones.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
     if value is not None and not isinstance(value, Limits):
         raise ConfigurationError("limits must be a Limits, or None for the default ones")
     return value or Limits()
@@ -225,7 +246,7 @@ class SessionOptions:
     """From our close frame to the peer's."""
     auth_close_codes: frozenset[int] = attrs.field(default=AUTH_CLOSE_CODES, converter=_codes)
     """Close codes that say that the token is refused or has expired."""
-    limits: Limits = attrs.field(default=None, converter=_limits)
+    limits: Limits = attrs.field(default=None, converter=check_limits)
     """How much the server may ask of this side."""
 
 

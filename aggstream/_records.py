@@ -1,7 +1,7 @@
 """What the REST API tells of a user: orders and balances.
 
 Source: the service's public documentation of `GET /execution/orders` and `GET /execution/balances`. Which fields
-may be absent is assumed: everything but an order's `id` and `status`.
+may be absent is assumed: everything but what is needed to tell what the rest is about.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from aggstream.errors import DecodeError
 from aggstream.events import raw_amount
 
 _NOTHING: Mapping[str, Any] = {}
+# The type that contracts give their `decimals`.
+_MOST_DECIMALS = 255
 
 
 @attrs.frozen(kw_only=True)
@@ -73,7 +75,8 @@ class OrdersPage:
 class ChainBalance:
     """A token's balance on one chain."""
 
-    chain_id: int | None = None
+    chain_id: str | int | None = None
+    """A number, or a text where chains have names."""
     token_address: str | None = None
     balance_text: str | None = None
     """`balanceRaw`: base units, as received."""
@@ -85,16 +88,16 @@ class CashBalance:
     """What the user holds of one token."""
 
     token_symbol: str
-    total_text: str
+    total_text: str | None = None
     """`totalRaw`: base units, as received."""
     decimals: int | None = None
     chains: tuple[ChainBalance, ...] = ()
 
     @property
     def total(self) -> Decimal | None:
-        """The total in whole tokens, exact; None if `totalRaw` is not all digits, or `decimals` is absent."""
+        """The total in whole tokens, exact; None if `totalRaw` is not all digits, or `decimals` makes no sense."""
         raw = raw_amount(self.total_text)
-        if raw is None or self.decimals is None:
+        if raw is None or self.decimals is None or not 0 <= self.decimals <= _MOST_DECIMALS:
             return None
         # From text, because arithmetic would round to the precision of the thread's decimal context.
         return Decimal(f"{raw}E-{self.decimals}")
@@ -105,7 +108,7 @@ class VenueBalance:
     """What the user has at a venue."""
 
     venue: str
-    balance_text: str
+    balance_text: str | None = None
     """As received; in which unit is not public."""
 
 
@@ -115,5 +118,7 @@ class Balances:
 
     cash: tuple[CashBalance, ...] = ()
     positions: tuple[VenueBalance, ...] = ()
+    problems: tuple[DecodeError, ...] = ()
+    """What is wrong with the entries that could not be understood, and are in neither of the two."""
     raw: Mapping[str, Any] = attrs.field(default=_NOTHING, eq=False, repr=False)
     """As received, with numbers as `int` and `Decimal`."""

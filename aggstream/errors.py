@@ -235,7 +235,7 @@ class RestError(AggStreamError):
     """The REST API gave no answer that can be used. Whether trying again may help, `status` tells.
 
     Attributes:
-        status: the HTTP status; None if there was no answer, or one that is not understood.
+        status: the HTTP status, 200 if the answer is not understood; None if none came, or not all of it.
         retry_after: seconds that the server asks to wait, or None.
     """
 

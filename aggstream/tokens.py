@@ -13,16 +13,15 @@ from typing import Any
 import attrs
 import urllib3
 
-from aggstream._backoff import retry_after
 from aggstream._checks import check_seconds
 from aggstream._codec import Codec, strict_converter, to_json
-from aggstream._deadline import Deadline
-from aggstream._http import make_http
+from aggstream._http import exchange, make_http, words_of
 from aggstream._limits import Limits
 from aggstream._options import (
     DEFAULT_REST_URL,
     check_app_id,
     check_headers,
+    check_path,
     check_ssl_context,
     check_url,
     setting,
@@ -193,9 +192,7 @@ class RefreshingToken:
         app_id = check_app_id(setting(app_id, "app_id"))
         rest_url = setting(rest_url, "rest_url", default=DEFAULT_REST_URL)
         check_url(rest_url, "rest_url", plain="http", secure="https", allow_insecure=allow_insecure)
-        if not path.startswith("/") or not path.isascii() or not path.isprintable():
-            raise ConfigurationError("path must be a path of the REST API, like /auth/token/refresh")
-        self._url = rest_url.rstrip("/") + path
+        self._url = rest_url.rstrip("/") + check_path(path, "path")
         self._headers = {
             "x-app-id": Secret(app_id),
             "content-type": Secret("application/json"),
@@ -278,17 +275,17 @@ class RefreshingToken:
     def _exchange(self) -> AuthenticationError | None:
         """Buy a new pair and take it; return what went wrong."""
         body = to_json(self._body(self._refresh.reveal())).encode()
-        try:
-            status, wait, data = self._post(body)
-        except urllib3.exceptions.HTTPError as error:
-            return TokenUnavailable(f"the refresh call to {self._url} failed: {_kind(error)}")
-        if status != _OK:
-            return _refusal(status, wait)
-        if len(data) > _LARGEST_ANSWER:
+        answer = exchange(self._http, "POST", self._url, self._headers, body=body, largest=_LARGEST_ANSWER)
+        self._http.clear()  # the next call is minutes away
+        if isinstance(answer, urllib3.exceptions.HTTPError):
+            return TokenUnavailable(f"the refresh call to {self._url} failed: {words_of(answer)}")
+        if answer.status != _OK:
+            return _refusal(answer.status, answer.retry_after)
+        if answer.body is None:
             return TokenUnavailable("the answer of the refresh call is too large")
         try:
-            answer = _converter.structure(_codec.parse(data.decode()), _RefreshAnswer)
-            problem = self._take(TokenPair(answer.accessToken, answer.refreshToken or self._refresh.reveal()))
+            pair = _converter.structure(_codec.parse(answer.body.decode()), _RefreshAnswer)
+            problem = self._take(TokenPair(pair.accessToken, pair.refreshToken or self._refresh.reveal()))
         except DecodeError as error:
             problem = str(error)
         except Exception as error:  # the values in it are tokens: only its kind is told
@@ -296,27 +293,6 @@ class RefreshingToken:
         if problem is None:
             return None
         return TokenUnavailable(f"the answer of the refresh call is not understood: {problem}")
-
-    def _post(self, body: bytes) -> tuple[int, str | None, bytes]:
-        deadline = Deadline(self._timeout)
-        headers = {name: value.reveal() for name, value in self._headers.items()}
-        response = self._http.request(
-            "POST", self._url, body=body, headers=headers, preload_content=False, redirect=False
-        )
-        try:
-            data = bytearray()
-            # Not decoded: a few compressed bytes can be gigabytes. Piece by piece, because the timeout holds for
-            # each wait, and a service that drips would never exceed it.
-            while (piece := response.read1(_LARGEST_ANSWER, decode_content=False)) and len(
-                data
-            ) <= _LARGEST_ANSWER:
-                data += piece
-                if deadline.expired():
-                    raise urllib3.exceptions.TimeoutError("the answer took too long")
-            return response.status, response.headers.get("retry-after"), bytes(data)
-        finally:
-            response.close()
-            self._http.clear()  # the next call is minutes away
 
     def _store(self) -> None:
         assert self._save is not None
@@ -330,15 +306,10 @@ class RefreshingToken:
         self._unsaved = False
 
 
-def _kind(error: urllib3.exceptions.HTTPError) -> str:
-    # What a proxy said holds no token, and tells what to do.
-    return str(error.args[0]) if isinstance(error, urllib3.exceptions.ProxyError) else type(error).__name__
-
-
-def _refusal(status: int, wait: str | None) -> AuthenticationError:
+def _refusal(status: int, wait: float | None) -> AuthenticationError:
     said = f"the refresh call was answered with HTTP status {status}"
     if status >= 500 or status in _PASSING_STATUSES:  # noqa: PLR2004
-        return TokenUnavailable(said, retry_after=retry_after(wait))
+        return TokenUnavailable(said, retry_after=wait)
     if status in (400, 401, 403):
         return AuthenticationRejected(f"{said}: the session is over, the user must sign in again", final=True)
     return AuthenticationRejected(f"{said}: look at the options path, body and rest_url", final=True)

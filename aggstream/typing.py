@@ -15,7 +15,8 @@ class TokenProvider(Protocol):
     def get_token(self, *, stale: str | None = None) -> str:
         """Return an access token (a JWT, the one that the REST API takes).
 
-        Runs on the `aggstream-work` thread, one call at a time, and may block for up to `token_timeout`.
+        Runs on the `aggstream-work` thread, one call at a time, and may block for up to `token_timeout`. A
+        `RestClient` calls it on the thread that uses the client, one call at a time, too.
 
         Args:
             stale: a token that the server refused, or that is about to expire: return another one.

@@ -39,6 +39,8 @@ LAYERS = [
         "_pull",
         "_proxy",
         "_liveness",
+        "_records_codec",
+        "_rest_options",
     ],
     [
         "session",
@@ -46,6 +48,8 @@ LAYERS = [
         "_opening",
         "_dispatcher",
         "tokens",
+        "rest",
+        "_rest_calls",
         "_credentials",
         "_liveness",
         "_outage",
@@ -113,7 +117,7 @@ def test_only_the_transport_knows_the_websocket_library(path: Path) -> None:
 
 
 def test_the_session_and_what_is_below_it_know_no_socket_and_no_thread() -> None:
-    for name in ("session", "_state", "_codec", "_commands", "_token"):
+    for name in ("session", "_state", "_codec", "_records_codec", "_commands", "_token"):
         imported = {module.partition(".")[0] for module in modules_imported(ROOT / f"{name}.py")}
         assert not imported & {"socket", "select", "selectors", "threading", "asyncio", "ssl", "time", "random"}, (
             name

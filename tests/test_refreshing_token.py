@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import http.server
 import json
+import logging
 import socket
 import ssl
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 import trustme
-from conftest import DEADLINE
+from conftest import DEADLINE, ServeBytes
 
 import aggstream
 from aggstream import AuthenticationRejected, ConfigurationError, RefreshingToken, TokenPair, TokenUnavailable
@@ -252,6 +253,33 @@ def test_no_error_holds_a_token_and_neither_do_its_frames(rest: Rest) -> None:
         assert ours
         assert "canary" not in str([frame.locals for frame in ours])
         assert caught.value.__context__ is None
+
+
+def test_headers_that_repeat_the_request_are_neither_taken_nor_logged(
+    raw_server: ServeBytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    canary = "canary-refresh-token"
+
+    def echo(sock: socket.socket) -> None:
+        sock.sendall(b"HTTP/1.1 200 OK\r\n" + sock.recv(65536))
+
+    url = raw_server(echo).url.replace("ws", "http", 1).removesuffix("/ws")
+    with pytest.raises(TokenUnavailable, match="ProtocolError"):
+        RefreshingToken("refresh", app_id="a", rest_url=url, headers={"X-App-Api-Key": canary}).get_token()
+    assert canary not in caplog.text
+
+
+def test_an_answer_that_drips_ends_with_the_timeout(raw_server: ServeBytes) -> None:
+    def drip(sock: socket.socket) -> None:
+        pause = threading.Event()
+        sock.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+        while not pause.wait(0.01):
+            sock.sendall(b"x")
+
+    url = raw_server(drip).url.replace("ws", "http", 1).removesuffix("/ws")
+    with pytest.raises(TokenUnavailable, match="ReadTimeoutError"):
+        RefreshingToken("refresh", app_id="a", rest_url=url, timeout=0.3).get_token()
 
 
 def test_path_body_and_headers_are_options(rest: Rest) -> None:

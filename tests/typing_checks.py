@@ -138,6 +138,22 @@ def tokens() -> None:
     aggstream.Client("app_demo123")  # type: ignore[call-arg]
 
 
+def rest() -> None:
+    with aggstream.RestClient(
+        token=Provider(),
+        options=aggstream.RestOptions(headers={"x-app-api-key": "key"}, status_names={"done": "filled"}),
+    ) as client:
+        assert_type(client, aggstream.RestClient)
+        assert_type(client.orders_page(limit=5), aggstream.OrdersPage)
+        for order in client.orders(status="open"):
+            assert_type(order.execution_price, Decimal | None)
+            order.status = "filled"  # type: ignore[misc]
+        assert_type(client.balances().cash[0].total, Decimal | None)
+    aggstream.RestOptions("https://api.example")  # type: ignore[call-arg]
+    aggstream.RestOptions(headers={"x": 5})  # type: ignore[dict-item]
+    aggstream.RestClient(options={})  # type: ignore[arg-type]
+
+
 def running(client: aggstream.Client) -> None:
     with client as entered:
         assert_type(entered, aggstream.Client)
