@@ -29,8 +29,9 @@ __all__ = ["Codec", "strict_converter", "to_json"]
 _LARGEST_INT = 2**63 - 1
 # A sign, a point, and an exponent with its own sign: what a number's text may have beside its digits.
 _MOST_BESIDE_DIGITS = 8
-# A bracket, or a whole string, in which brackets mean nothing.
-_NESTING = re.compile(r'[\[{]|[\]}]|"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# A bracket, or a whole string, in which brackets mean nothing. A string without an end is one as well: else the
+# search would begin again at each quote in it, and take a time that grows with the square of its length.
+_NESTING = re.compile(r'[\[{]|[\]}]|"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
 class WrongType(ValueError):
