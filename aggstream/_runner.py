@@ -127,8 +127,6 @@ class Runner:
         self._switched = False
         self._epoch = 0
         self._attempts = 0
-        # Of the messages that were read since events were queued last.
-        self._unqueued_size = 0
         self._paused_at = 0.0
         self._continuity = Continuity()
         self._suspension = SuspensionWatch()
@@ -457,7 +455,6 @@ class Runner:
             self._continuity.heard(wall)
             if isinstance(message, wire.Text):
                 self.counters.messages += 1
-                self._unqueued_size += len(message.text)
                 session.receive_text(message.text, now, wall)
             elif isinstance(message, wire.ControlFrame):
                 session.receive_control_frame(now)
@@ -485,10 +482,8 @@ class Runner:
             self._put(ReadingResumed(paused_for=now - self._paused_at))
 
     def _drain(self, session: Session, transport: wire.Transport) -> None:
-        events = session.events_received()
-        size, self._unqueued_size = self._unqueued_size, 0
-        for event in events:
-            self._put(event, size // len(events))
+        for event, size in session.sized_events_received():
+            self._put(event, size)
             if isinstance(event, Authenticated):
                 if self.live_since is None:
                     self._gone_live(session)

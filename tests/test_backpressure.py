@@ -99,6 +99,54 @@ def test_reading_pauses_while_the_handlers_are_behind_and_nothing_is_lost(
     assert client.health().counters.gaps == 0
 
 
+def is_paused(client: aggstream.Client) -> bool:
+    return any("paused" in problem for problem in client.health().problems)
+
+
+def test_binary_messages_count_as_well(
+    slow: SlowHandler, other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.sign_in()
+        for _ in range(100):
+            peer.ws.send(b"\xff" * 10_000)
+        peer.wait_closed()
+
+    client = client_of(other_server(script).url, limits=aggstream.Limits(queued_size=1_000_000))
+    client.on(aggstream.DecodeFailed)(slow)
+    client.start()
+    until(lambda: is_paused(client))
+    # Each is shown as a text of four times its length.
+    assert client.health().queue_depth < 75
+    slow.may_go_on.set()
+    until(lambda: len(slow.seen) == 100)
+    assert {event.text for event in slow.seen} == {"\\xff" * 10_000}
+
+
+def test_what_was_held_until_the_user_was_signed_in_counts_as_well(
+    slow: SlowHandler, other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    size = 1_000_000
+    messages = [order(number, "x" * (size // 100)) for number in range(60)]
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.receive()
+        peer.send(*messages[:30])
+        peer.send({"type": "authenticated", "userId": "usr_xyz789"})
+        # By themselves these are not too large.
+        peer.send(*messages[30:])
+        peer.wait_closed()
+
+    client = client_of(other_server(script).url, limits=aggstream.Limits(queued_size=size))
+    client.on(aggstream.OrderSubmitted)(slow)
+    client.start()
+    until(lambda: is_paused(client))
+    slow.may_go_on.set()
+    until(lambda: len(slow.seen) == 60)
+    assert [event.order_id for event in slow.seen] == [f"ord_{number}" for number in range(60)]
+
+
 @both
 def test_only_the_newest_balance_of_each_venue_is_delivered_if_that_is_asked_for(
     tls: bool,
