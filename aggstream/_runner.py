@@ -467,19 +467,24 @@ class Runner:
         transport.flush()
 
     def _pause_or_resume(self, session: Session) -> None:
-        pause = not self._stop_requested and self._dispatcher.is_full()
+        # While the stream stops as well: a server that goes on sending must not fill the memory.
+        pause = self._dispatcher.is_full()
         if pause == self.paused:
             return
-        self.paused = pause
         now = time.monotonic()
         if pause:
+            self.paused = True
             self.counters.pauses += 1
             self._paused_at = now
             session.pause(now)
             self._put(ReadingPaused(waiting=self._dispatcher.depth))
         else:
             session.resume(now)
-            self._put(ReadingResumed(paused_for=now - self._paused_at))
+            self._tell_resumed(now)
+
+    def _tell_resumed(self, now: float) -> None:
+        self.paused = False
+        self._put(ReadingResumed(paused_for=now - self._paused_at))
 
     def _drain(self, session: Session, transport: wire.Transport) -> None:
         for event, size in session.sized_events_received():
@@ -515,7 +520,8 @@ class Runner:
         if self._switch_to is not None:  # the connection ended before it could be switched
             self._epoch = self._switch_to
         self.live_since = self.session = self._token_job = self._switch_to = None
-        self.paused = False
+        if self.paused:
+            self._tell_resumed(time.monotonic())
         self.counters.foreign += session.dropped
         self._drop_connection(transport)
         error = session.error or ConnectionLost("closed on request", code=1000, initiated_by="client")

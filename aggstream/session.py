@@ -268,7 +268,8 @@ class Session:
             self.ended_by = "client"
             self._commands.append(CloseFrame(code, reason))
             self._timers.clear()
-            self._timers.set("close", self._timers.time(now) + self._options.close_timeout)
+            # Steady: it must come to its end also if this side does not read, and so sees no close frame.
+            self._timers.set_steady("close", now + self._options.close_timeout)
             self._token_wanted = False
 
     def handle_deadline(self, now: float) -> None:
