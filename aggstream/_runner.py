@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import json
 import logging
+import socket
 import ssl
 import threading
 import time
@@ -29,6 +30,7 @@ from aggstream._opening import Address, Route, connect, resolver
 from aggstream._options import Options
 from aggstream._outage import Continuity
 from aggstream._poller import Poller
+from aggstream._processes import close_here
 from aggstream._suspension import SuspensionWatch
 from aggstream._token import Token
 from aggstream._waiter import Waiter
@@ -119,6 +121,8 @@ class Runner:
         self._fatal: BaseException | None = None
 
         self._transport: wire.Transport | None = None
+        # The socket that was made last, for a forked child to close.
+        self._connecting: socket.socket | None = None
         self._token_job: Job[Token] | None = None
         self._token_deadline = Deadline(None)
         # The epoch of the user that the token is for, if it is asked for to switch to them.
@@ -171,8 +175,11 @@ class Runner:
         """Close the child's descriptors of the parent's stream, without a word to the server."""
         if self._thread is not None:
             self._poller.close()
-            if self._transport is not None:
-                self._transport.detach()
+            # They may be one and the same, or dropped just before the fork: closing twice does nothing.
+            if (sock := self._connecting) is not None:
+                close_here(sock)
+            if (transport := self._transport) is not None:
+                transport.detach()
 
     def request_stop(self) -> None:
         """Ask the stream to end. Takes no lock, so a signal handler may call it."""
@@ -291,6 +298,7 @@ class Runner:
                 limits=self._options.session.limits,
                 deadline=deadline,
                 wait=self._waiter.socket,
+                made=self._socket_made,
             )
         except TimeoutError:
             raise ConnectFailed("the host name was not looked up within connect_timeout") from None
@@ -304,6 +312,9 @@ class Runner:
         self.session = Session(self._options.session, token, expected_user=self.user_id)
         self.session.connection_made(now)
         self.session.schedule_refresh(now, refresh_in(token))
+
+    def _socket_made(self, sock: socket.socket) -> None:
+        self._connecting = sock
 
     def _look_up(self, host: str, port: int, deadline: Deadline) -> Sequence[Address]:
         return self._waiter.job(self.work.submit(resolver(host, port), "looking up the host"), deadline)
