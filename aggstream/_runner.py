@@ -522,7 +522,7 @@ class Runner:
         self.live_since = now
         self.phase = "live"
         self._credentials.accepted()
-        logger.info("%s: live as %s", self._options.name, ascii(session.user_id))
+        logger.info("%s: live as %s", self._options.name, session.shown(str(session.user_id)))
         for event in self._continuity.resumed(session, now, self._attempts):
             self._put(event)
 
