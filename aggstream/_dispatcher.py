@@ -25,7 +25,7 @@ from aggstream._deadline import Deadline
 from aggstream._receipts import Receipts
 from aggstream._registry import Handler, Registry
 from aggstream._retries import Retries
-from aggstream.events import BalancesCoalesced, BalanceUpdate, Event, UserEvent, is_users
+from aggstream.events import BalancesCoalesced, BalanceUpdate, Event, UserEvent, is_users, shown
 
 logger = logging.getLogger("aggstream")
 
@@ -100,7 +100,7 @@ class Running:
     handler: str
     """Its qualified name."""
     event: str
-    """The type of the event that it was given."""
+    """The type of the event that it was given, fit for a log."""
     since: float
     """When it was called, on the monotonic clock."""
     seconds: float
@@ -145,6 +145,7 @@ class Dispatcher:
         queued_size: int,
         coalesce_balances: bool,
         name: str,
+        shown: Callable[[str], str] = shown,
         on_low_water: Callable[[], None],
         on_fatal: Callable[[BaseException], None],
         on_end: Callable[[], None],
@@ -158,6 +159,7 @@ class Dispatcher:
             queued_size: the size of the waiting messages at which it does as well.
             coalesce_balances: let a newer balance of a venue replace one that still waits.
             name: the threads' name.
+            shown: makes of a type that the server has invented what is fit for a log.
             on_low_water: called by a worker when half of a full queue is done.
             on_fatal: called by a worker with an exception that is to end the stream (`SystemExit`, say).
             on_end: called by the first worker when nothing more will be delivered.
@@ -174,6 +176,7 @@ class Dispatcher:
         self._queue_size = queue_size
         self._queued_size = queued_size
         self._coalesce_balances = coalesce_balances
+        self._shown = shown
         self._on_low_water = on_low_water
         self._on_fatal = on_fatal
         self._on_end = on_end
@@ -271,7 +274,11 @@ class Dispatcher:
 
     def running(self) -> list[Running]:
         """Return the handlers that are running now."""
-        return [running for worker in self._workers if (running := worker.running())]
+        return [
+            attrs.evolve(running, event=self._in_a_log(running.event))
+            for worker in self._workers
+            if (running := worker.running())
+        ]
 
     def is_own_thread(self) -> bool:
         """Tell whether the calling thread is one that runs handlers."""
@@ -420,6 +427,9 @@ class Dispatcher:
         if seq is not None and self.receipts is not None:
             self.receipts.succeeded(seq)
 
+    def _in_a_log(self, name: str) -> str:
+        return self._shown(name)[1:-1]  # without the quotes
+
     def _is_stale(self, item: _Item) -> bool:
         return item.epoch != self.epoch and is_users(item.event)
 
@@ -454,7 +464,7 @@ class Dispatcher:
             # sys.exit() in a handler means the program, not a thread that nobody would miss.
             self._on_fatal(error)
             return
-        logger.error("handler %r failed on %s", handler, item.event.type, exc_info=error)
+        logger.error("handler %r failed on %s", handler, self._in_a_log(item.event.type), exc_info=error)
         for on_error in self.error_handlers:
             if self._is_stale(item):
                 return

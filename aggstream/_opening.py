@@ -22,6 +22,7 @@ from websocket._handshake import CookieJar
 from aggstream._backoff import retry_after
 from aggstream._deadline import Deadline
 from aggstream._limits import Limits
+from aggstream._processes import close_everywhere
 from aggstream._proxy import Proxy
 from aggstream._secret import Secret
 from aggstream._tunnel import open_tunnel
@@ -63,6 +64,9 @@ class Waiter(Protocol):
         ...
 
 
+SocketMade: TypeAlias = "Callable[[socket.socket], object]"
+
+
 def connect(
     url: Secret,
     *,
@@ -75,6 +79,7 @@ def connect(
     limits: Limits,
     deadline: Deadline,
     wait: Waiter,
+    made: SocketMade,
 ) -> Transport:
     """Open a connection: TCP, TLS and the WebSocket handshake under one deadline.
 
@@ -89,6 +94,7 @@ def connect(
         limits: how much the server may ask of this side, now and later.
         deadline: the end of all of it.
         wait: waits for the socket.
+        made: called with each socket as soon as there is one, and with what takes its place.
 
     Raises:
         HandshakeRejected: the server answered with another status than 101.
@@ -96,17 +102,17 @@ def connect(
         ConnectFailed: anything else.
     """
     peer = _peer(host, addresses) if route is None else f"the proxy {_peer(route.proxy.host, addresses)}"
-    sock = _connect_tcp(addresses, peer, deadline, wait)
+    sock = _connect_tcp(addresses, peer, deadline, wait, made)
     try:
         if route is not None:
             stream = _WaitingSocket(sock, deadline, wait)
             open_tunnel(stream, route.proxy, route.host, route.port, largest=limits.handshake_size)
         if ssl_context is not None:
-            sock = _start_tls(sock, ssl_context, host, deadline, wait)
+            sock = _start_tls(sock, ssl_context, host, deadline, wait, made)
         handshake = _HandshakeSocket(sock, limits.handshake_size, deadline, wait)
         leftover = _open_websocket(handshake, url, origin, headers)
     except BaseException:
-        sock.close()
+        close_everywhere(sock)
         raise
     return Transport(sock, leftover, limits)
 
@@ -116,13 +122,16 @@ def _peer(host: str, addresses: Sequence[Address]) -> str:
     return f"{name}:{addresses[0][4][1]}" if addresses else name
 
 
-def _connect_tcp(addresses: Sequence[Address], peer: str, deadline: Deadline, wait: Waiter) -> socket.socket:
+def _connect_tcp(
+    addresses: Sequence[Address], peer: str, deadline: Deadline, wait: Waiter, made: SocketMade
+) -> socket.socket:
     problem: BaseException | None = None
     for tried, (family, kind, proto, _, address) in enumerate(addresses):
         remaining = deadline.remaining()
         # A host that swallows packets on its first address must leave time for the others.
         share = None if remaining is None else remaining / (len(addresses) - tried)
         sock = socket.socket(family, kind, proto)
+        made(sock)
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -133,10 +142,10 @@ def _connect_tcp(addresses: Sequence[Address], peer: str, deadline: Deadline, wa
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             _check(code)
         except OSError as error:  # TimeoutError is one
-            sock.close()
+            close_everywhere(sock)
             problem = error
         except BaseException:
-            sock.close()
+            close_everywhere(sock)
             raise
         else:
             return sock
@@ -149,11 +158,12 @@ def _check(code: int) -> None:
 
 
 def _start_tls(
-    sock: socket.socket, context: ssl.SSLContext, host: str, deadline: Deadline, wait: Waiter
+    sock: socket.socket, context: ssl.SSLContext, host: str, deadline: Deadline, wait: Waiter, made: SocketMade
 ) -> ssl.SSLSocket:
     tls: ssl.SSLSocket | None = None
     try:
         tls = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+        made(tls)
         while True:
             try:
                 tls.do_handshake()
@@ -173,7 +183,7 @@ def _start_tls(
 
 def _close(tls: ssl.SSLSocket | None) -> None:
     if tls is not None:
-        tls.close()
+        close_everywhere(tls)
 
 
 class _WaitingSocket:

@@ -7,10 +7,15 @@ its parent, and locks that other threads held stay locked for ever.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import logging
 import os
+import socket
 import weakref
 from collections.abc import Callable, MutableMapping
 from typing import Any, TypeVar
+
+logger = logging.getLogger("aggstream")
 
 T = TypeVar("T")
 
@@ -31,9 +36,28 @@ def call_at_exit(what: T, function: Callable[[T], None]) -> None:
     _at_exit[what] = function
 
 
+def close_here(sock: socket.socket) -> None:
+    """Close this process's descriptor only: the connection is another process's."""
+    # It may be closed already, or only as good as: a fork comes between any two steps of another thread.
+    with contextlib.suppress(OSError):
+        if (fd := sock.detach()) >= 0:
+            os.close(fd)
+
+
+def close_everywhere(sock: socket.socket) -> None:
+    """End a connection at once, also if a child process holds a copy of the descriptor."""
+    # By the base class, because a TLS socket's own changes its state.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    sock.close()
+
+
 def _call_all(functions: MutableMapping[Any, Callable[[Any], None]]) -> None:
     for what, function in list(functions.items()):
-        function(what)
+        try:
+            function(what)
+        except Exception:  # the others must be called all the same
+            logger.exception("%r was not told of the fork, or of the interpreter's end", what)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where there is no fork

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import random
+import socket
 import ssl
 import threading
 import time
@@ -32,6 +33,7 @@ from aggstream._options import Options
 from aggstream._outage import Outage
 from aggstream._outbox import Outbox
 from aggstream._poller import Poller
+from aggstream._processes import close_here
 from aggstream._reading import Reading
 from aggstream._reconcile import Reconciler
 from aggstream._rest_calls import Calls
@@ -137,6 +139,8 @@ class Runner:
         self._fatal: BaseException | None = None
 
         self._transport: wire.Transport | None = None
+        # The socket that was made last, for a forked child to close.
+        self._connecting: socket.socket | None = None
         self._token_job: Job[Token] | None = None
         self._token_deadline = Deadline(None)
         # The epoch of the user that the token is for, if it is asked for to switch to them.
@@ -218,8 +222,11 @@ class Runner:
         """Close the child's descriptors of the parent's stream, without a word to the server."""
         if self._thread is not None:
             self._poller.close()
-            if self._transport is not None:
-                self._transport.detach()
+            # They may be one and the same, or dropped just before the fork: closing twice does nothing.
+            if (sock := self._connecting) is not None:
+                close_here(sock)
+            if (transport := self._transport) is not None:
+                transport.detach()
 
     def request_stop(self) -> None:
         """Ask the stream to end. Takes no lock, so a signal handler may call it."""
@@ -381,6 +388,7 @@ class Runner:
                 limits=self._options.session.limits,
                 deadline=deadline,
                 wait=self._waiter.socket,
+                made=self._socket_made,
             )
         except HandshakeRejected as error:
             if self._options.session.token_in_query and error.status == _UNAUTHORIZED:
@@ -392,6 +400,9 @@ class Runner:
         self.session = Session(self._options.session, token, expected_user=self.user_id)
         self.session.connection_made(now)
         self.session.schedule_refresh(now, refresh_in(token))
+
+    def _socket_made(self, sock: socket.socket) -> None:
+        self._connecting = sock
 
     def _look_up(self, host: str, port: int, deadline: Deadline, what: str = "the host name") -> Sequence[Address]:
         try:
@@ -642,7 +653,7 @@ class Runner:
             self.phase = "live"
             self.on_turn()
             self._credentials.accepted()
-            logger.info("%s: live as %s", self._options.name, ascii(session.user_id))
+            logger.info("%s: live as %s", self._options.name, session.shown(str(session.user_id)))
 
     def _tell_continuity(self, session: Session) -> None:
         """Tell what may have been missed, once the user is signed in, and begin to find out."""

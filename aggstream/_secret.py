@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 MASK = "***"
 # Shorter secrets are not searched for in foreign text: replacing "abc" would damage what is not a secret.
 _SHORTEST_SEARCHED = 8
+# And so much of the beginning of a longer one: a server that quotes a token tends to cut it short.
+_SHORTEST_BEGINNING = 12
 
 
 class Secret:
@@ -23,11 +26,18 @@ class Secret:
         return self._text
 
     def redact(self, text: str) -> str:
-        """Return `text` with each occurrence of the secret masked: for a server's words that may echo it."""
+        """Return `text` with the secret masked, even cut short: for a server's words that may echo it."""
         if len(self._text) < _SHORTEST_SEARCHED:
             return text
-        # JSON may write a slash as `\\/`.
-        return text.replace(self._text, MASK).replace(self._text.replace("/", "\\/"), MASK)
+        pieces: list[str] = []
+        at = 0
+        forms = (self._text, self._text.replace("/", "\\/"))  # JSON may write a slash as `\\/`
+        for found in re.finditer("|".join(re.escape(form[:_SHORTEST_BEGINNING]) for form in forms), text):
+            start = found.start()
+            if start >= at:
+                pieces += (text[at:start], MASK)
+                at = start + max(_common(form, text[start : start + len(form)]) for form in forms)
+        return "".join((*pieces, text[at:]))
 
     def redact_json(self, value: Any) -> Any:
         """Return a JSON value with each occurrence in its texts and keys masked."""
@@ -56,3 +66,8 @@ class Secret:
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         msg = "a secret is not pickled: hand the token over on a channel made for secrets"
         raise TypeError(msg)
+
+
+def _common(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((length for length, (left, right) in pairs if left != right), min(len(one), len(other)))

@@ -207,6 +207,7 @@ class Client(Following):
             queued_size=queued_size,
             coalesce_balances=self._options.coalesce_balances,
             name=name,
+            shown=self._options.session.limits.shown,
             on_low_water=self._wake,
             on_fatal=self._fail,
             on_end=self._handlers_ended,

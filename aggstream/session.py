@@ -46,6 +46,7 @@ from aggstream.events import (
     Event,
     OrderEvent,
     TokenRefreshed,
+    UnknownEvent,
     UserEvent,
 )
 
@@ -136,6 +137,8 @@ class Session:
         elif self._muted:
             self.dropped += 1
         else:
+            if isinstance(event, UnknownEvent) and (name := self._redacted(event.name)) != event.name:
+                event = attrs.evolve(event, name=name)  # it goes into logs
             self._tell(event)
 
     def receive_undecodable(self, text: str, error: DecodeError, now: float, received_ns: int) -> None:
@@ -307,6 +310,10 @@ class Session:
         """Return when `handle_deadline` should be called, if nothing happens before; None: no need."""
         return self._timers.next()
 
+    def shown(self, text: str) -> str:
+        """Return the server's words as one short line, with the tokens in it masked."""
+        return self._limits.shown(self._redacted(text))
+
     def is_settled(self) -> bool:
         """Tell whether it is live and no `authenticate` waits for its answer."""
         return self.state is State.LIVE and self._pending is None
@@ -414,7 +421,7 @@ class Session:
         if user_id is None:
             return True
         if self.user_id not in (None, user_id):
-            new, old = self._limits.shown(user_id), self._limits.shown(str(self.user_id))
+            new, old = self.shown(user_id), self.shown(str(self.user_id))
             who = f"the token signs in {new}, but the stream belongs to {old}"
             self._fail(UserMismatch(f"{who}; call switch_user() to change users"), now)
             return False
@@ -433,7 +440,7 @@ class Session:
         elif self.state is State.CONNECTING and self._options.token_in_query:
             self._fail(AuthenticationRejected(f"the service refused the connection: {said}"), now)
         elif self.state is State.CONNECTING:
-            code = None if event.code is None else str(event.code)
+            code = None if event.code is None else self.shown(str(event.code))[1:-1]  # without the quotes
             self._fail(ServerError(f"the service refused the connection: {said}", code=code), now)
 
     # --- steps ------------------------------------------------------------------------------------------

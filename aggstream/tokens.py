@@ -68,6 +68,7 @@ class _TokenFunction:
         self._function = function
 
     def get_token(self, *, stale: str | None = None) -> str:
+        del stale  # if the function raises, a traceback may show the locals of this frame
         return self._function()
 
 

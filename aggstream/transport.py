@@ -7,10 +7,8 @@ exceptions become ours here and nowhere else.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
-import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ from websocket import (
 
 from aggstream._frames import LimitedContinuation, LimitedFrameBuffer
 from aggstream._limits import Limits
+from aggstream._processes import close_everywhere, close_here
 from aggstream.errors import (
     ConnectionLost,
     LimitExceeded,
@@ -253,15 +252,11 @@ class Transport:
 
     def abort(self) -> None:
         """Close the socket at once."""
-        # Shut down as well, because a child process may hold a copy of the descriptor, and by the base class,
-        # because a TLS socket's own changes its state.
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-        self._sock.close()
+        close_everywhere(self._sock)
 
     def detach(self) -> None:
         """Close this process's descriptor only: the connection is another process's."""
-        os.close(self._sock.detach())
+        close_here(self._sock)
 
     def _queue(self, payload: bytes, opcode: int) -> None:
         if self._can_send:

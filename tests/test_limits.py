@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 import threading
@@ -203,6 +204,43 @@ def test_a_log_line_and_an_error_repeat_so_much_of_the_servers_words_and_no_more
     assert "reason\\nreason" not in caplog.text
     assert isinstance(errors[0], aggstream.ConnectionLost)
     assert errors[0].reason == "reason\n" * 10
+
+
+def test_names_and_codes_of_the_servers_are_cut_short_as_well_and_forge_no_line(
+    other_server: ServeFunction, client_of: MakeClient, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    go_on = threading.Event()
+    long = "x\n2026-01-01 ERROR aggstream: forged " + "y" * 50_000
+
+    def script(peer: Peer) -> None:
+        if peer.number == 1:
+            peer.sign_in(long)
+            peer.send({"type": long})
+            assert go_on.wait(DEADLINE)
+            peer.ws.close(1001)
+        else:
+            peer.send({"type": "error", "message": "no", "code": long})
+            peer.wait_closed()
+
+    client = client_of(other_server(script).url, limits=Limits(logged_text=30), slow_handler_duration=0.01)
+
+    @client.on(aggstream.UnknownEvent)
+    def fails(event: aggstream.UnknownEvent) -> None:
+        until(lambda: "has been at one x" in caplog.text)
+        raise ArithmeticError
+
+    client.start()
+    until(lambda: "failed on x" in caplog.text)
+    go_on.set()
+    with pytest.raises(aggstream.ServerError) as caught:
+        client.wait(DEADLINE)
+    said = [record.getMessage() for record in caplog.records if record.name == "aggstream"]
+    assert any("live as" in line for line in said)
+    # The stack of the handler has many lines.
+    assert not any("yyyy" in line or "\n2026" in line for line in said)
+    assert caught.value.code == "x\\n2026-01-01 ERROR aggstream: \\u2026 (50037 characters)"
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [field.name for field in attrs.fields(Limits)])

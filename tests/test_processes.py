@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import pickle
@@ -23,7 +24,9 @@ from conftest import (
     ServeFunction,
     Until,
     drain,
+    read_request,
 )
+from websockets.exceptions import ConnectionClosed
 
 both = pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -209,6 +212,67 @@ client.stop()
 
 
 @forks
+@both
+def test_a_child_does_not_keep_what_its_parent_was_connecting(
+    tls: bool, raw_server: ServeBytes, run: Run, until: Until
+) -> None:
+    asked = threading.Event()
+    ended: list[bytes] = []
+
+    def script(sock: socket.socket) -> None:
+        read_request(sock)
+        asked.set()
+        ended.append(drain(sock))
+
+    program = """
+client.start()
+sys.stdin.readline()
+if os.fork() == 0:
+    say("forked")
+    sys.stdin.readline()
+os._exit(0)
+"""
+    server = raw_server(script, tls=tls)
+    with run(program, server.url.replace("127.0.0.1", "localhost")) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert asked.wait(DEADLINE)
+        process.stdin.write("fork\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "forked\n"
+        until(lambda: ended)
+        process.stdin.close()
+
+
+@forks
+def test_one_client_that_cannot_be_let_go_does_not_keep_a_child_from_the_others(run: Run) -> None:
+    program = """
+from aggstream._processes import call_in_child
+
+class Odd:
+    pass
+
+def fail(odd):
+    raise OSError("odd")
+
+odd = Odd()
+call_in_child(odd, fail)
+other = make()
+other._lock.acquire()
+pid = os.fork()
+if pid == 0:
+    client.start()
+    other.on_error(lambda error, event: None)
+    os._exit(0)
+say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    with run(program, "ws://localhost:9/ws") as process:
+        out, err = process.communicate(timeout=DEADLINE)
+    assert out == "0\n"
+    assert "was not told of the fork" in err
+
+
+@forks
 def test_a_refresh_that_goes_on_at_the_fork_does_not_lock_the_childs_tokens(
     raw_server: ServeBytes, run: Run, until: Until
 ) -> None:
@@ -316,8 +380,9 @@ def test_a_signal_under_run_lets_the_handlers_finish_what_was_received(
 
     def script(peer: Peer) -> None:
         peer.sign_in()
-        for number in range(100):
-            peer.send(ORDER_SUBMITTED.replace("ord_abc123", f"ord_{number}"))
+        with contextlib.suppress(ConnectionClosed):  # the client may go before all is sent
+            for number in range(100):
+                peer.send(ORDER_SUBMITTED.replace("ord_abc123", f"ord_{number}"))
         codes.append(peer.wait_closed())
 
     program = """

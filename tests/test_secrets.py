@@ -103,6 +103,56 @@ def test_the_token_is_in_no_frame_when_sending_it_fails(
     look_for_the_canary(client, caught.value, caplog.text)
 
 
+def test_the_token_is_masked_in_every_name_that_goes_into_a_log(
+    other_server: ServeFunction, client_of: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "aggstream")
+
+    def script(peer: Peer) -> None:
+        token = peer.sign_in(f"usr_{CANARY}")
+        peer.send({"type": f"hello_{token}"}, {"type": "authenticated", "userId": f"other_{token[:15]}"})
+        peer.wait_closed()
+
+    client = client_of(other_server(script).url, token=CANARY)
+    events: list[aggstream.Event] = []
+
+    @client.on("*")
+    def fails(event: aggstream.Event) -> None:
+        events.append(event)
+        raise ArithmeticError
+
+    client.start()
+    with pytest.raises(aggstream.UserMismatch) as caught:
+        client.wait(DEADLINE)
+    assert str(caught.value).startswith("the token signs in 'other_***', but the stream belongs to 'usr_***'")
+    assert [event.name for event in events if isinstance(event, aggstream.UnknownEvent)] == ["hello_***"]
+    assert "live as 'usr_***'" in caplog.text
+    assert "failed on hello_***" in caplog.text
+    assert CANARY[:12] not in caplog.text
+
+
+def test_a_token_function_that_raises_leaves_no_refused_token_in_a_frame_of_ours(
+    other_server: ServeFunction, client_of: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = iter([CANARY])
+
+    def token() -> str:
+        try:
+            return next(tokens)
+        except StopIteration:
+            raise OSError("the vault is down") from None
+
+    policy = aggstream.ReconnectPolicy(initial=0.01, maximum=0.01, max_attempts=2)
+    client = client_of(other_server(echo_and_refuse).url, token=token, reconnect=policy)
+    client.start()
+    with pytest.raises(aggstream.ReconnectGaveUp) as caught:
+        client.wait(DEADLINE)
+    cause = caught.value.__cause__
+    assert cause is not None
+    assert isinstance(cause.__cause__, OSError)
+    look_for_the_canary(client, caught.value, caplog.text)
+
+
 def test_the_token_is_in_no_url_and_no_handshake(raw_server: ServeBytes, client_of: MakeClient) -> None:
     received: list[bytes] = []
 

@@ -203,5 +203,21 @@ def test_a_foreign_text_is_masked_wherever_it_holds_the_secret() -> None:
     assert Secret("").redact("nothing") == "nothing"
 
 
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("bad 'abcdefghijkl...'", "bad '***...'"),
+        ("abcdefghijk", "abcdefghijk"),
+        ("abcdefghijklmn/op", "***"),
+        ("abcdefghijklmn\\/op", "***"),
+        ("abcdefghijklmn\\/opq\\/rstuvw", "***"),
+        ("abcdefghijklmn/opq/rstuvwxyz, abcdefghijklX", "***xyz, ***X"),
+        ("abcdefghijklabcdefghijklmn/opq/rstuvw", "******"),
+    ],
+)
+def test_a_secret_that_is_cut_short_is_masked_as_well(text: str, masked: str) -> None:
+    assert Secret("abcdefghijklmn/opq/rstuvw").redact(text) == masked
+
+
 def test_a_very_short_secret_is_not_searched_for() -> None:
     assert Secret("abc").redact("abcdef") == "abcdef"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.cookies
 import logging
+import os
 import socket
 import ssl
 import struct
@@ -59,6 +60,31 @@ def test_one_deadline_holds_over_a_handshake_that_drips(raw_server: ServeBytes, 
     stop.set()
     assert isinstance(error, aggstream.ConnectFailed)
     assert "connect_timeout" in str(error)
+
+
+def test_a_connection_that_does_not_come_about_ends_for_the_server_also_if_a_child_holds_a_copy(
+    raw_server: ServeBytes, client_of: MakeClient, until: Until
+) -> None:
+    asked = threading.Event()
+    ended: list[bytes] = []
+
+    def script(sock: socket.socket) -> None:
+        read_request(sock)
+        asked.set()
+        ended.append(drain(sock))
+
+    client = client_of(raw_server(script).url)
+    client.start()
+    assert asked.wait(DEADLINE)
+    sock = client._runner._connecting
+    assert sock is not None
+    copy = os.dup(sock.fileno())
+    try:
+        client.stop()
+        until(lambda: ended)
+    finally:
+        os.close(copy)
+    assert ended == [b""]
 
 
 def test_a_handshake_without_an_end_is_refused_by_its_size(raw_server: ServeBytes, client_of: MakeClient) -> None:

@@ -116,6 +116,7 @@ def connected(port: int, path: str) -> Iterator[Iterator[tuple[Transport, object
         limits=LIMITS,
         deadline=deadline,
         wait=Waiter(poller, obey=lambda: None, look=lambda: None).socket,
+        made=lambda _: None,
     )
     transport._largest_backlog = 1 << 30  # the client itself sends nothing large
     try:
