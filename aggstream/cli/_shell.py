@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,22 @@ from collections.abc import Iterator
 OK = 0
 FAILED = 1
 USAGE = 2
+NOT_FILLED = 3
+UNKNOWN = 4
 _SIGNALLED = 128
+
+EXIT_CODES = """\
+Exit codes:
+  0         ended as asked; `wait`: all orders were filled
+  1         the stream, the REST API or the journal failed
+  2         wrong usage or settings
+  3         `wait`: an order has ended without being filled in full: it failed,
+            expired, was cancelled, or was filled in part
+  4         `wait`, `orders`: not known, because the time ran out, or because
+            something may have been missed
+  130, 143  Ctrl-C, SIGTERM
+Of several orders the worst one counts: 4 before 3, and 3 before 0."""
+"""For help texts."""
 
 
 class Failure(Exception):
@@ -38,11 +54,18 @@ def write_line(line: str) -> None:
     sys.stdout.flush()
 
 
-def replace_closed_streams() -> None:
-    """Let what would go to a stdout or stderr that the caller has closed (`>&-`) go nowhere."""
+def prepare_streams() -> None:
+    """Let nothing that is written be an error of the stream it goes to.
+
+    What would go to a stdout or stderr that the caller has closed (`>&-`) goes nowhere, and a character that the
+    terminal's encoding lacks is written as an escape.
+    """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  (it lives as long as the process)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def abandon_stdout() -> None:
