@@ -1,10 +1,9 @@
 """What happens to your user's orders and balances on AGG, for synchronous Python."""
 
 from aggstream._backoff import ReconnectPolicy, is_retryable
-from aggstream._health import Counters, Health, StopReport
+from aggstream._health import Continuity, Counters, Health, StopReport
 from aggstream._limits import Limits
 from aggstream._records import Balances, CashBalance, ChainBalance, OrderRecord, OrdersPage, VenueBalance
-from aggstream._tracker import Continuity
 from aggstream._tracking import TrackedOrder, as_completed, wait_all
 from aggstream._version import __version__
 from aggstream.client import Client

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from aggstream._dispatcher import Dispatcher, Running
-from aggstream._health import Health
+from aggstream._health import Continuity, Health
 from aggstream._options import Options
 from aggstream._runner import Runner
 
@@ -30,6 +30,7 @@ def check_up(runner: Runner, dispatcher: Dispatcher, options: Options) -> Health
         phase=runner.phase,
         problems=tuple(_problems(runner, options, silent_for, threads, handlers)),
         user_id=runner.user_id,
+        continuity=runner.continuity,
         live_for=None if live_since is None else now - live_since,
         silent_for=silent_for,
         threads=threads,
@@ -57,6 +58,11 @@ def _problems(
         problems.append(f"not live, but {runner.phase}")
     if runner.switching:
         problems.append("switching users: nothing is delivered until the service has acknowledged it")
+    if runner.phase == "live" and runner.has_rest and runner.continuity is Continuity.UNKNOWN:
+        why = runner.reconciler.last_error or "it was not asked yet"
+        problems.append(f"the REST API does not tell what was missed: {why}")
+    if runner.outbox.failure is not None:
+        problems.append(f"the journal is not written to: {runner.outbox.failure}")
     if runner.paused:
         problems.append("reading is paused, because the handlers are behind")
     slow = options.slow_handler_duration

@@ -27,10 +27,16 @@ from aggstream.events import WIRE_TYPES, Event, UnknownEvent, UserEvent
 __all__ = ["Codec", "strict_converter", "to_json"]
 
 _LARGEST_INT = 2**63 - 1
+# What a value takes beside its text, about: a Decimal, or a mapping and its place in another one. Short texts are
+# not worth the time to count their values; so many bytes for each character is what messages in use come to.
+_PER_VALUE = 128
+_SHORT = 512
+_PER_CHARACTER = 8
 # A sign, a point, and an exponent with its own sign: what a number's text may have beside its digits.
 _MOST_BESIDE_DIGITS = 8
-# A bracket, or a whole string, in which brackets mean nothing.
-_NESTING = re.compile(r'[\[{]|[\]}]|"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# A bracket, or a whole string, in which brackets mean nothing. A string without an end is one as well: else the
+# search would begin again at each quote in it, and take a time that grows with the square of its length.
+_NESTING = re.compile(r'[\[{]|[\]}]|"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 
 
 class WrongType(ValueError):
@@ -255,6 +261,14 @@ class Codec:
                     raise DecodeError(f"nested deeper than limits.json_depth ({self._limits.json_depth})")
             elif found in "]}":
                 depth -= 1
+
+
+def memory_of(text: str) -> int:
+    """Return about how many bytes a message takes in memory, with what is made of it; it need not be JSON."""
+    if len(text) < _SHORT:
+        return len(text) * _PER_CHARACTER
+    # The text is kept, and its strings once more in `raw`.
+    return 2 * text.__sizeof__() + _PER_VALUE * (text.count(",") + text.count("[") + text.count("{"))
 
 
 def _explained(name: str, payload: dict[str, Any]) -> DecodeError:

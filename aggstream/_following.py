@@ -6,8 +6,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 
 from aggstream._deadline import Deadline
+from aggstream._health import Continuity
 from aggstream._registry import Registrar
-from aggstream._tracker import Continuity, Tracker
+from aggstream._tracker import Tracker
 from aggstream._tracking import TrackedOrder
 from aggstream.errors import ConfigurationError, StateError, WaitTimeout
 from aggstream.orders import Order

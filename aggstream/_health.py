@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
@@ -11,6 +12,17 @@ from aggstream.errors import AggStreamError
 
 Phase: TypeAlias = Literal["idle", "connecting", "live", "waiting", "stopping", "stopped"]
 """Not started; on the way to a live connection; live; pausing before the next attempt; on the way out; ended."""
+
+
+class Continuity(enum.Enum):
+    """Whether something may have been missed of the user's orders."""
+
+    LIVE = "live"
+    """Nothing is missing: what has happened was told, and what happens will be."""
+    CATCHING_UP = "catching up"
+    """The state is being read from the REST API, and live events wait for it."""
+    UNKNOWN = "unknown"
+    """Something may be missing: there is no connection, or a gap that REST has not closed."""
 
 
 @attrs.define
@@ -52,6 +64,8 @@ class Health:
     """What is wrong, in words; empty if all is well."""
     user_id: str | None
     """Who is signed in, by the service's word."""
+    continuity: Continuity
+    """Whether something may have been missed of the user's orders."""
     live_for: float | None
     """Seconds since the present connection was authenticated; None if it is not."""
     silent_for: float | None

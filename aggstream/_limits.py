@@ -36,7 +36,8 @@ class Limits:
     number_exponent: int = count(64)
     """The largest power of ten that a number is made of, up or down."""
     queued_size: int = count(64 << 20)
-    """The size of the messages that may wait for handlers; past it reading pauses."""
+    """The memory, about, that messages may take while they wait for handlers; past it reading pauses. What is made
+    of a message can take thirty times the size of its text, and counts."""
     logged_text: int = count(200)
     """The most characters of the server's words in an error or a log line."""
 

@@ -40,9 +40,14 @@ class Liveness:
 
     def slept(self, seconds: float) -> None:
         """The machine was suspended: nothing was heard for that long, too. What is awaited keeps its time."""
+        names = ["ping", "idle"]
+        if self._heard >= self._ping_sent:
+            # That ping is answered, and stays so; what follows from it is due earlier.
+            self._ping_sent -= seconds
+            names.append("pong")
         self._heard -= seconds
         self._messaged -= seconds
-        self._timers.bring_forward(seconds, "ping", "idle")
+        self._timers.bring_forward(seconds, *names)
 
     def wants_ping(self, now: float) -> bool:
         """The deadline `ping` has come: tell whether a ping must be sent."""

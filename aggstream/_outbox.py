@@ -147,6 +147,11 @@ class Outbox:
         self.journal = None
         if on_failure == "stop":
             raise error
+        self.go_on_without(error)
+
+    def go_on_without(self, error: JournalError) -> None:
+        """Say loudly that there is no journal any more."""
+        self.failure = error
         logger.error("%s: the stream goes on without its journal: %s", self._name, error)
         self._dispatcher.put(JournalFailed(error=error), self.epoch)
 

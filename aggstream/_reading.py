@@ -24,6 +24,7 @@ class Reading:
         self._work = work
         self._job: Job[OrdersPage | Balances] | None = None
         self._read: Read | None = None
+        self._is_open = False
 
     def step(self, token: Token) -> None:
         """Hand in an answer that has come, and begin what is to be read next.
@@ -36,18 +37,28 @@ class Reading:
             if self._job.done:
                 self._answer(self._job, self._read, now, wall_ns)
                 self._job = self._read = None
+                self._is_open = True
             elif not self._reconciler.awaits(self._read):
                 self.abandon()
         if self._job is None and (read := self._reconciler.request()) is not None:
             self._read = read
             self._job = self._work.submit(lambda: self._call(read, token), "reading from the REST API")
+        elif self._job is None:
+            self.close()
 
     def abandon(self) -> None:
         """Wait for no answer any more."""
         if self._job is not None:
             with contextlib.suppress(Abandoned):
                 self._job.abandon()
+            self._is_open = True
         self._job = self._read = None
+
+    def close(self) -> None:
+        """Let go of the connections, if there are any: the next call is minutes away, or never."""
+        if self._is_open:
+            self._is_open = False
+            self._work.submit(self._calls.close, "closing the connections to the REST API")
 
     def _answer(self, job: Job[OrdersPage | Balances], read: Read, now: float, wall_ns: int) -> None:
         try:
@@ -65,6 +76,13 @@ class Reading:
     # --- on the work thread -----------------------------------------------------------------------------
 
     def _call(self, read: Read, token: Token) -> OrdersPage | Balances:
+        try:
+            return self._with_any_token(read, token)
+        finally:
+            if not self._reconciler.awaits(read):  # given up meanwhile, and nobody else will see to it
+                self._calls.close()
+
+    def _with_any_token(self, read: Read, token: Token) -> OrdersPage | Balances:
         try:
             return self._once(read, token)
         except Unauthorized:

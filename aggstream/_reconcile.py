@@ -25,10 +25,11 @@ import attrs
 from aggstream._balance_snapshot import make_snapshot
 from aggstream._codec import to_json
 from aggstream._fold import milliseconds
+from aggstream._health import Continuity
 from aggstream._records import Balances, OrderRecord, OrdersPage
 from aggstream._rest_calls import is_worth_retrying
 from aggstream._rest_options import RestOptions
-from aggstream._tracker import Continuity, Tracker
+from aggstream._tracker import Tracker
 from aggstream.errors import AggStreamError, DecodeError, RestError
 from aggstream.events import DecodeFailed, Event, Gap, OrderEvent, Reconciled, UserEvent
 
@@ -212,22 +213,16 @@ class Reconciler:
         self._lost_gaps = self._failures = 0
         self._tracker.forget()
 
-    def receive(self, events: Sequence[Event], size: int, now: float) -> None:
-        """Take what came from the session, in order.
-
-        Args:
-            events: the events.
-            size: of their messages together.
-            now: monotonic seconds.
-        """
-        each = size // len(events) if events else 0
-        for event, is_repeat in zip(events, self._tracker.fold(events, now), strict=True):
+    def receive(self, incoming: Sequence[Outgoing], now: float) -> None:
+        """Take what came from the session, in order: events, and the sizes of their messages."""
+        repeats = self._tracker.fold((event for event, _ in incoming), now)
+        for (event, size), is_repeat in zip(incoming, repeats, strict=True):
             if is_repeat:
                 self.repeats += 1
             elif self._is_holding() and isinstance(event, UserEvent):
-                self._hold(event, each)
+                self._hold(event, size)
             else:
-                self._out.append((event, each))
+                self._out.append((event, size))
 
     def page_received(self, read: Read, page: OrdersPage, now: float, wall_ns: int) -> None:
         """A page of orders was read."""
@@ -239,8 +234,10 @@ class Reconciler:
         for problem in page.problems:
             look.problem = problem
             self._put(DecodeFailed(text="", error=problem, received_ns=wall_ns))
+        # Who looks for one order is not told of others: the stream may be about to.
+        orders = [order for order in page.orders if not look.only or order.id in look.wanted]
         for record in self._tracker.fold_records(
-            page.orders,
+            orders,
             now,
             wall_ns // _NS_PER_MS,
             status_of=self._status_of,

@@ -26,7 +26,7 @@ from aggstream._commands import Authenticate, Ping
 from aggstream._credentials import Credentials, ask_again_in, provider_failure, refresh_in
 from aggstream._deadline import Deadline, nearest
 from aggstream._dispatcher import Dispatcher
-from aggstream._health import Counters, Phase
+from aggstream._health import Continuity, Counters, Phase
 from aggstream._opening import Address, Route, connect, resolver
 from aggstream._options import Options
 from aggstream._outage import Outage
@@ -48,6 +48,7 @@ from aggstream.errors import (
     ConnectionLost,
     DecodeError,
     HandshakeRejected,
+    JournalError,
 )
 from aggstream.events import (
     Authenticated,
@@ -141,8 +142,6 @@ class Runner:
         # Set while the session ends for the sake of another user.
         self._switched = False
         self._attempts = 0
-        # Of the messages that were read since events were queued last.
-        self._unqueued_size = 0
         self._paused_at = 0.0
         # Whether it was for the handlers' sake.
         self._is_behind = False
@@ -165,6 +164,11 @@ class Runner:
         return self._reading is not None
 
     @property
+    def continuity(self) -> Continuity:
+        """Whether something may have been missed of the user's orders."""
+        return self._tracker.continuity
+
+    @property
     def switching(self) -> bool:
         """True while it is not settled whose events come."""
         session = self.session
@@ -172,9 +176,16 @@ class Runner:
 
     # --- for any thread ---------------------------------------------------------------------------------
 
-    def start(self, journal: Journal | None) -> None:
-        """Start the thread, with a journal that it owns from now on."""
+    def start(self, journal: Journal | None, failure: JournalError | None) -> None:
+        """Start the thread.
+
+        Args:
+            journal: what it writes to from now on; None: nothing.
+            failure: why that is so, if there should be one.
+        """
         self.outbox = Outbox(self._dispatcher, self.counters, journal, self._options.name)
+        if failure is not None:
+            self.outbox.go_on_without(failure)
         self._poller = Poller()
         self._waiter = Waiter(self._poller, self._obey, self._watch.look)
         self._thread = threading.Thread(target=self._main, name=self.name, daemon=True)
@@ -286,6 +297,7 @@ class Runner:
         self.reconciler.stopped(gap)
         if self._reading is not None:
             self._reading.abandon()
+            self._reading.close()
         try:
             self.outbox.put_all([*([] if gap is None else [(gap, 0)]), *self.reconciler.events()])
         except AggStreamError as error:  # it is the journal's, and the stream ends already
@@ -543,7 +555,6 @@ class Runner:
             self._outage.heard(wall)
             if isinstance(message, wire.Text):
                 self.counters.messages += 1
-                self._unqueued_size += len(message.text)
                 session.receive_text(message.text, now, wall)
             elif isinstance(message, wire.ControlFrame):
                 session.receive_control_frame(now)
@@ -568,12 +579,13 @@ class Runner:
 
     def _pause_or_resume(self, session: Session) -> None:
         is_behind = self._dispatcher.is_full()
-        pause = not self._stop_requested and (is_behind or self.reconciler.is_full())
+        # While the stream stops as well: a server that goes on sending must not fill the memory.
+        pause = is_behind or self.reconciler.is_full()
         if pause == self.paused:
             return
-        self.paused = pause
         now = time.monotonic()
         if pause:
+            self.paused = True
             self.counters.pauses += 1
             self._is_behind = is_behind
             logger.warning("%s: reading pauses: %d events wait", self._options.name, self._dispatcher.depth)
@@ -582,23 +594,28 @@ class Runner:
             self.outbox.put(ReadingPaused(waiting=self._dispatcher.depth))
         else:
             session.resume(now)
-            self.outbox.put(ReadingResumed(paused_for=now - self._paused_at))
+            self._tell_resumed(now)
             if self._is_behind:
                 self.reconciler.overflowed(now)
 
+    def _tell_resumed(self, now: float) -> None:
+        self.paused = False
+        self.outbox.put(ReadingResumed(paused_for=now - self._paused_at))
+
     def _drain(self, session: Session, transport: wire.Transport) -> None:
-        events = session.events_received()
-        size, self._unqueued_size = self._unqueued_size, 0
+        events = session.sized_events_received()
         while events:
             # What follows an acknowledged token may have to wait for what REST says.
-            until = next(
-                (at for at, event in enumerate(events, 1) if isinstance(event, Authenticated)), len(events)
-            )
-            some, events = events[:until], events[until:]
-            self.reconciler.receive(some, size // (len(some) + len(events)) * len(some), time.monotonic())
+            signed_in = (at for at, (event, _) in enumerate(events, 1) if isinstance(event, Authenticated))
+            count = next(signed_in, len(events))
+            some, events = events[:count], events[count:]
+            self.reconciler.receive(some, time.monotonic())
+            is_signed_in = isinstance(some[-1][0], Authenticated)
+            if is_signed_in:
+                self._accept(session)
             self.outbox.put_all(self.reconciler.events())
-            if isinstance(some[-1], Authenticated):
-                self._signed_in(session)
+            if is_signed_in:
+                self._tell_continuity(session)
         try:
             for command in session.data_to_send():
                 if isinstance(command, Authenticate):
@@ -611,27 +628,27 @@ class Runner:
         except AggStreamError as error:
             session.connection_lost(error)
 
-    def _signed_in(self, session: Session) -> None:
+    def _accept(self, session: Session) -> None:
+        """The service has signed the user in. Whoever sees that finds the stream live."""
         self.user_id = session.user_id
         if self.outbox.journal is not None and self.user_id is not None:
             self.outbox.journal.belongs_to(self.user_id)
         if self.live_since is None:
-            self._gone_live(session)
-        elif not self.reconciler.is_connected:  # another user has been signed in
-            self.reconciler.connected(time.monotonic(), time.time_ns() // 1_000_000, None)
-        self._outage.signed_in(session)
-        self.outbox.put_all(self.reconciler.events())
+            self.live_since = time.monotonic()
+            self.phase = "live"
+            self._credentials.accepted()
+            logger.info("%s: live as %s", self._options.name, ascii(session.user_id))
 
-    def _gone_live(self, session: Session) -> None:
+    def _tell_continuity(self, session: Session) -> None:
+        """Tell what may have been missed, once the user is signed in, and begin to find out."""
         now = time.monotonic()
-        self.live_since = now
-        self.phase = "live"
-        self._credentials.accepted()
-        logger.info("%s: live as %s", self._options.name, ascii(session.user_id))
-        told = self._outage.resumed(session, now, self._attempts)
-        self.outbox.put_all([(event, 0) for event in told])
-        gap = next((event for event in told if isinstance(event, Gap)), None)
-        self.reconciler.connected(now, time.time_ns() // 1_000_000, gap)
+        if not self.reconciler.is_connected:  # else it is the same user's next token
+            told = self._outage.resumed(session, now, self._attempts)
+            self.outbox.put_all([(event, 0) for event in told])
+            gap = next((event for event in told if isinstance(event, Gap)), None)
+            self.reconciler.connected(now, time.time_ns() // 1_000_000, gap)
+            self.outbox.put_all(self.reconciler.events())
+        self._outage.signed_in(session)
 
     def _end_session(self, session: Session, transport: wire.Transport) -> None:
         if session.error is not None or not self._stop_requested:
@@ -643,7 +660,8 @@ class Runner:
         if self._switch_to is not None:  # the connection ended before it could be switched
             self.outbox.epoch = self._switch_to
         self.live_since = self.session = self._token_job = self._switch_to = None
-        self.paused = False
+        if self.paused:
+            self._tell_resumed(time.monotonic())
         self.counters.foreign += session.dropped
         self._drop_connection(transport)
         error = session.error or ConnectionLost("closed on request", code=1000, initiated_by="client")

@@ -7,7 +7,7 @@ class Timers:
     """Deadlines by name. `now` is in seconds on any monotonic clock; the stoppable clock follows from it.
 
     A peer that is not read from cannot be blamed for silence, so its deadlines stand still during a pause. A
-    token expires all the same, so its deadline is steady.
+    token expires all the same, and a connection that is to be closed must go, so their deadlines are steady.
     """
 
     def __init__(self) -> None:

@@ -6,13 +6,13 @@ handler may itself wait for one, and what REST says is compared with all that ha
 
 from __future__ import annotations
 
-import enum
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from aggstream._deadline import Deadline
 from aggstream._fold import OrderFold
+from aggstream._health import Continuity
 from aggstream._records import OrderRecord
 from aggstream.events import Event, OrderEvent, OrderSubmitted, UserEvent, Verdict
 from aggstream.orders import Order, Outcome
@@ -22,17 +22,6 @@ _MOST_OPEN = 100_000
 _REMEMBERED = 100_000
 _NS_PER_MS = 1_000_000
 _DAY_MS = 86_400_000
-
-
-class Continuity(enum.Enum):
-    """Whether something may have been missed of the user's orders."""
-
-    LIVE = "live"
-    """Nothing is missing: what has happened was told, and what happens will be."""
-    CATCHING_UP = "catching up"
-    """The state is being read from the REST API, and live events wait for it."""
-    UNKNOWN = "unknown"
-    """Something may be missing: there is no connection, or a gap that REST has not closed."""
 
 
 class Tracked(OrderFold):
@@ -120,7 +109,7 @@ class Tracker:
                 was_open = order.is_known and not was_terminal
                 if order.fold_record(record, status_of(record), deliver=is_news(record, was_open)):
                     told.append(record)
-                if order.is_terminal and not was_terminal:
+                if order.is_terminal and not was_terminal and record.id in self._orders:
                     settled.append(order)
                 self._know(order.last_timestamp, wall_ms)
             self._end(settled, now)
@@ -254,7 +243,7 @@ class Tracker:
             order.fold_submitted(event)
         else:
             repeats = order.fold_event(event)
-        if order.is_terminal and not was_terminal:
+        if order.is_terminal and not was_terminal and event.order_id in self._orders:
             settled.append(order)
         return repeats
 

@@ -33,7 +33,6 @@ from aggstream.errors import JournalError, StateError, WaitTimeout
 from aggstream.events import (
     BalanceUpdate,
     Event,
-    JournalFailed,
     OrderEvent,
     OrderSubmitted,
 )
@@ -245,13 +244,13 @@ class Client(Following):
             self._starter = threading.get_ident()
             self._pid = os.getpid()
         try:
-            self._journal = self._open_journal()
+            self._journal, failure = self._open_journal()
         except BaseException:
             self._started = False
             raise
         call_at_exit(self, Client._stop_at_exit)
         self._dispatcher.start()
-        self._runner.start(self._journal)
+        self._runner.start(self._journal, failure)
         self._has_begun.set()
 
     def stop(self, timeout: float = _STOP_TIMEOUT) -> StopReport:
@@ -582,19 +581,16 @@ class Client(Following):
         for expectation in self._expectations:
             expectation.give_up()
 
-    def _open_journal(self) -> Journal | None:
+    def _open_journal(self) -> tuple[Journal | None, JournalError | None]:
+        """Return the journal, or why there is none and the stream is to go on all the same."""
         options = self._journal_options
-        if options is None:
-            return None
         try:
-            return Journal(options)
+            return (None if options is None else Journal(options)), None
         except JournalError as error:
+            assert options is not None
             if options.on_failure == "stop":
                 raise
-            logger.error("%s: the stream goes on without its journal: %s", self._options.name, error)  # noqa: TRY400
-            self._runner.outbox.journal_failed(error)
-            self._dispatcher.put(JournalFailed(error=error), 0)
-            return None
+            return None, error
 
     def _is_running(self) -> bool:
         return self._started and not self._ended

@@ -220,6 +220,13 @@ class RestClient:
 
     def _call(self, get: Callable[[Secret], T]) -> T:
         self._refuse_closed()
+        try:
+            return self._answer(get)
+        finally:
+            if self._closed.is_set():  # meanwhile, by another thread: no connection is left behind
+                self._calls.close()
+
+    def _answer(self, get: Callable[[Secret], T]) -> T:
         token = self._present_token()
         try:
             return self._retrying()(get, token)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 import attrs
 
-from aggstream._codec import Codec
+from aggstream._codec import Codec, memory_of
 from aggstream._commands import Authenticate, CloseFrame, Command, Ping
 from aggstream._liveness import Liveness
 from aggstream._options import SessionOptions
@@ -86,10 +86,12 @@ class Session:
         self._codec = Codec(options.limits)
         self._timers = Timers()
         self._liveness = Liveness(options, self._timers)
-        self._events: list[Event] = []
+        self._events: list[tuple[Event, int]] = []
         self._commands: list[Command] = []
-        self._held: list[Event] = []
+        self._held: list[tuple[Event, int]] = []
         self._held_size = 0
+        # Of the message that is looked at; it goes with whatever becomes of it.
+        self._size = 0
         # The number of the message that has come in part.
         self._partial: int | None = None
         self._token_wanted = False
@@ -121,19 +123,20 @@ class Session:
         """
         if not self._hears(now):
             return
+        self._size = memory_of(text)
         try:
             event = self._codec.decode(text, received_ns)
         except DecodeError as error:
             self.receive_undecodable(text, error, now, received_ns)
             return
         if isinstance(event, UserEvent):
-            self._user_event(event, len(text), now)
+            self._user_event(event, now)
         elif isinstance(event, ControlMessage):
             self._control(event, now)
         elif self._muted:
             self.dropped += 1
         else:
-            self._events.append(event)
+            self._tell(event)
 
     def receive_undecodable(self, text: str, error: DecodeError, now: float, received_ns: int) -> None:
         """A message came that is no text of ours; it costs that message only."""
@@ -142,10 +145,11 @@ class Session:
         if self._muted:
             self.dropped += 1
             return
+        self._size = text.__sizeof__()
         text = self._redacted(text)
         # It is handed out, and its frames and what it came from hold the text as it was.
         error.__traceback__ = error.__context__ = None
-        self._events.append(DecodeFailed(text=text, error=error, received_ns=received_ns))
+        self._tell(DecodeFailed(text=text, error=error, received_ns=received_ns))
 
     def receive_control_frame(self, now: float) -> None:
         """A ping or a pong came: the peer lives, even if it has nothing to say."""
@@ -264,7 +268,8 @@ class Session:
             self.ended_by = "client"
             self._commands.append(CloseFrame(code, reason))
             self._timers.clear()
-            self._timers.set("close", self._timers.time(now) + self._options.close_timeout)
+            # Steady: it must come to its end also if this side does not read, and so sees no close frame.
+            self._timers.set_steady("close", now + self._options.close_timeout)
             self._token_wanted = False
 
     def handle_deadline(self, now: float) -> None:
@@ -281,6 +286,10 @@ class Session:
 
     def events_received(self) -> list[Event]:
         """Return the events since the last call, in order. Deliver them."""
+        return [event for event, _ in self.sized_events_received()]
+
+    def sized_events_received(self) -> list[tuple[Event, int]]:
+        """Return the same, each with the bytes that its message takes in memory, about."""
         events, self._events = self._events, []
         return events
 
@@ -312,17 +321,20 @@ class Session:
 
     # --- messages ---------------------------------------------------------------------------------------
 
-    def _user_event(self, event: UserEvent, size: int, now: float) -> None:
+    def _tell(self, event: Event) -> None:
+        self._events.append((event, self._size))
+
+    def _user_event(self, event: UserEvent, now: float) -> None:
         if self._muted or self._is_of_previous_user(event):
             self.dropped += 1
         elif self.state in (State.CONNECTING, State.AUTHENTICATING):
             # Whose they are is certain only once the service has said whom it signed in.
-            self._held.append(event)
-            self._held_size += size
+            self._held.append((event, self._size))
+            self._held_size += self._size
             if len(self._held) > _MOST_HELD or self._held_size > self._limits.queued_size:
                 self._fail(RemoteProtocolError("the server sends events without ever saying 'authenticated'"), now)
         else:
-            self._events.append(event)
+            self._tell(event)
 
     def _is_of_previous_user(self, event: UserEvent) -> bool:
         return (
@@ -335,7 +347,7 @@ class Session:
         elif isinstance(event, Authenticated):
             self._authenticated(event, now)
         else:
-            self._events.append(event)
+            self._tell(event)
             if isinstance(event, Connected):
                 self._greeted(event, now)
 
@@ -375,12 +387,12 @@ class Session:
             return
         self._muted = False
         if renewed or switched or sent is None:
-            self._events.append(event)
+            self._tell(event)
         # Else it acknowledges a proof of life, which is nobody's news.
         if sent is not None and renewed:
             self.token = sent
             if not switched:
-                self._events.append(self._refreshed(event))
+                self._tell(self._refreshed(event))
         queued, self._queued = self._queued, None
         if queued is not None:
             self._authenticate(queued, now)
@@ -393,7 +405,7 @@ class Session:
         if not self._is_expected(event.user_id, now):
             return
         self._move(Signal.AUTHENTICATED)
-        self._events.append(event)
+        self._tell(event)
         self._liveness.begin_service(now)
         held, self._held = self._held, []
         self._events.extend(held)
@@ -411,7 +423,7 @@ class Session:
 
     def _server_error(self, event: ErrorMessage, now: float) -> None:
         event = self._masked(event)
-        self._events.append(event)
+        self._tell(event)
         said = self._limits.shown(event.message)
         if event.channel is not None or self.state is State.CLOSING:
             return

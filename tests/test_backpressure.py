@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import BALANCE_UPDATE, DEADLINE, ORDER_SUBMITTED, MakeClient, Peer, ServeFunction, Until
+from conftest import (
+    BALANCE_UPDATE,
+    DEADLINE,
+    ORDER_SUBMITTED,
+    MakeClient,
+    Peer,
+    ServeBytes,
+    ServeFunction,
+    Until,
+    frame,
+    upgrade,
+)
 
 import aggstream
 
@@ -97,6 +109,107 @@ def test_reading_pauses_while_the_handlers_are_behind_and_nothing_is_lost(
     assert told[1].paused_for > 0.4
     assert isinstance(told[-1], aggstream.Stopped)
     assert client.health().counters.gaps == 0
+
+
+def is_paused(client: aggstream.Client) -> bool:
+    return any("paused" in problem for problem in client.health().problems)
+
+
+def test_binary_messages_count_as_well(
+    slow: SlowHandler, other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.sign_in()
+        for _ in range(100):
+            peer.ws.send(b"\xff" * 10_000)
+        peer.wait_closed()
+
+    client = client_of(other_server(script).url, limits=aggstream.Limits(queued_size=1_000_000))
+    client.on(aggstream.DecodeFailed)(slow)
+    client.start()
+    until(lambda: is_paused(client))
+    # Each is shown as a text of four times its length.
+    assert client.health().queue_depth < 75
+    slow.may_go_on.set()
+    until(lambda: len(slow.seen) == 100)
+    assert {event.text for event in slow.seen} == {"\\xff" * 10_000}
+
+
+def test_what_was_held_until_the_user_was_signed_in_counts_as_well(
+    slow: SlowHandler, other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    size = 1_000_000
+    messages = [order(number, "x" * (size // 100)) for number in range(60)]
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.receive()
+        peer.send(*messages[:30])
+        peer.send({"type": "authenticated", "userId": "usr_xyz789"})
+        # By themselves these are not too large.
+        peer.send(*messages[30:])
+        peer.wait_closed()
+
+    client = client_of(other_server(script).url, limits=aggstream.Limits(queued_size=size))
+    client.on(aggstream.OrderSubmitted)(slow)
+    client.start()
+    until(lambda: is_paused(client))
+    slow.may_go_on.set()
+    until(lambda: len(slow.seen) == 60)
+    assert [event.order_id for event in slow.seen] == [f"ord_{number}" for number in range(60)]
+
+
+def test_a_session_that_must_end_while_reading_is_paused_ends_and_the_end_of_the_pause_is_told(
+    slow: SlowHandler, other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    is_over = threading.Event()
+
+    def token() -> str:
+        if is_over.is_set():
+            raise aggstream.AuthenticationRejected("the session is over", final=True)
+        return "token-of-xyz789"
+
+    client = client_of(other_server(sends(*map(order, range(3_000)))).url, token=token, queue_size=50)
+    told: list[type[aggstream.Event]] = []
+    client.on(aggstream.OrderSubmitted)(slow)
+    client.on(aggstream.LifecycleEvent)(lambda event: told.append(type(event)))
+    client.start()
+    until(lambda: is_paused(client))
+    is_over.set()
+    client.switch_user(token)
+    until(lambda: client.health().phase == "stopped")
+    slow.may_go_on.set()
+    with pytest.raises(aggstream.AuthenticationRejected, match="the session is over"):
+        client.wait(DEADLINE)
+    assert told == [
+        aggstream.ReadingPaused,
+        aggstream.ReadingResumed,
+        aggstream.Disconnected,
+        aggstream.Stopped,
+    ]
+
+
+def test_a_server_that_goes_on_sending_while_the_stream_stops_does_not_fill_the_memory(
+    slow: SlowHandler, raw_server: ServeBytes, client_of: MakeClient, until: Until
+) -> None:
+    def flood(sock: socket.socket) -> None:
+        upgrade(sock, also=frame(b'{"type": "connected", "appId": "app_demo123"}'))
+        sock.recv(65536)
+        sock.sendall(frame(b'{"type": "authenticated", "userId": "usr_xyz789"}'))
+        while True:
+            sock.sendall(frame(order(1).encode()) * 50)
+
+    client = client_of(raw_server(flood).url, queue_size=50, close_timeout=1.0)
+    client.on(aggstream.OrderSubmitted)(slow)
+    client.start()
+    until(lambda: is_paused(client))
+    received = client.health().counters.messages
+    asks = threading.Thread(target=lambda: client.stop(0.01))
+    asks.start()
+    until(lambda: client.health().phase == "stopped")
+    asks.join()
+    assert client.health().counters.messages == received
+    slow.may_go_on.set()
 
 
 @both

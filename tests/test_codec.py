@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import decimal
 import json
+import tracemalloc
 from decimal import Decimal
 from typing import Any
 
@@ -26,7 +27,7 @@ from aggstream import (
     Subscribed,
     UnknownEvent,
 )
-from aggstream._codec import Codec, to_json, wire_name
+from aggstream._codec import _NESTING, Codec, memory_of, to_json, wire_name
 from aggstream.events import LIFECYCLE_TYPES
 
 CODEC = Codec(aggstream.Limits())
@@ -335,6 +336,29 @@ def test_depth_is_counted_exactly(text: str, depth: int) -> None:
     if depth > 1:
         with pytest.raises(DecodeError, match=rf"limits.json_depth \({depth - 1}\)"):
             Codec(aggstream.Limits(json_depth=depth - 1)).decode(text, RECEIVED)
+
+
+@pytest.mark.parametrize("item", ["[]", "{}", "1.5", '{"a": 1.5}', '"ab"', '"\\u00e9\N{FIRE}"', "[[[[{}]]]]"])
+def test_the_memory_that_a_message_takes_is_known_before_it_is_taken(item: str) -> None:
+    text = f'{{"type": "new", "many": [{", ".join([item] * 20_000)}]}}'
+    tracemalloc.start()
+    try:
+        event = decode(text, RECEIVED)
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert event.type == "new"
+    assert 0.5 < memory_of(text) / (taken + len(text)) < 10.0
+
+
+@pytest.mark.parametrize("end", ["", "\\", '"', '"]'], ids=["none", "a backslash", "a quote", "all of it"])
+def test_looking_for_the_depth_passes_over_each_character_once(end: str) -> None:
+    # In a string without an end each escaped quote could begin another one, which has none either.
+    text = "[]" * 65 + '["' + '\\"' * 300_000 + end
+    looked_at = sum(len(match[0]) for match in _NESTING.finditer(text))
+    assert looked_at >= len(text) - 1
+    with pytest.raises(DecodeError):
+        decode(text, RECEIVED)
 
 
 @pytest.mark.parametrize("text", ["[" * 99_999, '{"a":' * 100_000, '"' * 99_999, "[]" * 100_000, '["\\' * 50_000])

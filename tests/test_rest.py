@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import gzip
 import http.server
 import json
@@ -19,6 +20,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from types import MappingProxyType
@@ -167,6 +169,20 @@ def test_all_orders_come_newest_first_over_several_pages(
         second = rest.orders_page(limit=3, cursor=first.next_cursor)
         assert [order.id for order in first.orders + second.orders] == placed[:-7:-1]
         rest.close()
+
+
+def test_a_simulator_that_stops_leaves_nothing_of_a_connection_that_was_kept(
+    rest_of: MakeRest, authority: Any, trusting: ssl.SSLContext
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with Simulator(ssl_context=context) as agg:
+        rest = rest_of(agg.rest_url, app_id=agg.app_id, token=agg.sign_in().access_token, ssl_context=trusting)
+        assert rest.balances().cash
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 def test_money_is_exact_and_what_is_paid_is_gone_from_the_balance(rest_of: MakeRest) -> None:
@@ -694,7 +710,7 @@ def test_a_connection_that_cannot_be_made_shows_no_token(
 
 
 def test_a_client_cannot_be_pickled_and_says_what_it_is(rest_of: MakeRest) -> None:
-    rest = rest_of("https://api.example", token=CANARY)
+    rest = rest_of("https://api.example/", token=CANARY)
     assert repr(rest) == "<aggstream.RestClient of app 'app_1' at https://api.example>"
     with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(rest)
@@ -788,6 +804,22 @@ os.waitpid(pid, 0)
 """
     assert run(program, api.url) == "closed\n"
     assert api.requests == []
+
+
+def test_a_call_that_is_under_way_when_the_client_is_closed_leaves_no_connection(
+    api: Api, rest_of: MakeRest
+) -> None:
+    rest = rest_of(api.url, token=tokens("first", "second"))
+
+    def close_and_refuse(path: str, headers: dict[str, str]) -> Reply:
+        if headers["authorization"].endswith("second"):
+            return 200, {}, EMPTY_PAGE
+        rest.close()
+        return 401, {}, b""
+
+    api.answer = close_and_refuse
+    assert rest.orders_page().orders == ()
+    assert len(rest._calls._http.pools) == 0
 
 
 # --- single calls ---------------------------------------------------------------------------------------

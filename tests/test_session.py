@@ -172,6 +172,18 @@ def test_user_events_before_authenticated_are_held_and_follow_it_in_order() -> N
     assert [event.order_id for event in rest if isinstance(event, OrderEvent)] == ["ord_1", "ord_2"]
 
 
+def test_each_event_goes_with_the_size_of_its_message_also_after_it_was_held() -> None:
+    held, direct = at(State.AUTHENTICATING), at(State.LIVE)
+    for text in (BALANCE, BALANCE.replace('"v"', f'"{"v" * 5000}"'), BALANCE):
+        held.receive_text(text, 0.0, 7)
+        direct.receive_text(text, 0.0, 7)
+    assert held.sized_events_received() == []
+    held.receive_text(AUTHENTICATED, 0.0, 7)
+    [_, *rest] = held.sized_events_received()
+    assert rest == direct.sized_events_received()
+    assert [size > 5000 for _, size in rest] == [False, True, False]
+
+
 def test_held_events_are_never_delivered_if_authentication_fails() -> None:
     session = at(State.AUTHENTICATING)
     say(session, BALANCE)

@@ -129,6 +129,20 @@ def test_a_suspension_takes_no_time_from_an_answer_that_is_awaited() -> None:
     assert is_well(session)
 
 
+def test_a_suspension_after_the_answer_to_a_ping_does_not_take_the_answer_back() -> None:
+    session = live(SessionOptions(ping_interval=20.0, pong_timeout=10.0, idle_timeout=None))
+    session.handle_deadline(20.0)
+    assert session.data_to_send() == [Ping()]
+    session.receive_control_frame(20.1)
+    session.slept(3600.0)
+    session.handle_deadline(21.0)
+    assert session.data_to_send() == [Ping()]
+    session.handle_deadline(30.9)
+    assert is_well(session)
+    session.handle_deadline(31.0)
+    assert isinstance(session.error, HeartbeatTimeout)
+
+
 def test_a_suspension_brings_the_next_token_forward() -> None:
     session = live(SessionOptions(idle_timeout=None))
     session.schedule_refresh(0.0, 900.0)
@@ -137,6 +151,21 @@ def test_a_suspension_brings_the_next_token_forward() -> None:
     assert not session.token_request()
     session.handle_deadline(300.0)
     assert session.token_request()
+
+
+# --- closing while this side does not read --------------------------------------------------------------
+
+
+def test_a_session_that_must_end_while_reading_is_paused_ends_after_close_timeout() -> None:
+    session = live(SessionOptions(close_timeout=0.5))
+    session.pause(10.0)
+    session.close(20.0)
+    assert session.data_to_send() == [CloseFrame(1000)]
+    assert session.next_deadline() == 20.5
+    session.handle_deadline(20.4)
+    assert not session.close_expected()
+    session.handle_deadline(20.5)
+    assert session.close_expected()
 
 
 # --- connecting -----------------------------------------------------------------------------------------

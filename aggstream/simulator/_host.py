@@ -143,7 +143,12 @@ class Host:
                 await site.stop()
                 await self._service.close()
         finally:
+            server = runner.server
+            kept = [] if server is None else [handler.transport for handler in server.connections]
             await runner.cleanup()
+            for transport in kept:
+                if transport is not None:
+                    transport.abort()  # it would say goodbye over TLS, in a loop that has ended
 
     def _call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the service: in its loop while that runs, else right here."""
