@@ -13,11 +13,13 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import hypothesis
 import pytest
 import trustme
+from shells import Shell
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import Server, ServerConnection, serve
 
@@ -95,6 +97,12 @@ def nothing_left_behind() -> Iterator[None]:
         gc.collect()
         left = _descriptors() - descriptors
     assert not left, f"left behind: {left}"
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    with contextlib.ExitStack() as stack:
+        yield Shell(tmp_path, stack)
 
 
 class Until(Protocol):

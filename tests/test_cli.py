@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
-import pty
 import re
 import signal
 import socket
-import struct
 import subprocess
-import sys
-import termios
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
+from shells import DEADLINE, Shell, one_line
 
 import aggstream
+from aggstream.cli._pair_file import PairFile
 from aggstream.simulator import SignedIn, Simulator
 
-DEADLINE = 30.0
 SUMMARY_KEYS = ["type", "sent", "received", "missed", "gaps", "reconnects", "refreshes", "decode_failures"]
+REST = ("--rest-url", "http://127.0.0.1:9")
 QUICK = ("demo", "--orders", "4", "--rate", "100")
 
 SUBMITTED = {"type": "order_submitted", "venue": "kalshi", "orderId": "ord_1", "side": "buy", "price": 0.55}
@@ -37,131 +32,6 @@ FILLED = {"type": "order_event", "event": "filled", "orderId": "ord_1", "timesta
 FAILED = {"type": "order_event", "event": "order_failed", "orderId": "ord_2", "timestamp": 5}
 UNHEARD: dict[str, Any] = {"type": "order_dreamt_of", "orderId": "ord_2"}
 FRAMES: list[dict[str, Any]] = [SUBMITTED, BALANCE, STARTED, FILLED, FAILED, UNHEARD]
-
-
-class Command:
-    """A running `aggstream`. Whatever hangs is killed at the deadline, and then the reading test fails."""
-
-    def __init__(self, process: subprocess.Popen[str], stdout: IO[str], stderr: Path) -> None:
-        self.process = process
-        self._stdout = stdout
-        self._stderr = stderr
-        self._screen = ""
-
-    def line(self) -> str:
-        line = self._stdout.readline()
-        assert line, f"it ended: {self.stderr}"
-        return line.rstrip("\n")
-
-    def event(self) -> dict[str, Any]:
-        event = json.loads(self.line())
-        assert isinstance(event, dict)
-        return event
-
-    def events_until(self, name: str) -> list[dict[str, Any]]:
-        events = [self.event()]
-        while events[-1]["type"] != name:
-            events.append(self.event())
-        return events
-
-    def screen_until(self, text: str) -> str:
-        """Read what a terminal gets until `text` is in it; return all that it got so far."""
-        while text not in self._screen:
-            try:
-                chunk = os.read(self._stdout.fileno(), 65536).decode(errors="replace")
-            except OSError:  # how a pseudo-terminal says that nobody writes to it any more
-                chunk = ""
-            assert chunk, f"it ended without {text!r}: {self._screen}"
-            self._screen += chunk
-        return self._screen
-
-    def close_stdout(self) -> None:
-        self._stdout.close()
-
-    def end(self, number: signal.Signals | None = None) -> tuple[int, list[str]]:
-        """Send a signal, if any, and return the exit code and the lines that were left on stdout."""
-        if number is not None:
-            self.process.send_signal(number)
-        rest = [] if self._stdout.closed else self._stdout.read().splitlines()
-        return self.process.wait(DEADLINE), rest
-
-    @property
-    def stderr(self) -> str:
-        return self._stderr.read_text()
-
-
-class Shell:
-    """Starts the command in an environment without settings."""
-
-    def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
-        self.directory = directory
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("AGGSTREAM_")}
-        self.environment |= {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8", "HOME": str(directory)}
-        # The package under test, wherever it was imported from.
-        self.environment["PYTHONPATH"] = str(Path(aggstream.__file__).parents[1])
-        for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
-            self.environment.pop(name, None)
-        self._stack = stack
-        self._count = 0
-
-    def start(
-        self, *arguments: str, without: str = "", preamble: str = "", size: tuple[int, int] | None = None
-    ) -> Command:
-        """Start it.
-
-        Args:
-            arguments: the command's.
-            without: packages that it is not to find.
-            preamble: Python that runs before it.
-            size: columns and lines of the terminal that it is to have; None: a pipe.
-        """
-        code = ["-m", "aggstream"]
-        if without or preamble:
-            blocked = f"import sys; sys.modules.update(dict.fromkeys({without.split()!r}))"
-            code = ["-c", f"{blocked}\n{preamble}\nfrom aggstream.cli import main; sys.exit(main())"]
-        self._count += 1
-        stderr = self.directory / f"stderr-{self._count}"
-        with contextlib.ExitStack() as opened:
-            errors = opened.enter_context(stderr.open("w"))
-            slave: int = subprocess.PIPE
-            if size is not None:
-                master, slave = pty.openpty()
-                opened.callback(os.close, slave)
-                fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
-            process = subprocess.Popen(
-                [sys.executable, *code, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=slave,
-                stderr=errors,
-                env=self.environment,
-                cwd=self.directory,
-                text=True,
-            )
-        stdout = os.fdopen(master) if size is not None else process.stdout
-        assert stdout is not None
-        self._stack.callback(self._clean_up, process, stdout, watchdog := threading.Timer(DEADLINE, process.kill))
-        watchdog.start()
-        return Command(process, stdout, stderr)
-
-    @staticmethod
-    def _clean_up(process: subprocess.Popen[str], stdout: IO[str], watchdog: threading.Timer) -> None:
-        watchdog.cancel()
-        watchdog.join()
-        process.kill()
-        process.wait()
-        stdout.close()
-
-    def run(self, *arguments: str, without: str = "", preamble: str = "") -> tuple[int, list[str], str]:
-        """Run it to its end; return the exit code, the lines of stdout, and stderr."""
-        command = self.start(*arguments, without=without, preamble=preamble)
-        code, lines = command.end()
-        return code, lines, command.stderr
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Shell]:
-    with contextlib.ExitStack() as stack:
-        yield Shell(tmp_path, stack)
 
 
 @pytest.fixture
@@ -183,10 +53,6 @@ def signed_in(simulator: Simulator, shell: Shell) -> SignedIn:
     return signed_in
 
 
-def one_line(text: str) -> bool:
-    return text.startswith("aggstream: ") and text.count("\n") == 1 and text.endswith("\n")
-
-
 # --- the command line -----------------------------------------------------------------------------------------
 
 
@@ -200,7 +66,7 @@ def test_without_a_command_it_prints_its_help_and_fails(shell: Shell) -> None:
     assert all(name in errors for name in ("demo", "listen", "simulate"))
 
 
-@pytest.mark.parametrize("command", ["demo", "listen", "simulate"])
+@pytest.mark.parametrize("command", ["demo", "listen", "wait", "orders", "journal", "simulate"])
 def test_each_command_has_help(shell: Shell, command: str) -> None:
     code, lines, errors = shell.run(command, "--help")
     assert (code, errors) == (0, "")
@@ -240,6 +106,11 @@ def test_all_missing_settings_are_named_at_once_with_option_and_variable(shell: 
         (["--token", "Bearer eyJ"], "the token must be given without 'Bearer '"),
         (["--token-file", "nowhere"], "--token-file: cannot read nowhere: No such file"),
         (["--token-file", os.devnull], "is empty"),
+        ([*REST, "--refresh-token-file", "nowhere"], "--refresh-token-file: cannot read nowhere: No such file"),
+        ([*REST, "--refresh-token-file", os.devnull], "it must hold {"),
+        (["--rest-url", "ws://127.0.0.1"], "rest_url must begin with"),
+        (["--rest-url", "http://api.agg.market"], "--allow-insecure"),
+        (["--journal", ""], "journal: path must be"),
         (["--ca-file", "nowhere"], "--ca-file: cannot use nowhere"),
         (["--url", "ws://ws.agg.market/ws"], "--allow-insecure"),
         (["--url", "https://ws.agg.market/ws"], "url must begin with wss://"),
@@ -338,7 +209,7 @@ def test_an_outage_is_told(shell: Shell, simulator: Simulator, signed_in: Signed
     # Its stdout is for what was asked; what the person must know stands beside it.
     assert filtered.event() == SUBMITTED
     assert [line.split(":")[1].strip() for line in filtered.stderr.splitlines()] == [
-        "reconnecting", "gap", "resumed",
+        "reconnecting", "gap", "resumed", "reconciled",
     ]  # fmt: skip
 
 
@@ -354,6 +225,64 @@ def test_a_token_file_is_read_for_each_connection(
     file.write_text(simulator.sign_in().access_token)
     simulator.drop()
     assert "token_refreshed" in [event["type"] for event in command.events_until("resumed")]
+
+
+def test_commands_that_share_a_file_of_tokens_outlive_them(
+    shell: Shell, simulator: Simulator, signed_in: SignedIn, tmp_path: Path
+) -> None:
+    file = tmp_path / "tokens.json"
+    file.write_text(json.dumps({"refresh_token": signed_in.refresh_token}))
+    arguments = ("listen", "--refresh-token-file", str(file), "--rest-url", simulator.rest_url)
+    commands = [shell.start(*arguments) for _ in range(2)]
+    before = ""
+    for _ in range(2):
+        assert simulator.wait_for_connections(2, timeout=DEADLINE)
+        after = file.read_text()
+        assert after != before
+        assert file.stat().st_mode & 0o777 == 0o600
+        before = after
+        simulator.expire_tokens()
+        for command in commands:
+            assert "token_refreshed" in [event["type"] for event in command.events_until("resumed")]
+    assert simulator.counts.refreshes_refused == 0
+    assert json.loads(before)["access_token"] not in "".join(command.stderr for command in commands)
+
+
+def test_one_command_at_a_time_refreshes_from_a_file(tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    file = tmp_path / "tokens.json"
+    with PairFile(file), (tmp_path / "tokens.json.lock").open() as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_refresh_token_needs_a_rest_api_of_the_same_service(
+    shell: Shell, signed_in: SignedIn, tmp_path: Path
+) -> None:
+    file = tmp_path / "tokens.json"
+    file.write_text(json.dumps({"refresh_token": signed_in.refresh_token}))
+    code, _, errors = shell.run("listen", "--refresh-token-file", str(file))
+    assert code == 2
+    assert one_line(errors)
+    assert "--rest-url" in errors
+
+
+def test_what_rest_tells_says_so(shell: Shell, simulator: Simulator, signed_in: SignedIn) -> None:
+    order = simulator.begin_order(scenario="filled")
+    order.advance()
+    piped = shell.start("listen", "--rest-url", simulator.rest_url)
+    shown = shell.start("listen", "--rest-url", simulator.rest_url, size=(80, 24))
+    assert simulator.wait_for_connections(2, timeout=DEADLINE)
+    piped.events_until("reconciled")
+    shown.screen_until("nothing is missing: 1 order read")
+    simulator.refuse_connections(2)
+    simulator.drop()
+    order.finish()
+    events = piped.events_until("reconciled")
+    [filled] = [event for event in events if event.get("event") == "filled"]
+    assert (filled["source"], filled["redelivered"], len(filled["id"])) == ("reconcile", False, 24)
+    assert filled["orderId"] == order.order_id
+    assert [event["resolved"] for event in events if event["type"] == "reconciled"] == [True]
+    assert "[from REST]" in shown.screen_until("balance_snapshot")
 
 
 def test_a_token_that_the_service_echoes_is_not_shown(
@@ -409,14 +338,18 @@ def test_a_terminal_gets_words_and_colour_if_it_may(
 def test_what_the_simulator_prints_is_what_listen_needs(shell: Shell) -> None:
     command = shell.start("simulate", "--play", "--rate", "200", "--user", "usr_me")
     lines = [command.line()]
-    while not lines[-1].startswith("export AGGSTREAM_TOKEN="):
+    while not lines[-1].startswith("aggstream listen --refresh-token-file "):
         lines.append(command.line())
     settings = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
     assert any(line.startswith("refresh token  ") for line in lines)
     shell.environment |= settings
-    listener = shell.start("listen", "--type", "order_event")
-    assert listener.event()["userId"] == "usr_me"
-    assert listener.end(signal.SIGINT)[0] == 130
+    subprocess.run(lines[-2], shell=True, check=True, cwd=shell.directory)  # noqa: S602  (what is to be pasted)
+    [file] = shell.directory.glob("*.json")
+    assert file.stat().st_mode & 0o777 == 0o600
+    for arguments in ([], lines[-1].split()[2:]):
+        listener = shell.start("listen", "--type", "order_event", *arguments)
+        assert listener.event()["userId"] == "usr_me"
+        assert listener.end(signal.SIGINT)[0] == 130
     assert command.end(signal.SIGTERM) == (143, [])
     assert command.stderr == ""
 

@@ -177,6 +177,9 @@ def test_done_events_are_replayed_by_seq_order_and_time_and_all_that_is_given_mu
     assert replayed(since=third) == [3, 4]
     assert replayed(since=third, order_id="p", first=1, last=9) == [4]
     assert replayed(order_id="never") == []
+    # Times that SQLite's integers cannot hold are after, and before, everything.
+    assert replayed(since=dt.datetime.max.replace(tzinfo=dt.timezone.utc)) == []
+    assert replayed(since=dt.datetime.min.replace(tzinfo=dt.timezone.utc)) == [1, 2, 3, 4]
     for useless in ({}, {"since": NOW.replace(tzinfo=None)}):
         with pytest.raises(ConfigurationError):
             replay(path, **useless)  # type: ignore[arg-type]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import singledispatch
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -15,6 +15,7 @@ from aggstream.cli._shell import printable
 from aggstream.events import (
     Authenticated,
     BalancesCoalesced,
+    BalanceSnapshot,
     BalanceUpdate,
     Connected,
     DecodeFailed,
@@ -22,29 +23,49 @@ from aggstream.events import (
     ErrorMessage,
     Event,
     Gap,
+    JournalFailed,
     LifecycleEvent,
     OrderEvent,
     OrderSubmitted,
     ReadingPaused,
     ReadingResumed,
+    Reconciled,
     Reconnecting,
     Resumed,
     Stopped,
     TokenRefreshed,
+    UserEvent,
     shown,
 )
 
 _LABEL_WIDTH = 16
-_NARROWEST = 20
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
+# A lost connection is in Reconnecting.
+_TRUST = (Reconnecting, Gap, Resumed, Reconciled, JournalFailed, DecodeFailed)
+
+Segment: TypeAlias = "tuple[str, str]"
+"""A text, and the name of the style it has in rich."""
 
 
-def as_json(event: Event) -> str:
-    """Return an event as one line of JSON: a message as received, the client's own events by their fields."""
-    return to_json(as_object(event))
+def as_json(event: Event, *, journalled: bool = False) -> str:
+    """Return an event as one line of JSON.
+
+    A message is written as received, the client's own events by their fields. Where a user event did not come from
+    the stream, or may come again, `id`, `source` and `redelivered` stand behind it.
+
+    Args:
+        event: the event.
+        journalled: True if a journal may deliver it again.
+    """
+    content = as_object(event)
+    if isinstance(event, UserEvent) and (journalled or event.source == "reconcile"):
+        content = {**content, "id": event.id, "source": event.source, "redelivered": event.redelivered}
+    return to_json(content)
 
 
 def as_object(event: Event) -> Mapping[str, Any]:
-    """Return what `as_json` writes."""
+    """Return an event by its fields, or as received."""
     if isinstance(event, ErrorMessage):
         # The service may echo the token in its words; the field has it masked, the message as received has not.
         return {**event.raw, "message": event.message}
@@ -74,43 +95,73 @@ class Line:
     label: str
     style: str
     text: str
+    mark: str = ""
+    """What is unusual about it."""
 
     def __str__(self) -> str:
         """The line without colour."""
-        return f"{self.time}  {self.padded_label}  {self.text}".rstrip()
+        return "".join(text for text, _ in self.segments).rstrip()
 
-    def wrapped(self, columns: int) -> str:
-        """The text, broken between words where the terminal would break it anywhere; what follows is indented."""
-        indent = len(f"{self.time}  {self.padded_label}  ")
-        width = columns - indent
-        if width < _NARROWEST:
-            return self.text
-        rows = textwrap.wrap(self.text, width, break_long_words=False, break_on_hyphens=False)
-        return f"\n{' ' * indent}".join(rows)
-
-    def within(self, columns: int) -> str:
-        """The line without colour, in as many rows as it takes."""
-        return f"{self.time}  {self.padded_label}  {self.wrapped(columns)}".rstrip()
+    def wrapped(self, width: int) -> Iterator[list[Segment]]:
+        """Yield the line as it fits a terminal: no word is broken, and what goes on stands below the text."""
+        head = self.segments[:4]
+        indent = sum(len(text) for text, _ in head)
+        mark = f"[{self.mark}]" if self.mark else ""
+        # The mark stays in one piece, so that it can have its colour.
+        words = f"{self.text}  {mark.replace(' ', _NO_BREAK)}".rstrip()
+        pieces = textwrap.wrap(
+            words, max(width - indent, indent), break_long_words=False, break_on_hyphens=False
+        ) or [""]  # fmt: skip
+        for piece in pieces:
+            text = piece.replace(_NO_BREAK, " ")
+            is_marked = bool(mark) and piece is pieces[-1]
+            yield [*head, (text.removesuffix(mark), ""), *([(mark, "yellow")] if is_marked else [])]
+            head = [(" " * indent, "")]
 
     @property
-    def padded_label(self) -> str:
-        """The label at the width of its column."""
-        return f"{self.label:<{_LABEL_WIDTH}}"
+    def segments(self) -> list[Segment]:
+        """The line in its parts."""
+        mark = [("  ", ""), (f"[{self.mark}]", "yellow")] if self.mark else []
+        return [(self.time, "dim"), ("  ", ""), (f"{self.label:<{_LABEL_WIDTH}}", self.style),
+                ("  ", ""), (self.text, ""), *mark]  # fmt: skip
 
 
 def as_line(event: Event) -> Line:
     """Return an event in words."""
     label = event.sub_event or event.type
+    return line_at(event.received_at, label, style_of(event), in_words(event), _mark(event))
+
+
+def line_at(moment: dt.datetime, label: str, style: str, text: str, mark: str = "") -> Line:
+    """Return a line that tells of a moment. The texts may hold whatever the service sent."""
     return Line(
-        time=f"{event.received_at.astimezone():%H:%M:%S.%f}"[:-3],
+        time=f"{moment.astimezone():%H:%M:%S.%f}"[:-3],
         label=printable(label),
-        style=style_of(event),
-        text=printable(in_words(event)),
+        style=style,
+        text=printable(text),
+        mark=mark,
     )
 
 
+def _mark(event: Event) -> str:
+    if not isinstance(event, UserEvent):
+        return ""
+    marks = ["from REST"] if event.source == "reconcile" else []
+    return ", ".join([*marks, "delivered again"] if event.redelivered else marks)
+
+
+def is_worth_telling(event: Event) -> bool:
+    """Tell whether a reader must know of an event to judge what else is shown."""
+    if isinstance(event, Reconciled) and event.resolved:
+        return bool(event.gaps)  # without, nothing was in doubt
+    return isinstance(event, _TRUST)
+
+
 _BAD = ("failed", "cancelled", "expired", "rejected")
-_LIFECYCLE_STYLES: dict[type[Event], str] = {
+_STYLES: dict[type[Event], str] = {
+    OrderSubmitted: "bold",
+    BalanceUpdate: "magenta",
+    BalanceSnapshot: "magenta",
     Disconnected: "red",
     Reconnecting: "yellow",
     Gap: "bold yellow",
@@ -118,6 +169,7 @@ _LIFECYCLE_STYLES: dict[type[Event], str] = {
     ReadingPaused: "yellow",
     ReadingResumed: "green",
     DecodeFailed: "red",
+    JournalFailed: "bold red",
     TokenRefreshed: "cyan",
     ErrorMessage: "red",
     Stopped: "bold",
@@ -133,11 +185,9 @@ def style_of(event: Event) -> str:
         if name == "step_retrying":
             return "yellow"
         return "green" if event.family == "terminal" else "blue"
-    if isinstance(event, OrderSubmitted):
-        return "bold"
-    if isinstance(event, BalanceUpdate):
-        return "magenta"
-    return _LIFECYCLE_STYLES.get(type(event), "dim")
+    if isinstance(event, Reconciled):
+        return "green" if event.resolved else "bold yellow"
+    return _STYLES.get(type(event), "dim")
 
 
 @singledispatch
@@ -198,7 +248,29 @@ def _(event: Reconnecting) -> str:
 @in_words.register
 def _(event: Gap) -> str:
     seconds = (event.ended_ns - event.started_ns) / 1e9
-    return f"{seconds:.1f} s, what happened in it is not replayed: REST has the present state"
+    return f"{seconds:.1f} s, what happened in it is not replayed"
+
+
+@in_words.register
+def _(event: Reconciled) -> str:
+    if not event.resolved:
+        why = "there is no REST API to ask" if event.error is None else str(event.error)
+        return f"something may be missing: {why}"
+    orders = f"{event.orders:,} order{'' if event.orders == 1 else 's'}"
+    return f"nothing is missing: {orders} read from REST in {event.took:.1f} s"
+
+
+@in_words.register
+def _(event: JournalFailed) -> str:
+    return f"events are no longer stored: {event.error}"
+
+
+@in_words.register
+def _(event: BalanceSnapshot) -> str:
+    cash = [f"{held.token_symbol} {held.total_text if held.total is None else f'{held.total:,}'}"
+            for held in event.balances.cash]  # fmt: skip
+    venues = [f"{held.venue} {held.balance_text}" for held in event.balances.positions]
+    return "  ".join([*cash, *venues])
 
 
 @in_words.register

@@ -7,10 +7,12 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from aggstream import __version__
-from aggstream.cli import demo, listen, simulate
+from aggstream.cli import demo, journal, listen, orders, simulate, wait
 from aggstream.cli._shell import (
+    EXIT_CODES,
     FAILED,
     OK,
     USAGE,
@@ -18,8 +20,7 @@ from aggstream.cli._shell import (
     abandon_stdout,
     exit_code,
     note,
-    replace_closed_streams,
-    speak_the_terminals_language,
+    prepare_streams,
 )
 from aggstream.errors import AggStreamError, ConfigurationError
 
@@ -31,14 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; None: those of the process.
 
     Returns:
-        The exit code: 0 ended as asked; 1 the stream or the command failed; 2 wrong usage or settings; 130 and
-        143 after Ctrl-C and SIGTERM.
+        The exit code: see `EXIT_CODES`.
 
     Raises:
         SystemExit: argparse found a mistake, or printed what was asked for.
     """
-    replace_closed_streams()
-    speak_the_terminals_language()
+    prepare_streams()
     parser = _parser()
     args = parser.parse_args(argv)
     if args.run is None:
@@ -72,14 +71,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+_COMMANDS: dict[str, Any] = {
+    "demo": demo,
+    "listen": listen,
+    "wait": wait,
+    "orders": orders,
+    "journal": journal,
+    "simulate": simulate,
+}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="aggstream", description="The user stream of AGG: what happens to your orders and balances."
+        prog="aggstream",
+        description="The user stream of AGG: what happens to your orders and balances.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"aggstream {__version__}")
     parser.set_defaults(run=None, verbose=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, module in (("demo", demo), ("listen", listen), ("simulate", simulate)):
+    for name, module in _COMMANDS.items():
         assert module.__doc__
         summary = module.__doc__.partition("\n")[0]
         command = commands.add_parser(

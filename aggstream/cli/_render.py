@@ -1,8 +1,9 @@
-"""The pictures in a terminal: the lines of `listen`, and the demo's live board. The only import of rich."""
+"""The pictures in a terminal: lines in their colours, and the demo's live board. The only import of rich."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aggstream.cli._board import BalanceRow, Board, OrderRow, Summary
-from aggstream.cli._lines import Line, as_line
+from aggstream.cli._lines import Segment
 from aggstream.events import Event
 
 if TYPE_CHECKING:
@@ -36,16 +37,9 @@ _STATES = {"connecting": "yellow", "live": "green", "lost": "red", "waiting": "y
 _console = Console(highlight=False)
 
 
-def styled(line: Line) -> Text:
-    """Return a line of words in its colours."""
-    return Text.assemble(
-        (line.time, "dim"), "  ", (line.padded_label, line.style), "  ", line.wrapped(_console.width)
-    )
-
-
-def print_line(event: Event) -> None:
-    """Print an event as a line."""
-    _console.print(styled(as_line(event)), soft_wrap=True)
+def paint(segments: Iterable[Segment]) -> None:
+    """Print a line in its colours."""
+    _console.print(Text.assemble(*segments), soft_wrap=True)
 
 
 class LiveView:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 OK = 0
 FAILED = 1
 USAGE = 2
+NOT_FILLED = 3
+UNKNOWN = 4
 _SIGNALLED = 128
 # One character for one where columns must stay where they are.
 _PLAIN = {
@@ -20,6 +22,19 @@ _PLAIN = {
     "\N{NOT EQUAL TO}": "!=",
     "\N{HORIZONTAL ELLIPSIS}": "~",
 }
+
+EXIT_CODES = """\
+Exit codes:
+  0         ended as asked; `wait`: all orders were filled
+  1         the stream, the REST API or the journal failed
+  2         wrong usage or settings
+  3         `wait`: an order has ended without being filled in full: it failed,
+            expired, was cancelled, or was filled in part
+  4         `wait`, `orders`: not known, because the time ran out, or because
+            something may have been missed
+  130, 143  Ctrl-C, SIGTERM
+Of several orders the worst one counts: 4 before 3, and 3 before 0."""
+"""For help texts."""
 
 
 class Failure(Exception):
@@ -47,18 +62,19 @@ def write_line(line: str) -> None:
     sys.stdout.flush()
 
 
-def replace_closed_streams() -> None:
-    """Let what would go to a stdout or stderr that the caller has closed (`>&-`) go nowhere."""
+def prepare_streams() -> None:
+    """Let nothing that is written be an error of the stream it goes to.
+
+    What would go to a stdout or stderr that the caller has closed (`>&-`) goes nowhere, and a character that the
+    terminal's encoding lacks is written as one that it has.
+    """
+    codecs.register_error("aggstream", _in_ascii)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  (it lives as long as the process)
-
-
-def speak_the_terminals_language() -> None:
-    """Let what stdout's encoding has not, as in a terminal of ASCII only, be written in characters that it has."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.encoding.lower().startswith("utf"):
-        codecs.register_error("aggstream", _in_ascii)
-        sys.stdout.reconfigure(errors="aggstream")
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="aggstream")
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:

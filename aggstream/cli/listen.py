@@ -3,108 +3,93 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import ssl
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import attrs
 
 from aggstream._registry import Key, key_of
-from aggstream.cli._lines import as_json, as_line
-from aggstream.cli._shell import USAGE, Failure, note, write_line
-from aggstream.client import Client
+from aggstream.cli._connection import ENVIRONMENT, Connection, add_connection_arguments
+from aggstream.cli._lines import as_json, as_line, is_worth_telling
+from aggstream.cli._shell import note, write_line
+from aggstream.cli._terminal import has_reader, line_printer, tell_aside
 from aggstream.events import (
     LIFECYCLE_TYPES,
     WIRE_TYPES,
-    DecodeFailed,
     Event,
-    Gap,
     Heartbeat,
-    Reconnecting,
-    Resumed,
 )
-from aggstream.typing import TokenSource
+from aggstream.journal import JournalOptions
 
 HELP = "show the live stream of your user"
-EPILOG = """\
-In the environment: AGGSTREAM_APP_ID, AGGSTREAM_ORIGIN, AGGSTREAM_TOKEN, AGGSTREAM_URL.
+EPILOG = f"""\
+{ENVIRONMENT}
 
   aggstream listen --type order_event --event filled --event failed
   aggstream listen --order ord_abc123 | jq -r .event
+  aggstream listen --journal events.db >> events.jsonl
+
+With a journal each event is on disk before it is shown, and what was not shown
+when the command ended is shown at the next start, marked. What the filters
+leave out counts as shown.
 """
 
-# What a reader must know to judge the events that a filter lets through. A lost connection is in Reconnecting.
-_TRUST = (Reconnecting, Gap, Resumed, DecodeFailed)
+# The command ends when it cannot print, whatever the event; that must not set events aside as hopeless.
+_NEVER_DEAD = 2**31
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    settings = parser.add_argument_group("settings")
-    settings.add_argument("--app-id", metavar="ID", help="the app's id")
-    settings.add_argument("--origin", metavar="URL", help="one of the app's allowed origins, as https://host")
-    token = settings.add_mutually_exclusive_group()
-    token.add_argument(
-        "--token",
-        metavar="JWT",
-        help="the user's access token; other users of this machine can read command lines, "
-        "so prefer the variable or --token-file",
-    )
-    token.add_argument(
-        "--token-file", metavar="FILE", type=Path, help="a file with the token; read again for each connection"
-    )
-    settings.add_argument("--url", help="where to connect to; default: the public service")
-    settings.add_argument("--ca-file", metavar="FILE", help="trust the certificate authorities in this file")
-    settings.add_argument(
-        "--auth",
-        choices=("message", "query"),
-        default="message",
-        help="send the token after connecting, or in the URL, which servers tend to log; default: message",
-    )
-    settings.add_argument("--allow-insecure", action="store_true", help="take ws:// to another machine")
+    add_connection_arguments(parser)
     filters = parser.add_argument_group(
         "filters", "Each may be repeated: any of its values will do. Different filters must all match."
     )
     filters.add_argument("--type", metavar="TYPE", action="append", default=[], help="as order_submitted, gap")
     filters.add_argument("--event", metavar="NAME", action="append", default=[], help="of order_event, as filled")
     filters.add_argument("--order", metavar="ID", action="append", default=[], help="an order's id")
+    journal = parser.add_argument_group("journal")
+    journal.add_argument("--journal", metavar="FILE", help="store each event in this file before it is shown")
+    journal.add_argument(
+        "--journal-synchronous",
+        choices=("full", "normal"),
+        default="full",
+        help="survive a loss of power, or only the death of the process, which is faster; default: full",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Show the stream until it ends; return the exit code."""
-    _check_given(args)
+    connection = Connection.of(args)
     filters = Filters.of(args)
-    client = Client(
-        app_id=args.app_id,
-        origin=args.origin,
-        token=args.token if args.token_file is None else _token_in(args.token_file),
-        url=args.url,
-        auth=args.auth,
-        ssl_context=_ssl_context(args.ca_file),
-        allow_insecure=args.allow_insecure,
-    )
-    show = _printer()
+    client = connection.client(journal=_journal(args))
+    show = _printer(journalled=args.journal is not None)
     # Beside JSON for a program, a person's notes go to stderr; in a terminal they are part of the picture.
-    aside = show if sys.stdout.isatty() else _print_note
+    aside = show if has_reader() else tell_aside
     failures: list[Exception] = []
 
     @client.on(Event)
     def handle(event: Event) -> None:
+        if failures:  # what cannot be shown any more must not count as handled: it stays in the journal
+            raise failures[0]
         try:
             if filters.match(event) and (args.verbose or filters.types or not isinstance(event, Heartbeat)):
                 show(event)
-            elif isinstance(event, _TRUST):
+            elif is_worth_telling(event):
                 aside(event)
         except Exception as error:  # a pipe that nobody reads any more, most often: it ends the command
             failures.append(error)
             client.stop()
+            raise
 
     code = client.run()
     if failures:
         raise failures[0]
     return code
+
+
+def _journal(args: argparse.Namespace) -> JournalOptions | None:
+    if args.journal is None:
+        return None
+    return JournalOptions(path=args.journal, synchronous=args.journal_synchronous, max_attempts=_NEVER_DEAD)
 
 
 @attrs.frozen
@@ -139,73 +124,8 @@ def _known() -> str:
     return "known: " + ", ".join(sorted([*WIRE_TYPES, *LIFECYCLE_TYPES]))
 
 
-def _check_given(args: argparse.Namespace) -> None:
-    """Name all settings that are missing at once, by the names they have here.
-
-    Raises:
-        Failure: there are some.
-    """
-    given = {"app-id": args.app_id, "origin": args.origin, "token": args.token_file or args.token}
-    missing = {
-        option: variable
-        for option, value in given.items()
-        if value is None and not os.environ.get(variable := "AGGSTREAM_" + option.replace("-", "_").upper())
-    }
-    if missing:
-        named = ", ".join(f"--{option} (or the variable {variable})" for option, variable in missing.items())
-        raise Failure(f"not given: {named}", USAGE)
-
-
-def _token_in(path: Path) -> TokenSource:
-    """Return a function that reads the token afresh.
-
-    Raises:
-        Failure: the file holds none.
-    """
-
-    def read() -> str:
-        return path.read_text().strip()
-
-    # Later on, a file that cannot be read may be one that is being replaced; now it is a mistake.
-    try:
-        if not read():
-            raise Failure(f"--token-file: {path} is empty", USAGE)
-    except (OSError, UnicodeError) as error:
-        raise Failure(f"--token-file: cannot read {path}: {_why(error)}", USAGE) from None
-    return read
-
-
-def _ssl_context(ca_file: str | None) -> ssl.SSLContext | None:
-    if ca_file is None:
-        return None
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:  # an SSLError is one, too
-        raise Failure(f"--ca-file: cannot use {ca_file}: {_why(error)}", USAGE) from None
-
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _printer() -> Callable[[Event], None]:
-    if not sys.stdout.isatty():
-        return _print_json
-    try:
-        from aggstream.cli._render import print_line  # noqa: PLC0415  (an extra)
-    except ModuleNotFoundError:  # rich is an extra
-        return _print_plain
-    return print_line
-
-
-def _print_json(event: Event) -> None:
-    write_line(as_json(event))
-
-
-def _print_plain(event: Event) -> None:
-    write_line(as_line(event).within(shutil.get_terminal_size().columns))
-
-
-def _print_note(event: Event) -> None:
-    line = as_line(event)
-    note(f"{line.label}: {line.text}")
+def _printer(*, journalled: bool) -> Callable[[Event], None]:
+    if not has_reader():
+        return lambda event: write_line(as_json(event, journalled=journalled))
+    show = line_printer()
+    return lambda event: show(as_line(event))

@@ -11,6 +11,7 @@ import shlex
 import signal
 from typing import TYPE_CHECKING
 
+from aggstream._codec import to_json
 from aggstream._signals import caught_signals
 from aggstream.cli._options import port, rate
 from aggstream.cli._shell import USAGE, Failure, exit_code, extra, note, write_line
@@ -85,6 +86,7 @@ def _settings(simulator: Simulator, signed_in: SignedIn) -> list[str]:
         "ORIGIN": simulator.origin,
         "TOKEN": signed_in.access_token,
     }
+    pair = {"access_token": signed_in.access_token, "refresh_token": signed_in.refresh_token}
     shown = {
         "URL": simulator.url,
         "REST URL": simulator.rest_url,
@@ -99,7 +101,12 @@ def _settings(simulator: Simulator, signed_in: SignedIn) -> list[str]:
         "",
         *(f"{name:<14} {value}" for name, value in shown.items()),
         "",
-        "To paste into another terminal, for `aggstream listen`:",
+        "To paste into another terminal, for `aggstream listen`, `wait` and `orders`:",
         "",
         *(f"export AGGSTREAM_{name}={shlex.quote(value)}" for name, value in named.items()),
+        "",
+        "To see tokens being refreshed, then also:",
+        "",
+        f"(umask 077; echo {shlex.quote(to_json(pair))} > aggstream-tokens.json)",
+        "aggstream listen --refresh-token-file aggstream-tokens.json",
     ]

@@ -218,7 +218,7 @@ def _value(value: str | int | dt.datetime) -> str | bytes | int:
     if isinstance(value, str):
         return to_column(value)
     if isinstance(value, dt.datetime):
-        return (value - _EPOCH) // dt.timedelta(microseconds=1) * 1000
+        return to_integer((value - _EPOCH) // dt.timedelta(microseconds=1) * 1000)
     return to_integer(value)
 
 

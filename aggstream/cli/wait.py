@@ -1,0 +1,143 @@
+"""Wait until orders have ended, and tell what became of each as it ends."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import queue
+import signal
+from collections.abc import Callable
+from typing import TypeAlias
+
+from aggstream._codec import to_json
+from aggstream._deadline import Deadline
+from aggstream._signals import caught_signals
+from aggstream.cli._connection import ENVIRONMENT, Connection, add_connection_arguments, why_not_caught_up
+from aggstream.cli._lines import as_line, is_worth_telling
+from aggstream.cli._options import rate
+from aggstream.cli._outcome import outcome_as_line, outcome_as_object
+from aggstream.cli._shell import (
+    EXIT_CODES,
+    NOT_FILLED,
+    OK,
+    UNKNOWN,
+    abandon_stdout,
+    exit_code,
+    note,
+    write_line,
+)
+from aggstream.cli._terminal import has_reader, line_printer, tell_aside
+from aggstream.client import Client
+from aggstream.errors import AggStreamError
+from aggstream.events import LifecycleEvent, Verdict
+from aggstream.orders import Outcome
+
+HELP = "wait until orders are filled, or have ended otherwise"
+EPILOG = f"""\
+{EXIT_CODES}
+
+{ENVIRONMENT}
+
+  aggstream wait ord_abc123 --timeout 300 && echo filled
+  aggstream wait ord_abc123 ord_def456 | jq -r .verdict
+"""
+
+_STOP = 1.0
+
+_Inbox: TypeAlias = "queue.SimpleQueue[Outcome | signal.Signals]"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's options."""
+    parser.add_argument("order_ids", nargs="+", metavar="ORDER_ID", help="an order's id")
+    parser.add_argument(
+        "--timeout",
+        type=rate,
+        default=60.0,
+        metavar="SECONDS",
+        help="for all of them together, connecting included; default: 60",
+    )
+    add_connection_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Wait for the orders; return the exit code."""
+    deadline = Deadline(args.timeout)
+    client = Connection.of(args).client()
+    inbox: _Inbox = queue.SimpleQueue()
+
+    print_line = line_printer() if has_reader() else None
+
+    @client.on(LifecycleEvent)
+    def tell(event: LifecycleEvent) -> None:
+        if not is_worth_telling(event):
+            return
+        if print_line is None:
+            tell_aside(event)
+        else:  # in a terminal it is part of the picture
+            print_line(as_line(event))
+
+    with caught_signals(inbox.put):
+        client.start()
+        try:
+            return _wait(client, args.order_ids, inbox, deadline)
+        finally:
+            with contextlib.suppress(AggStreamError):  # what matters of it is in the outcomes
+                client.stop(_STOP)
+
+
+def _wait(client: Client, order_ids: list[str], inbox: _Inbox, deadline: Deadline) -> int:
+    """Show each order's outcome as it comes, or what is known when the time runs out.
+
+    Raises:
+        AggStreamError: the stream ended before all of them had.
+    """
+    show = _printer()
+    waiting = {order_id: client.track(order_id) for order_id in order_ids}
+    if has_reader():
+        orders = order_ids[0] if len(waiting) == 1 else f"{len(waiting)} orders"
+        note(f"waiting for {orders}, {deadline.remaining():.0f} s at most")
+    for order in waiting.values():
+        order.future().add_done_callback(lambda future: inbox.put(future.result()))
+    code, failure = OK, None
+    while waiting:
+        try:
+            item = inbox.get(timeout=deadline.remaining())
+        except queue.Empty:
+            break
+        if isinstance(item, signal.Signals):
+            return exit_code(item)
+        del waiting[item.order_id]
+        show(item, item.reason)
+        code = max(code, _code(item))
+        failure = failure or item.error
+    doubt = why_not_caught_up(client) if waiting else ""
+    for order in waiting.values():
+        outcome = order.outcome
+        show(outcome, f"{outcome.reason}: {doubt}" if doubt and not outcome.is_known else outcome.reason)
+        code = max(code, _code(outcome))
+    if failure is not None and code == UNKNOWN:
+        raise failure
+    return code
+
+
+def _code(outcome: Outcome) -> int:
+    if outcome.verdict is Verdict.FILLED:
+        return OK
+    return NOT_FILLED if outcome.is_known else UNKNOWN
+
+
+def _printer() -> Callable[[Outcome, str], None]:
+    print_line = line_printer() if has_reader() else None
+
+    def show(outcome: Outcome, reason: str) -> None:
+        try:
+            if print_line is None:
+                write_line(to_json(outcome_as_object(outcome, reason)))
+            else:
+                print_line(outcome_as_line(outcome, reason))
+        except BrokenPipeError:
+            # The exit code is the answer, and it must not say "filled" because nobody reads the words.
+            abandon_stdout()
+
+    return show
