@@ -33,7 +33,15 @@ _NS = 1_000_000_000
 class Outbox:
     """Belongs to the I/O thread, but for `journal_failed`."""
 
-    def __init__(self, dispatcher: Dispatcher, counters: Counters, journal: Journal | None, name: str) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        counters: Counters,
+        journal: Journal | None,
+        name: str,
+        *,
+        is_complete: Callable[[], bool],
+    ) -> None:
         self.epoch = 0
         """Whose events are put from now on."""
         self.journal = journal
@@ -43,6 +51,8 @@ class Outbox:
         self._dispatcher = dispatcher
         self._counters = counters
         self._name = name
+        # Whether everything is known that happened before what is put now.
+        self._is_complete = is_complete
         self._tidied_at = time.monotonic()
         if journal is not None:
             dispatcher.receipts = Receipts(journal, self.journal_failed)
@@ -135,7 +145,7 @@ class Outbox:
         if self.journal is None or not events:
             return None
         try:
-            return self.journal.store(events)
+            return self.journal.store(events, complete=self._is_complete())
         except JournalError as error:
             self._give_up(error)
             return None

@@ -325,6 +325,15 @@ class Reconciler:
         holds_until = None if self._look is None else self._look.holds_until
         return min((at for at in (self._retry_at, holds_until) if at is not None), default=None)
 
+    @property
+    def is_behind(self) -> bool:
+        """True while REST has still to tell what may have been missed since some time."""
+        return (
+            self._options is not None
+            and self._since is not None
+            and self._tracker.continuity is not Continuity.LIVE
+        )
+
     def is_full(self) -> bool:
         """Tell whether so much is held back that reading from the socket should wait."""
         return len(self._held) >= self._most_held or self._held_size >= self._most_held_size

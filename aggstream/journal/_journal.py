@@ -111,8 +111,13 @@ class Journal:
 
     # --- the life of an event ---------------------------------------------------------------------------
 
-    def store(self, events: Sequence[UserEvent]) -> list[int | None]:
+    def store(self, events: Sequence[UserEvent], *, complete: bool = True) -> list[int | None]:
         """Write events, in one transaction: when this returns, they are on disk.
+
+        Args:
+            events: the events.
+            complete: whether everything is known that happened before them. If not, `last_timestamp` and
+                `last_received_ns` stay where they are, for a later process to begin there.
 
         Returns:
             For each event its `seq`; None for one that is stored already, so it is a repeat.
@@ -129,7 +134,7 @@ class Journal:
                 cursor = connection.execute(INSERT, row)
                 seqs.append(cursor.lastrowid if cursor.rowcount == 1 else None)
             fresh = [event for event, seq in zip(events, seqs, strict=True) if seq is not None]
-            if fresh:
+            if fresh and complete:
                 newest = max(_plausible_timestamps(fresh), default=None)
                 connection.execute(_LAST, (to_integer(fresh[-1].received_ns), newest))
         return seqs
@@ -200,15 +205,19 @@ class Journal:
         return {from_column(order_id) for (order_id,) in rows}
 
     def last_timestamp(self) -> int | None:
-        """Return the largest `timestamp` of all events ever stored, in milliseconds by the service's clock.
+        """Return the largest `timestamp` of all events that were stored as complete, by the service's clock.
 
-        One that was more than a day ahead of its own receipt does not count: it is no time.
+        It is in milliseconds, and everything up to it is known; None if there was no such event. One that was
+        more than a day ahead of its own receipt does not count: it is no time.
         """
         value: int | None = self._value("SELECT last_timestamp FROM meta")
         return value
 
     def last_received_ns(self) -> int | None:
-        """Return when the event that was stored last was received, in nanoseconds since the epoch."""
+        """Return when the last event was received that was stored as complete, in nanoseconds since the epoch.
+
+        Before the first one it is when the user was signed in first; None if nobody ever was.
+        """
         value: int | None = self._value("SELECT last_received_ns FROM meta")
         return value
 
@@ -226,7 +235,7 @@ class Journal:
         return None if value is None else from_column(value)
 
     def belongs_to(self, user_id: str) -> None:
-        """Keep whose events these are, at first; later see that they are still the same user's.
+        """Keep at first whose events these are, and since when; later see that they are still the same user's.
 
         Raises:
             UserMismatch: they are another user's.
@@ -234,7 +243,10 @@ class Journal:
         owner = self.user_id
         if owner is None:
             with self._writing() as connection:
-                connection.execute("UPDATE meta SET user_id = ?", (to_column(user_id),))
+                connection.execute(
+                    "UPDATE meta SET user_id = ?, last_received_ns = COALESCE(last_received_ns, ?)",
+                    (to_column(user_id), time.time_ns()),
+                )
         elif owner != user_id:
             new, old = shown(user_id, _SHOWN_USER), shown(owner, _SHOWN_USER)
             raise UserMismatch(
