@@ -164,6 +164,8 @@ class OrderFold:
             self.status != status or (record.filled_amount_raw or 0) > (self._facts.get("filled_amount_raw") or 0)
         )
         how = self._how_told(status, record.filled_amount_raw)
+        # That it was submitted goes without saying once it has been told of something later.
+        is_late = status == _SUBMITTED and (updated or 0) < (self._last or 0)
         self._hear(updated)
         self._hear(milliseconds(record.created_at))
         for name in ("venue", "side", "amount_raw", "execution_price"):
@@ -173,7 +175,7 @@ class OrderFold:
         self._amounts(filled, remaining, "reconcile", updated)
         self._error(record.error_message, _OTHER, "reconcile")
         contradicts = self._move(status, "reconcile", updated)
-        is_news = how in (None, "silently") and (moves_on or contradicts or how == "silently")
+        is_news = how in (None, "silently") and (moves_on or contradicts or how == "silently") and not is_late
         if is_news:
             self._tell(status, record.filled_amount_raw, "reconcile" if deliver else "silently")
         return is_news and deliver

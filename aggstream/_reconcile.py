@@ -61,7 +61,7 @@ Outgoing: TypeAlias = "tuple[Event, int]"
 
 @attrs.define(eq=False)
 class _Held:
-    event: Event
+    event: UserEvent
     size: int
     # What a record told of its order after it had come.
     then: list[Event] = attrs.field(factory=list)
@@ -130,7 +130,7 @@ class Reconciler:
         self._out: list[Outgoing] = []
         self._held: list[_Held] = []
         self._held_size = 0
-        self._last_held: dict[str, _Held] = {}
+        self._held_of: dict[str, list[_Held]] = {}
         self._look: _Look | None = None
         self._asked: Read | None = None
         self.is_connected = False
@@ -410,7 +410,7 @@ class Reconciler:
             self._out.append((held.event, held.size))
             self._out += ((event, 0) for event in held.then)
         self._held.clear()
-        self._last_held.clear()
+        self._held_of.clear()
         self._held_size = 0
 
     def _report(self, look: _Look, now: float, error: AggStreamError | None) -> None:
@@ -447,11 +447,18 @@ class Reconciler:
         self._held_size += size
         order_id = getattr(event, "order_id", None)
         if order_id is not None:
-            self._last_held[order_id] = held
+            self._held_of.setdefault(order_id, []).append(held)
 
     def _tell(self, event: UserEvent) -> None:
-        """Deliver what REST told: before what is held back, but after what had come of the same order."""
-        before = self._last_held.get(getattr(event, "order_id", ""))
+        """Deliver what REST told: before what is held back, but after what had happened before to its order.
+
+        Of the order's statuses none overtakes another, whatever the clocks behind them say.
+        """
+        before = None
+        for held in reversed(self._held_of.get(getattr(event, "order_id", ""), [])):
+            if _is_status(held.event) or held.event.timestamp <= event.timestamp:
+                before = held
+                break
         if before is None:
             self._put(event)
         else:
@@ -487,6 +494,11 @@ class Reconciler:
         else:
             continuity = Continuity.UNKNOWN
         self._tracker.set_continuity(continuity, lost_gaps=self._lost_gaps)
+
+
+def _is_status(event: UserEvent) -> bool:
+    """Tell whether an event is about its order itself, and not about its run or a step of that."""
+    return not isinstance(event, OrderEvent) or event.family not in ("run", "step")
 
 
 def _is_news(look: _Look, record: OrderRecord, was_open: bool) -> bool:
