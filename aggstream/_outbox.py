@@ -82,6 +82,19 @@ class Outbox:
             self._count(event)
             self._dispatcher.put(event, self.epoch, size, seq)
 
+    def follow(self, order_ids: Sequence[str]) -> None:
+        """Write down which orders are open that no event has told of.
+
+        Raises:
+            JournalError: that does not work, and the stream is to end then.
+        """
+        if self.journal is None or not order_ids:
+            return
+        try:
+            self.journal.follow(order_ids)
+        except JournalError as error:
+            self._give_up(error)
+
     def redeliver(self, wait_until: Callable[[Callable[[], bool]], None]) -> None:
         """Send on what an earlier process had not finished, in order.
 

@@ -128,6 +128,7 @@ class Reconciler:
         self._most_held_size = most_held_size
         self._jitter = jitter
         self._out: list[Outgoing] = []
+        self._found: list[str] = []
         self._held: list[_Held] = []
         self._held_size = 0
         self._held_of: dict[str, list[_Held]] = {}
@@ -236,6 +237,8 @@ class Reconciler:
             self._put(DecodeFailed(text="", error=problem, received_ns=wall_ns))
         # Who looks for one order is not told of others: the stream may be about to.
         orders = [order for order in page.orders if not look.only or order.id in look.wanted]
+        told: set[str] = set()
+        new = [record.id for record in orders if not self._tracker.knows(record.id)]
         for record in self._tracker.fold_records(
             orders,
             now,
@@ -245,6 +248,8 @@ class Reconciler:
         ):
             self._tell(_event_of(record, self._status_of(record), wall_ns))
             look.changed += 1
+            told.add(record.id)
+        self._found += (it for it in new if it not in told and self._tracker.is_open(it))
         found = {record.id for record in page.orders}
         look.missing -= found
         look.wanted -= found
@@ -308,6 +313,11 @@ class Reconciler:
         """Return what is for the handlers since the last call, in order."""
         out, self._out = self._out, []
         return out
+
+    def found(self) -> list[str]:
+        """Return the orders, since the last call, that turned out to be open and that no event tells of."""
+        found, self._found = self._found, []
+        return found
 
     def request(self) -> Read | None:
         """Return, once, what is to be read next. Answer with `…_received` or `read_failed`."""

@@ -307,6 +307,7 @@ class Runner:
 
     def _recall(self, journal: Journal, order_id: str) -> None:
         """Know again of an order what is in the journal."""
+        self._tracker.expect(order_id)
         with contextlib.suppress(DecodeError):  # of another version; it is told of when it is delivered again
             self._tracker.fold([stored.event for stored in journal.events_of(order_id)], time.monotonic())
 
@@ -599,6 +600,7 @@ class Runner:
             self.reconciler.handle_deadline(time.monotonic())
             # Ask at once for what the answer or the deadline has made necessary.
             self._reading.step(session.token)
+            self.outbox.follow(self.reconciler.found())
             self.outbox.put_all(self.reconciler.events())
 
     def _pause_or_resume(self, session: Session) -> None:

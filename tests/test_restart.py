@@ -87,3 +87,19 @@ def test_a_process_that_was_told_of_nothing_has_known_that_nothing_had_happened(
     second.stop()
     assert (first.ends, second.ends) == ([], [missed])
     assert second.looks[0].gaps == (1,)
+
+
+def test_an_order_that_is_older_than_the_journal_is_followed_to_its_end(
+    agg: Simulator, client_of: MakeClient, until: Until, tmp_path: pathlib.Path
+) -> None:
+    rests = agg.begin_order(USER)
+    rests.advance()
+    agg.place_order(USER, scenario="filled")
+    first = Process(agg, client_of, tmp_path / "journal.db", page_size=2)
+    first.live(until)
+    first.stop()
+    rests.finish()
+    second = Process(agg, client_of, tmp_path / "journal.db", page_size=1)
+    second.live(until)
+    second.stop()
+    assert rests.order_id in second.ends

@@ -9,11 +9,11 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from aggstream._processes import call_in_child
 from aggstream.errors import JournalFull, StateError, UserMismatch
-from aggstream.events import UserEvent, shown
+from aggstream.events import OrderEvent, UserEvent, shown
 from aggstream.journal._file import (
     BUSY_TIMEOUT,
     SCHEMA,
@@ -133,6 +133,8 @@ class Journal:
             for row in rows:
                 cursor = connection.execute(INSERT, row)
                 seqs.append(cursor.lastrowid if cursor.rowcount == 1 else None)
+            ends = [(to_column(event.order_id),) for event in events if _is_end(event)]
+            connection.executemany("DELETE FROM followed WHERE order_id = ?", ends)
             fresh = [event for event, seq in zip(events, seqs, strict=True) if seq is not None]
             if fresh and complete:
                 newest = max(_plausible_timestamps(fresh), default=None)
@@ -179,6 +181,14 @@ class Journal:
                 (words, now, seq),
             )
 
+    def follow(self, order_ids: Iterable[str]) -> None:
+        """Note that orders are open, though no event of theirs may be stored; until their terminal one is."""
+        with self._writing() as connection:
+            connection.executemany(
+                "INSERT INTO followed VALUES (?) ON CONFLICT DO NOTHING",
+                [(to_column(order_id),) for order_id in order_ids],
+            )
+
     # --- what is in it ----------------------------------------------------------------------------------
 
     def pending(self, after: int = 0, limit: int = 500) -> list[StoredEvent]:
@@ -196,11 +206,12 @@ class Journal:
         return bool(self._value(query, to_column(order_id)))
 
     def open_orders(self) -> set[str]:
-        """Return the ids of the orders of which there are events, but no terminal one. Looks at all orders."""
+        """Return the ids of the orders that are followed, or have events but no terminal one. Looks at all."""
         with self._using() as connection:
             rows = connection.execute(
                 """SELECT order_id FROM events WHERE order_id IS NOT NULL
-                GROUP BY order_id HAVING NOT MAX(terminal)"""
+                GROUP BY order_id HAVING NOT MAX(terminal)
+                UNION SELECT order_id FROM followed"""
             ).fetchall()
         return {from_column(order_id) for (order_id,) in rows}
 
@@ -345,6 +356,10 @@ _LAST = """
 UPDATE meta SET last_received_ns = ?1,
     last_timestamp = MAX(COALESCE(last_timestamp, ?2), COALESCE(?2, last_timestamp))
 """
+
+
+def _is_end(event: UserEvent) -> TypeGuard[OrderEvent]:
+    return isinstance(event, OrderEvent) and event.is_terminal
 
 
 def _plausible_timestamps(events: Iterable[UserEvent]) -> Iterator[int]:
