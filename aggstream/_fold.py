@@ -11,7 +11,7 @@ Rules, whatever comes late, twice, out of order, or with parts missing:
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from aggstream._records import OrderRecord
 from aggstream.events import OrderEvent, OrderSubmitted, Source, order_event_kind
@@ -31,11 +31,30 @@ _MOST_STEPS = 256
 _MOST_CONTRADICTIONS = 16
 
 
+# The few words that come again with each order. Bounded, because a service may say any number of them, and not
+# `sys.intern`, which never forgets in some versions of Python.
+_WORDS: dict[str, str] = {}
+_MOST_WORDS = 1000
+_LONGEST_WORD = 64
+Word = TypeVar("Word", str, "str | None")
+
+
+def _shared(word: Word) -> Word:
+    """Return the same object for equal words, so that each is kept once and not once for each order."""
+    if word is None or len(word) > _LONGEST_WORD:
+        return word
+    known = _WORDS.get(word)
+    if known is None and len(_WORDS) < _MOST_WORDS:
+        known = _WORDS[word] = word
+    return word if known is None else known
+
+
 class _StepFold:
     __slots__ = ("attempt", "error_reason", "first", "last", "state", "step_id", "step_type", "template_name")
 
     def __init__(self, event: OrderEvent) -> None:
-        self.step_id, self.step_type, self.template_name = event.step_id, event.step_type, event.template_name
+        self.step_id = event.step_id
+        self.step_type, self.template_name = _shared(event.step_type), _shared(event.template_name)
         self.attempt: int | None = None
         self.state = ""
         self.error_reason: str | None = None
@@ -45,7 +64,7 @@ class _StepFold:
         attempt = self.attempt if event.attempt is None else event.attempt
         new = (attempt or 0, event.timestamp, _STEP_RANKS.get(state, 1))
         if not self.state or new >= (self.attempt or 0, self.last, _STEP_RANKS.get(self.state, 1)):
-            self.attempt, self.state = attempt, state
+            self.attempt, self.state = attempt, _shared(state)
             self.error_reason = event.error_reason if state == "failed" else None
         self.first = min(self.first, event.timestamp)
         self.last = max(self.last, event.timestamp)
@@ -72,9 +91,9 @@ class OrderFold:
         "_error_rank",
         "_facts",
         "_first",
+        "_from_rest",
         "_last",
         "_snapshot",
-        "_sources",
         "_steps",
         "_told",
         "is_known",
@@ -88,9 +107,11 @@ class OrderFold:
         """True once anything was said of it."""
         self.status: str | None = None
         self._facts: dict[str, Any] = {}
-        self._sources: dict[str, Source] = {}
+        # The names of the facts that REST told first, and "status"; all others are the stream's. There may be a
+        # hundred thousand orders, so what most of them do not have takes no place.
+        self._from_rest: frozenset[str] = frozenset()
         self._steps: dict[str, _StepFold] = {}
-        self._contradictions: list[Contradiction] = []
+        self._contradictions: tuple[Contradiction, ...] = ()
         # By status, and for a partial fill its amount as well, which only grows: the last one alone is kept.
         self._told: dict[str, tuple[int | None, Told]] = {}
         self._amounts_at: int | None = None
@@ -113,8 +134,8 @@ class OrderFold:
         """Take an `order_submitted`."""
         self._hear(event.timestamp)
         source = event.source
-        self._fact("venue", event.venue, source, event.timestamp)
-        self._fact("side", event.side, source, event.timestamp)
+        self._fact("venue", _shared(event.venue), source, event.timestamp)
+        self._fact("side", _shared(event.side), source, event.timestamp)
         self._fact("price", event.price, source, event.timestamp)
         self._fact("size", event.size, source, event.timestamp)
         self._fact("outcome_id", event.outcome_id, source, event.timestamp)
@@ -129,9 +150,9 @@ class OrderFold:
         """
         self._hear(event.timestamp)
         source = event.source
-        self._fact("venue", event.venue, source, event.timestamp)
+        self._fact("venue", _shared(event.venue), source, event.timestamp)
         self._fact("dag_run_id", event.dag_run_id, source, event.timestamp)
-        status = event.sub_event
+        status = _shared(event.sub_event)
         kind = order_event_kind(status)
         family = None if kind is None else kind.family
         if family == "step":
@@ -164,6 +185,8 @@ class OrderFold:
             self.status != status or (record.filled_amount_raw or 0) > (self._facts.get("filled_amount_raw") or 0)
         )
         how = self._how_told(status, record.filled_amount_raw)
+        # That it was submitted goes without saying once it has been told of something later.
+        is_late = status == _SUBMITTED and (updated or 0) < (self._last or 0)
         self._hear(updated)
         self._hear(milliseconds(record.created_at))
         for name in ("venue", "side", "amount_raw", "execution_price"):
@@ -173,7 +196,7 @@ class OrderFold:
         self._amounts(filled, remaining, "reconcile", updated)
         self._error(record.error_message, _OTHER, "reconcile")
         contradicts = self._move(status, "reconcile", updated)
-        is_news = how in (None, "silently") and (moves_on or contradicts or how == "silently")
+        is_news = how in (None, "silently") and (moves_on or contradicts or how == "silently") and not is_late
         if is_news:
             self._tell(status, record.filled_amount_raw, "reconcile" if deliver else "silently")
         return is_news and deliver
@@ -187,13 +210,20 @@ class OrderFold:
                 steps=tuple(step.snapshot() for step in self._steps.values()),
                 first_timestamp=self._first,
                 last_timestamp=self._last,
-                sources=dict(self._sources),
-                contradictions=tuple(self._contradictions),
+                sources=self._sources(),
+                contradictions=self._contradictions,
                 **self._facts,
             )
         return self._snapshot
 
     # --- inside -----------------------------------------------------------------------------------------
+
+    def _came_from(self, name: str, source: Source) -> None:
+        self._from_rest = self._from_rest | {name} if source == "reconcile" else self._from_rest - {name}
+
+    def _sources(self) -> dict[str, Source]:
+        names = self._facts if self.status is None else (*self._facts, "status")
+        return {name: "reconcile" if name in self._from_rest else "stream" for name in names}
 
     def _hear(self, timestamp: int | None) -> None:
         self._snapshot = None
@@ -223,7 +253,7 @@ class OrderFold:
             return False
         if _rank(status) >= _rank(self.status):
             self.status = status
-            self._sources["status"] = source
+            self._came_from("status", source)
         return False
 
     def _fact(self, name: str, value: object, source: Source, timestamp: int | None) -> None:
@@ -232,7 +262,7 @@ class OrderFold:
         known = self._facts.get(name)
         if known is None:
             self._facts[name] = value
-            self._sources[name] = source
+            self._came_from(name, source)
         elif known != value:
             self._contradict(name, known, value, source, timestamp)
 
@@ -247,23 +277,23 @@ class OrderFold:
         if known != filled:
             self._facts["filled_amount_raw"] = filled
             self._facts.pop("remaining_amount_raw", None)
-            self._sources["filled_amount_raw"] = source
+            self._came_from("filled_amount_raw", source)
             self._amounts_at = timestamp
         if remaining is not None and "remaining_amount_raw" not in self._facts:
             self._facts["remaining_amount_raw"] = remaining
-            self._sources["remaining_amount_raw"] = source
+            self._came_from("remaining_amount_raw", source)
 
     def _error(self, reason: str | None, rank: int, source: Source) -> None:
         """Take a reason; that of the order's status says more than that of its run."""
         if reason is not None and rank > self._error_rank:
             self._error_rank = rank
             self._facts["error_reason"] = reason
-            self._sources["error_reason"] = source
+            self._came_from("error_reason", source)
 
     def _run(self, event: OrderEvent, state: str) -> None:
         if self._facts.get("run_state") in (None, "started"):
             self._facts["run_state"] = state
-            self._sources["run_state"] = event.source
+            self._came_from("run_state", event.source)
         self._error(event.error_reason, 0, event.source)
 
     def _step(self, event: OrderEvent, state: str) -> None:
@@ -282,7 +312,7 @@ class OrderFold:
             return False
         # The end is what a verdict depends on, so a contradiction of it always finds a place.
         if len(self._contradictions) < _MOST_CONTRADICTIONS or name == "status":
-            self._contradictions.append(found)
+            self._contradictions += (found,)
         return True
 
 

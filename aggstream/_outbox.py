@@ -33,7 +33,15 @@ _NS = 1_000_000_000
 class Outbox:
     """Belongs to the I/O thread, but for `journal_failed`."""
 
-    def __init__(self, dispatcher: Dispatcher, counters: Counters, journal: Journal | None, name: str) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        counters: Counters,
+        journal: Journal | None,
+        name: str,
+        *,
+        is_complete: Callable[[], bool],
+    ) -> None:
         self.epoch = 0
         """Whose events are put from now on."""
         self.journal = journal
@@ -43,6 +51,8 @@ class Outbox:
         self._dispatcher = dispatcher
         self._counters = counters
         self._name = name
+        # Whether everything is known that happened before what is put now.
+        self._is_complete = is_complete
         self._tidied_at = time.monotonic()
         if journal is not None:
             dispatcher.receipts = Receipts(journal, self.journal_failed)
@@ -71,6 +81,19 @@ class Outbox:
                     continue
             self._count(event)
             self._dispatcher.put(event, self.epoch, size, seq)
+
+    def follow(self, order_ids: Sequence[str]) -> None:
+        """Write down which orders are open that no event has told of.
+
+        Raises:
+            JournalError: that does not work, and the stream is to end then.
+        """
+        if self.journal is None or not order_ids:
+            return
+        try:
+            self.journal.follow(order_ids)
+        except JournalError as error:
+            self._give_up(error)
 
     def redeliver(self, wait_until: Callable[[Callable[[], bool]], None]) -> None:
         """Send on what an earlier process had not finished, in order.
@@ -135,7 +158,7 @@ class Outbox:
         if self.journal is None or not events:
             return None
         try:
-            return self.journal.store(events)
+            return self.journal.store(events, complete=self._is_complete())
         except JournalError as error:
             self._give_up(error)
             return None

@@ -61,7 +61,7 @@ Outgoing: TypeAlias = "tuple[Event, int]"
 
 @attrs.define(eq=False)
 class _Held:
-    event: Event
+    event: UserEvent
     size: int
     # What a record told of its order after it had come.
     then: list[Event] = attrs.field(factory=list)
@@ -128,9 +128,10 @@ class Reconciler:
         self._most_held_size = most_held_size
         self._jitter = jitter
         self._out: list[Outgoing] = []
+        self._found: list[str] = []
         self._held: list[_Held] = []
         self._held_size = 0
-        self._last_held: dict[str, _Held] = {}
+        self._held_of: dict[str, list[_Held]] = {}
         self._look: _Look | None = None
         self._asked: Read | None = None
         self.is_connected = False
@@ -236,6 +237,8 @@ class Reconciler:
             self._put(DecodeFailed(text="", error=problem, received_ns=wall_ns))
         # Who looks for one order is not told of others: the stream may be about to.
         orders = [order for order in page.orders if not look.only or order.id in look.wanted]
+        told: set[str] = set()
+        new = [record.id for record in orders if not self._tracker.knows(record.id)]
         for record in self._tracker.fold_records(
             orders,
             now,
@@ -245,6 +248,8 @@ class Reconciler:
         ):
             self._tell(_event_of(record, self._status_of(record), wall_ns))
             look.changed += 1
+            told.add(record.id)
+        self._found += (it for it in new if it not in told and self._tracker.is_open(it))
         found = {record.id for record in page.orders}
         look.missing -= found
         look.wanted -= found
@@ -309,6 +314,11 @@ class Reconciler:
         out, self._out = self._out, []
         return out
 
+    def found(self) -> list[str]:
+        """Return the orders, since the last call, that turned out to be open and that no event tells of."""
+        found, self._found = self._found, []
+        return found
+
     def request(self) -> Read | None:
         """Return, once, what is to be read next. Answer with `…_received` or `read_failed`."""
         if self._look is None or self._asked is not None or self._retry_at is not None:
@@ -324,6 +334,15 @@ class Reconciler:
         """Return when `handle_deadline` should be called; None: no need."""
         holds_until = None if self._look is None else self._look.holds_until
         return min((at for at in (self._retry_at, holds_until) if at is not None), default=None)
+
+    @property
+    def is_behind(self) -> bool:
+        """True while REST has still to tell what may have been missed since some time."""
+        return (
+            self._options is not None
+            and self._since is not None
+            and self._tracker.continuity is not Continuity.LIVE
+        )
 
     def is_full(self) -> bool:
         """Tell whether so much is held back that reading from the socket should wait."""
@@ -401,7 +420,7 @@ class Reconciler:
             self._out.append((held.event, held.size))
             self._out += ((event, 0) for event in held.then)
         self._held.clear()
-        self._last_held.clear()
+        self._held_of.clear()
         self._held_size = 0
 
     def _report(self, look: _Look, now: float, error: AggStreamError | None) -> None:
@@ -438,11 +457,18 @@ class Reconciler:
         self._held_size += size
         order_id = getattr(event, "order_id", None)
         if order_id is not None:
-            self._last_held[order_id] = held
+            self._held_of.setdefault(order_id, []).append(held)
 
     def _tell(self, event: UserEvent) -> None:
-        """Deliver what REST told: before what is held back, but after what had come of the same order."""
-        before = self._last_held.get(getattr(event, "order_id", ""))
+        """Deliver what REST told: before what is held back, but after what had happened before to its order.
+
+        Of the order's statuses none overtakes another, whatever the clocks behind them say.
+        """
+        before = None
+        for held in reversed(self._held_of.get(getattr(event, "order_id", ""), [])):
+            if _is_status(held.event) or held.event.timestamp <= event.timestamp:
+                before = held
+                break
         if before is None:
             self._put(event)
         else:
@@ -478,6 +504,11 @@ class Reconciler:
         else:
             continuity = Continuity.UNKNOWN
         self._tracker.set_continuity(continuity, lost_gaps=self._lost_gaps)
+
+
+def _is_status(event: UserEvent) -> bool:
+    """Tell whether an event is about its order itself, and not about its run or a step of that."""
+    return not isinstance(event, OrderEvent) or event.family not in ("run", "step")
 
 
 def _is_news(look: _Look, record: OrderRecord, was_open: bool) -> bool:

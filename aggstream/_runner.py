@@ -68,6 +68,7 @@ from aggstream.typing import TokenProvider
 logger = logging.getLogger("aggstream")
 
 _UNAUTHORIZED = 401
+_NS_PER_MS = 1_000_000
 
 
 class _Stopping(BaseException):
@@ -162,7 +163,7 @@ class Runner:
             jitter=random.random,
         )
         self._reading = None if calls is None else Reading(self.reconciler, calls, self._credentials, self.work)
-        self.outbox = Outbox(dispatcher, self.counters, None, options.name)
+        self.outbox = self._outbox_with(None)
 
     @property
     def has_rest(self) -> bool:
@@ -189,7 +190,7 @@ class Runner:
             journal: what it writes to from now on; None: nothing.
             failure: why that is so, if there should be one.
         """
-        self.outbox = Outbox(self._dispatcher, self.counters, journal, self._options.name)
+        self.outbox = self._outbox_with(journal)
         if failure is not None:
             self.outbox.go_on_without(failure)
         self._poller = Poller()
@@ -285,19 +286,28 @@ class Runner:
 
     def _begin_with(self, journal: Journal) -> None:
         """Take up where an earlier process has ended."""
-        since_ns = max(
-            (ns for ns in (journal.last_received_ns(), journal.closed_ns) if ns is not None), default=None
-        )
-        if journal.last_received_ns() is not None and since_ns is not None:
-            self._outage.begin_in_gap(since_ns)
-            self.reconciler.known_before(journal.last_timestamp())
-            self._tracker.know_until(journal.last_timestamp())
+        received_ns, timestamp = journal.last_received_ns(), journal.last_timestamp()
+        if received_ns is not None:
+            self._outage.begin_in_gap(max(received_ns, journal.closed_ns or 0))
+            # Of a service that had told nothing yet, at least what is older than the first connection is no news.
+            self.reconciler.known_before(received_ns // _NS_PER_MS if timestamp is None else timestamp)
+            self._tracker.know_until(timestamp)
             for order_id in journal.open_orders():
                 self._recall(journal, order_id)
         self.outbox.redeliver(self._waiter.until)
 
+    def _outbox_with(self, journal: Journal | None) -> Outbox:
+        return Outbox(
+            self._dispatcher,
+            self.counters,
+            journal,
+            self._options.name,
+            is_complete=lambda: not self.reconciler.is_behind,
+        )
+
     def _recall(self, journal: Journal, order_id: str) -> None:
         """Know again of an order what is in the journal."""
+        self._tracker.expect(order_id)
         with contextlib.suppress(DecodeError):  # of another version; it is told of when it is delivered again
             self._tracker.fold([stored.event for stored in journal.events_of(order_id)], time.monotonic())
 
@@ -590,6 +600,7 @@ class Runner:
             self.reconciler.handle_deadline(time.monotonic())
             # Ask at once for what the answer or the deadline has made necessary.
             self._reading.step(session.token)
+            self.outbox.follow(self.reconciler.found())
             self.outbox.put_all(self.reconciler.events())
 
     def _pause_or_resume(self, session: Session) -> None:

@@ -129,6 +129,16 @@ class Tracker:
         order = self._orders.get(order_id)
         return order_id in self._forgotten if order is None else order.is_terminal
 
+    def is_open(self, order_id: str) -> bool:
+        """Tell whether an order is known not to have ended."""
+        order = self._orders.get(order_id)
+        return order is not None and not order.is_terminal
+
+    def expect(self, order_id: str) -> None:
+        """Know that there is an order, and that it has not ended as far as anybody knows."""
+        with self.changed:
+            self._find(order_id).is_known = True
+
     def known_until(self) -> int | None:
         """Return the service's time of the latest thing that was told, in milliseconds; None if nothing was."""
         return self._known_until

@@ -337,3 +337,33 @@ def test_different_facts_have_different_ids() -> None:
         event("settling", source="reconcile"),
     ]
     assert len({fact.id for fact in facts}) == len(facts)
+
+
+def test_the_words_of_a_hundred_thousand_orders_are_kept_once() -> None:
+    text = '{"type":"order_event","event":"step_started","orderId":"a","stepType":"place_order","timestamp":1}'
+    steps = [OrderFold(ID) for _ in range(2)]
+    for fold in steps:
+        told = decode(text, 0)
+        assert isinstance(told, OrderEvent)
+        fold.fold_event(told)
+    first, second = (fold.snapshot().steps[0] for fold in steps)
+    assert first.step_type is second.step_type
+    assert first.state is second.state
+
+
+def test_where_the_facts_come_from_is_kept() -> None:
+    fold = fold_of(submitted(), filled("partially_filled", 5))
+    fold.fold_record(record("filled", filled_amount_text="9", error_message="late"), "filled", deliver=True)
+    sources = fold.snapshot().sources
+    assert {name for name, source in sources.items() if source == "reconcile"} == {
+        "status",
+        "filled_amount_raw",
+        "error_reason",
+    }
+    assert {name for name, source in sources.items() if source == "stream"} == {
+        "venue",
+        "side",
+        "price",
+        "size",
+        "outcome_id",
+    }

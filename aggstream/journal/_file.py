@@ -41,6 +41,8 @@ SCHEMA = (
         last_error TEXT,
         settled_ns INTEGER
     )""",
+    # Orders that were open when REST told of them, without an event that told the handlers.
+    "CREATE TABLE followed (order_id TEXT PRIMARY KEY) WITHOUT ROWID",
     # One index for each state, with only that state's rows in it: what is pending is found, and each state is
     # counted, without a look at the texts.
     "CREATE INDEX events_pending ON events (seq) WHERE state = 'pending'",

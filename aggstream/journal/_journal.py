@@ -9,11 +9,11 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from aggstream._processes import call_in_child
 from aggstream.errors import JournalFull, StateError, UserMismatch
-from aggstream.events import UserEvent, shown
+from aggstream.events import OrderEvent, UserEvent, shown
 from aggstream.journal._file import (
     BUSY_TIMEOUT,
     SCHEMA,
@@ -111,8 +111,13 @@ class Journal:
 
     # --- the life of an event ---------------------------------------------------------------------------
 
-    def store(self, events: Sequence[UserEvent]) -> list[int | None]:
+    def store(self, events: Sequence[UserEvent], *, complete: bool = True) -> list[int | None]:
         """Write events, in one transaction: when this returns, they are on disk.
+
+        Args:
+            events: the events.
+            complete: whether everything is known that happened before them. If not, `last_timestamp` and
+                `last_received_ns` stay where they are, for a later process to begin there.
 
         Returns:
             For each event its `seq`; None for one that is stored already, so it is a repeat.
@@ -128,8 +133,10 @@ class Journal:
             for row in rows:
                 cursor = connection.execute(INSERT, row)
                 seqs.append(cursor.lastrowid if cursor.rowcount == 1 else None)
+            ends = [(to_column(event.order_id),) for event in events if _is_end(event)]
+            connection.executemany("DELETE FROM followed WHERE order_id = ?", ends)
             fresh = [event for event, seq in zip(events, seqs, strict=True) if seq is not None]
-            if fresh:
+            if fresh and complete:
                 newest = max(_plausible_timestamps(fresh), default=None)
                 connection.execute(_LAST, (to_integer(fresh[-1].received_ns), newest))
         return seqs
@@ -174,6 +181,14 @@ class Journal:
                 (words, now, seq),
             )
 
+    def follow(self, order_ids: Iterable[str]) -> None:
+        """Note that orders are open, though no event of theirs may be stored; until their terminal one is."""
+        with self._writing() as connection:
+            connection.executemany(
+                "INSERT INTO followed VALUES (?) ON CONFLICT DO NOTHING",
+                [(to_column(order_id),) for order_id in order_ids],
+            )
+
     # --- what is in it ----------------------------------------------------------------------------------
 
     def pending(self, after: int = 0, limit: int = 500) -> list[StoredEvent]:
@@ -191,24 +206,29 @@ class Journal:
         return bool(self._value(query, to_column(order_id)))
 
     def open_orders(self) -> set[str]:
-        """Return the ids of the orders of which there are events, but no terminal one. Looks at all orders."""
+        """Return the ids of the orders that are followed, or have events but no terminal one. Looks at all."""
         with self._using() as connection:
             rows = connection.execute(
                 """SELECT order_id FROM events WHERE order_id IS NOT NULL
-                GROUP BY order_id HAVING NOT MAX(terminal)"""
+                GROUP BY order_id HAVING NOT MAX(terminal)
+                UNION SELECT order_id FROM followed"""
             ).fetchall()
         return {from_column(order_id) for (order_id,) in rows}
 
     def last_timestamp(self) -> int | None:
-        """Return the largest `timestamp` of all events ever stored, in milliseconds by the service's clock.
+        """Return the largest `timestamp` of all events that were stored as complete, by the service's clock.
 
-        One that was more than a day ahead of its own receipt does not count: it is no time.
+        It is in milliseconds, and everything up to it is known; None if there was no such event. One that was
+        more than a day ahead of its own receipt does not count: it is no time.
         """
         value: int | None = self._value("SELECT last_timestamp FROM meta")
         return value
 
     def last_received_ns(self) -> int | None:
-        """Return when the event that was stored last was received, in nanoseconds since the epoch."""
+        """Return when the last event was received that was stored as complete, in nanoseconds since the epoch.
+
+        Before the first one it is when the user was signed in first; None if nobody ever was.
+        """
         value: int | None = self._value("SELECT last_received_ns FROM meta")
         return value
 
@@ -226,7 +246,7 @@ class Journal:
         return None if value is None else from_column(value)
 
     def belongs_to(self, user_id: str) -> None:
-        """Keep whose events these are, at first; later see that they are still the same user's.
+        """Keep at first whose events these are, and since when; later see that they are still the same user's.
 
         Raises:
             UserMismatch: they are another user's.
@@ -234,7 +254,10 @@ class Journal:
         owner = self.user_id
         if owner is None:
             with self._writing() as connection:
-                connection.execute("UPDATE meta SET user_id = ?", (to_column(user_id),))
+                connection.execute(
+                    "UPDATE meta SET user_id = ?, last_received_ns = COALESCE(last_received_ns, ?)",
+                    (to_column(user_id), time.time_ns()),
+                )
         elif owner != user_id:
             new, old = shown(user_id, _SHOWN_USER), shown(owner, _SHOWN_USER)
             raise UserMismatch(
@@ -333,6 +356,10 @@ _LAST = """
 UPDATE meta SET last_received_ns = ?1,
     last_timestamp = MAX(COALESCE(last_timestamp, ?2), COALESCE(?2, last_timestamp))
 """
+
+
+def _is_end(event: UserEvent) -> TypeGuard[OrderEvent]:
+    return isinstance(event, OrderEvent) and event.is_terminal
 
 
 def _plausible_timestamps(events: Iterable[UserEvent]) -> Iterator[int]:
