@@ -346,7 +346,10 @@ def raw_server(authority: trustme.CA) -> Iterator[ServeBytes]:
 def read_request(sock: socket.socket) -> bytes:
     request = b""
     while not request.endswith(b"\r\n\r\n"):
-        request += sock.recv(65536)
+        data = sock.recv(65536)
+        if not data:
+            raise ConnectionResetError("the client went before it had asked")
+        request += data
     return request
 
 

@@ -10,7 +10,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import ORDER_SUBMITTED, MakeClient, Peer, ServeBytes, ServeFunction, Until, drain, frame, upgrade
+from conftest import (
+    DEADLINE,
+    ORDER_SUBMITTED,
+    MakeClient,
+    Peer,
+    ServeBytes,
+    ServeFunction,
+    Until,
+    drain,
+    frame,
+    upgrade,
+)
 
 import aggstream
 
@@ -128,9 +139,11 @@ def test_a_machine_that_was_suspended_asks_whether_the_server_is_there(
     clock = SuspendedClock()
     monkeypatch.setattr("aggstream._suspension.time", clock)
     answers: list[str] = []
+    live = threading.Event()
 
     def script(peer: Peer) -> None:
         peer.sign_in()
+        live.wait(DEADLINE)
         clock.slept = 3600.0
         peer.send({"type": "heartbeat", "ts": 0})  # the next thing that wakes the client
         answers.append(peer.receive()["action"])
@@ -142,6 +155,8 @@ def test_a_machine_that_was_suspended_asks_whether_the_server_is_there(
     gaps: list[aggstream.Event] = []
     client.on(aggstream.Gap)(gaps.append)
     client.start()
+    client.wait_until_live(DEADLINE)
+    live.set()
     until(lambda: gaps)
     assert answers[0] == "authenticate"
     assert "the machine was suspended for 3600 s" in caplog.text
