@@ -86,12 +86,15 @@ def exchange(
         return _exchange(http, method, url, headers, largest, body)
     except urllib3.exceptions.HTTPError as error:
         return error
+    except Exception as error:  # a name that is none, say; whatever it is, its frames hold the same
+        return urllib3.exceptions.HTTPError(type(error).__name__)
 
 
 def words_of(error: urllib3.exceptions.HTTPError) -> str:
     """Return in words what went wrong, without anything that the service said."""
-    # What a proxy said holds no token, and tells what to do.
-    return str(error.args[0]) if isinstance(error, urllib3.exceptions.ProxyError) else type(error).__name__
+    # What a proxy said holds no token, and tells what to do; the base class itself comes from `exchange` only.
+    is_in_words = isinstance(error, urllib3.exceptions.ProxyError) or type(error) is urllib3.exceptions.HTTPError
+    return str(error.args[0]) if is_in_words else type(error).__name__
 
 
 def _exchange(
@@ -217,7 +220,7 @@ def _connect(proxy: Proxy, host: str, port: int, timeout: float) -> socket.socke
     try:
         target = host if proxy.looks_up_names else str(socket.getaddrinfo(host, port)[0][4][0])
         sock = socket.create_connection((proxy.host, proxy.port), timeout)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise urllib3.exceptions.ProxyError(f"no connection to the proxy {proxy.host}", error) from error
     try:
         open_tunnel(_TimedSocket(sock, deadline), proxy, target, port, largest=_LARGEST_PROXY_ANSWER)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from aggstream._backoff import ReconnectPolicy
-from aggstream._checks import check_seconds
+from aggstream._checks import check_seconds, quiet
 from aggstream._checkup import check_up
 from aggstream._deadline import Deadline
 from aggstream._dispatcher import Dispatcher, ErrorHandler
@@ -61,6 +61,7 @@ class Client(Registrar):
     order id). Every method may be called from any thread, and from handlers unless it says otherwise.
     """
 
+    @quiet
     def __init__(
         self,
         *,
@@ -472,6 +473,7 @@ class Client(Registrar):
             self._dispatcher.error_handlers = (*self._dispatcher.error_handlers, handler)
         return handler
 
+    @quiet
     def switch_user(self, token: TokenSource) -> None:
         """Sign in as another user, on the open connection if that is possible.
 
