@@ -444,6 +444,8 @@ def test_a_mistake_in_the_environment_names_the_variable_and_not_the_password(
 @pytest.mark.parametrize(
     ("host", "no_proxy", "exempt"),
     [
+        ("a.example", "a.example:\N{SUPERSCRIPT TWO}", False),
+        ("a.example", "a.example:\N{ARABIC-INDIC DIGIT FOUR}\N{ARABIC-INDIC DIGIT FOUR}3", False),
         ("example.com", "example.com", True),
         ("example.com", ".example.com", True),
         ("ws.example.com", "example.com", True),
