@@ -144,11 +144,33 @@ class Runner:
     # --- for any thread ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread.
+
+        Raises:
+            RuntimeError: it cannot be started.
+        """
         self._poller = Poller()
         self._waiter = Waiter(self._poller, self._obey, self._watch.look)
         self._thread = threading.Thread(target=self._main, name=self.name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._thread = None
+            self._poller.close()
+            raise
+
+    def give_up(self, error: BaseException) -> None:
+        """The threads cannot be started: end as the thread would have."""
+        self._fatal = error
+        self._end()
+
+    def _end(self) -> None:
+        self.error = self._fatal
+        self.trace = None if self.error is None else self.error.__traceback__
+        self.on_stopping()
+        # Whoever sees the last event may ask at once how it ended.
+        self.phase = "stopped"
+        self._dispatcher.close(Stopped(error=self.error))
 
     def wake(self) -> None:
         """Let the thread look at what has changed. Takes no lock."""
@@ -159,7 +181,7 @@ class Runner:
         """Wait for the thread to end; tell whether it has. One that is not quite started has not."""
         thread = self._thread
         if thread is None or thread.ident is None:
-            return False
+            return self.phase == "stopped"
         thread.join(timeout)
         return not thread.is_alive()
 
@@ -217,12 +239,7 @@ class Runner:
             if self._transport is not None:
                 self._drop_connection(self._transport)
             self.work.close()
-            self.error = self._fatal
-            self.trace = None if self.error is None else self.error.__traceback__
-            self.on_stopping()
-            # Whoever sees the last event may ask at once how it ended.
-            self.phase = "stopped"
-            self._dispatcher.close(Stopped(error=self.error))
+            self._end()
             self._poller.close()
 
     def _run(self) -> None:

@@ -46,7 +46,6 @@ E = TypeVar("E", bound=Event)
 OnError = TypeVar("OnError", bound=ErrorHandler)
 
 _STOP_TIMEOUT = 5.0
-_EXIT_TIMEOUT = 2.0
 _SIGNAL_EXIT = 128
 _LOOK = 0.5
 
@@ -210,6 +209,7 @@ class Client(Registrar):
 
         Raises:
             StateError: it was started before, even if it has ended since: make another client.
+            RuntimeError: the system has no more threads.
         """
         self._refuse_other_process()
         with self._lock:
@@ -218,10 +218,17 @@ class Client(Registrar):
             self._started = True
             self._starter = threading.get_ident()
             self._pid = os.getpid()
-        call_at_exit(self, Client._stop_at_exit)
-        self._dispatcher.start()
-        self._runner.start()
-        self._has_begun.set()
+        call_at_exit(self, Client._ask_to_stop_at_exit, Client._stop_at_exit)
+        try:
+            self._dispatcher.start()
+            self._runner.start()
+        except RuntimeError as error:
+            # Whoever waits for it must hear of it.
+            self._runner.give_up(error)
+            self._end()
+            raise
+        finally:
+            self._has_begun.set()
 
     def stop(self, timeout: float = _STOP_TIMEOUT) -> StopReport:
         """End the stream: close the connection, let the handlers finish what is queued, end the threads.
@@ -355,6 +362,7 @@ class Client(Registrar):
             StateError: when iterated on a dispatch thread, which would wait for itself.
         """
         wanted = key_of(key[0] if key else "*", key[1:])
+        self._refuse_other_process()
         self._pull.open()
         return EventIterator(
             self._pull,
@@ -362,6 +370,7 @@ class Client(Registrar):
             timeout,
             guard=lambda: self._refuse_own_thread("events()"),
             at_end=self._raise_error,
+            refuse=self._refuse_other_process,
         )
 
     # fmt: off
@@ -562,10 +571,14 @@ class Client(Registrar):
         self._pull.after_fork_in_child()
         self._runner.after_fork_in_child()
 
-    def _stop_at_exit(self) -> None:
+    def _ask_to_stop_at_exit(self) -> None:
+        if self._is_in_own_process():
+            self._runner.request_stop()
+
+    def _stop_at_exit(self, deadline: Deadline) -> None:
         if self._is_in_own_process() and not self._ended:
             with contextlib.suppress(BaseException):  # what ended the stream was logged, and nobody waits for it
-                self.stop(_EXIT_TIMEOUT)
+                self.stop(deadline.remaining() or 0.0)
 
     def _refuse_own_thread(self, what: str) -> None:
         self._refuse_other_process()
