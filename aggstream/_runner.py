@@ -301,8 +301,10 @@ class Runner:
             if proxy is None:
                 addresses = self._look_up(host, port, deadline)
             else:
-                target = host if proxy.looks_up_names else self._look_up(host, port, deadline)[0][4][0]
-                route = Route(proxy, target, port)
+                hosts = [host]
+                if not proxy.looks_up_names:
+                    hosts = [str(address[0]) for *_, address in self._look_up(host, port, deadline)]
+                route = Route(proxy, hosts, port)
                 addresses = self._look_up(proxy.host, proxy.port, deadline)
             self._transport = connect(
                 self._options.connect_url(token.secret),
