@@ -12,6 +12,7 @@ import attrs
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 from tenacity.wait import wait_base
 
+from aggstream._checks import without_frames
 from aggstream.errors import (
     AggStreamError,
     AuthenticationRejected,
@@ -48,6 +49,7 @@ def is_retryable(error: BaseException) -> bool:
     return isinstance(error, (TransportError, RemoteProtocolError, TokenUnavailable))
 
 
+@without_frames
 @attrs.frozen(kw_only=True)
 class ReconnectPolicy:
     """How connecting is repeated. Pauses are random between 0 and a bound that doubles ("full jitter").

@@ -194,10 +194,18 @@ class Dispatcher:
         self._waiting_for_room = False
 
     def start(self) -> None:
-        """Start the threads."""
+        """Start the threads.
+
+        Raises:
+            RuntimeError: one cannot be started; those that were end with `close`.
+        """
         for worker in self._workers:
             worker.thread = threading.Thread(target=self._run, args=(worker,), name=worker.name, daemon=True)
-            worker.thread.start()
+            try:
+                worker.thread.start()
+            except RuntimeError:
+                worker.thread = None
+                raise
 
     def put(self, event: Event, epoch: int, size: int = 0, seq: int | None = None) -> None:
         """Queue an event for its handlers; never blocks, so look at `is_full` from time to time.
@@ -331,8 +339,8 @@ class Dispatcher:
                 self._retry_what_is_due(worker)
             if worker is self._workers[0]:
                 for other in self._workers[1:]:
-                    assert other.thread is not None
-                    other.thread.join()
+                    if other.thread is not None:  # it may not have been possible to start it
+                        other.thread.join()
                 self._deliver(worker, _Item(item.event, self.epoch, 0))
         except BaseException as error:  # a thread of ours must not die unheard
             self._on_fatal(error)

@@ -18,7 +18,7 @@ from aggstream._deadline import Deadline
 from aggstream._proxy import Proxy
 from aggstream._secret import Secret
 from aggstream._tunnel import open_tunnel
-from aggstream.errors import ConnectFailed
+from aggstream.errors import ConnectFailed, ProxyRejected
 
 _LARGEST_PROXY_ANSWER = 65536
 _PIECE = 65536
@@ -86,12 +86,15 @@ def exchange(
         return _exchange(http, method, url, headers, largest, body)
     except urllib3.exceptions.HTTPError as error:
         return error
+    except Exception as error:  # a name that is none, say; whatever it is, its frames hold the same
+        return urllib3.exceptions.HTTPError(type(error).__name__)
 
 
 def words_of(error: urllib3.exceptions.HTTPError) -> str:
     """Return in words what went wrong, without anything that the service said."""
-    # What a proxy said holds no token, and tells what to do.
-    return str(error.args[0]) if isinstance(error, urllib3.exceptions.ProxyError) else type(error).__name__
+    # What a proxy said holds no token, and tells what to do; the base class itself comes from `exchange` only.
+    is_in_words = isinstance(error, urllib3.exceptions.ProxyError) or type(error) is urllib3.exceptions.HTTPError
+    return str(error.args[0]) if is_in_words else type(error).__name__
 
 
 def _exchange(
@@ -214,15 +217,34 @@ class _TimedSocket:
 
 def _connect(proxy: Proxy, host: str, port: int, timeout: float) -> socket.socket:
     deadline = Deadline(timeout)
+    problem: ConnectFailed | None = None
     try:
-        target = host if proxy.looks_up_names else str(socket.getaddrinfo(host, port)[0][4][0])
-        sock = socket.create_connection((proxy.host, proxy.port), timeout)
-    except OSError as error:
+        hosts = [host]
+        if not proxy.looks_up_names:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            hosts = [str(address[0]) for *_, address in found]
+        for target in hosts:
+            if isinstance(problem, ProxyRejected) and problem.final:
+                break
+            sock = socket.create_connection((proxy.host, proxy.port), deadline.remaining())
+            problem = _ask(sock, proxy, target, port, deadline)
+            if problem is None:
+                sock.settimeout(timeout)
+                return sock
+    except (OSError, UnicodeError) as error:
         raise urllib3.exceptions.ProxyError(f"no connection to the proxy {proxy.host}", error) from error
+    assert problem is not None  # a name that has no address is an OSError
+    raise urllib3.exceptions.ProxyError(str(problem), problem) from problem
+
+
+def _ask(sock: socket.socket, proxy: Proxy, host: str, port: int, deadline: Deadline) -> ConnectFailed | None:
+    """Ask a proxy for a connection to a host; return why there is none."""
     try:
-        open_tunnel(_TimedSocket(sock, deadline), proxy, target, port, largest=_LARGEST_PROXY_ANSWER)
+        open_tunnel(_TimedSocket(sock, deadline), proxy, host, port, largest=_LARGEST_PROXY_ANSWER)
     except ConnectFailed as error:
         sock.close()
-        raise urllib3.exceptions.ProxyError(str(error), error) from error
-    sock.settimeout(timeout)
-    return sock
+        return error
+    except BaseException:
+        sock.close()
+        raise
+    return None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import attrs
 
-from aggstream._checks import count, seconds
+from aggstream._checks import count, seconds, without_frames
 from aggstream.events import shown
 
 
+@without_frames
 @attrs.frozen(kw_only=True)
 class Limits:
     """What is accepted from the server.

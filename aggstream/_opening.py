@@ -26,7 +26,7 @@ from aggstream._processes import close_everywhere
 from aggstream._proxy import Proxy
 from aggstream._secret import Secret
 from aggstream._tunnel import open_tunnel
-from aggstream.errors import ConnectFailed, HandshakeRejected
+from aggstream.errors import ConnectFailed, HandshakeRejected, ProxyRejected
 from aggstream.transport import READ_SIZE, Transport, words
 
 logger = logging.getLogger("aggstream")
@@ -44,10 +44,11 @@ _HINTS = {
 
 @attrs.frozen
 class Route:
-    """Through a proxy to a host, by its name or its address."""
+    """Through a proxy to a host."""
 
     proxy: Proxy
-    host: str
+    hosts: Sequence[str]
+    """Its name, or its addresses, which are tried in order."""
     port: int
 
 
@@ -101,12 +102,11 @@ def connect(
         ProxyRejected: the proxy does not let us through.
         ConnectFailed: anything else.
     """
-    peer = _peer(host, addresses) if route is None else f"the proxy {_peer(route.proxy.host, addresses)}"
-    sock = _connect_tcp(addresses, peer, deadline, wait, made)
+    if route is None:
+        sock = _connect_tcp(addresses, _peer(host, addresses), deadline, wait, made)
+    else:
+        sock = _connect_through(route, addresses, limits.handshake_size, deadline, wait, made)
     try:
-        if route is not None:
-            stream = _WaitingSocket(sock, deadline, wait)
-            open_tunnel(stream, route.proxy, route.host, route.port, largest=limits.handshake_size)
         if ssl_context is not None:
             sock = _start_tls(sock, ssl_context, host, deadline, wait, made)
         handshake = _HandshakeSocket(sock, limits.handshake_size, deadline, wait)
@@ -122,14 +122,42 @@ def _peer(host: str, addresses: Sequence[Address]) -> str:
     return f"{name}:{addresses[0][4][1]}" if addresses else name
 
 
+def _connect_through(
+    route: Route, addresses: Sequence[Address], largest: int, deadline: Deadline, wait: Waiter, made: SocketMade
+) -> socket.socket:
+    peer = f"the proxy {_peer(route.proxy.host, addresses)}"
+    problem: ConnectFailed | None = None
+    for tried, host in enumerate(route.hosts):
+        share = _share(deadline, len(route.hosts) - tried)
+        sock = _connect_tcp(addresses, peer, share, wait, made)
+        try:
+            open_tunnel(_WaitingSocket(sock, share, wait), route.proxy, host, route.port, largest=largest)
+        except ConnectFailed as error:
+            close_everywhere(sock)
+            problem = error
+            if isinstance(error, ProxyRejected) and error.final:
+                break
+        except BaseException:
+            close_everywhere(sock)
+            raise
+        else:
+            return sock
+    assert problem is not None  # a name that has no address is not looked up
+    raise problem
+
+
+def _share(deadline: Deadline, parts: int) -> Deadline:
+    """Return a deadline that leaves time for the others: what swallows packets must not take all of it."""
+    remaining = deadline.remaining()
+    return Deadline(None if remaining is None else remaining / parts)
+
+
 def _connect_tcp(
     addresses: Sequence[Address], peer: str, deadline: Deadline, wait: Waiter, made: SocketMade
 ) -> socket.socket:
     problem: BaseException | None = None
     for tried, (family, kind, proto, _, address) in enumerate(addresses):
-        remaining = deadline.remaining()
-        # A host that swallows packets on its first address must leave time for the others.
-        share = None if remaining is None else remaining / (len(addresses) - tried)
+        share = _share(deadline, len(addresses) - tried)
         sock = socket.socket(family, kind, proto)
         made(sock)
         try:
@@ -138,7 +166,7 @@ def _connect_tcp(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             code = sock.connect_ex(address)
             if code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
-                wait(sock, write=True, deadline=Deadline(share))
+                wait(sock, write=True, deadline=share)
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             _check(code)
         except OSError as error:  # TimeoutError is one

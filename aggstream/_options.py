@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import attrs
 
 from aggstream._backoff import ReconnectPolicy
-from aggstream._checks import count, flag, is_loopback, optional_seconds, seconds
+from aggstream._checks import count, flag, is_loopback, optional_seconds, seconds, without_frames
 from aggstream._limits import Limits
 from aggstream._proxy import Proxy, choose_proxy
 from aggstream._secret import Secret
@@ -64,6 +64,17 @@ def check_app_id(app_id: object) -> str:
     return app_id
 
 
+def app_id_header(app_id: str) -> Secret:
+    """Return an app id for a header, which takes less than the URL of the stream does.
+
+    Raises:
+        ConfigurationError: it cannot stand there.
+    """
+    if not app_id.isascii():
+        raise ConfigurationError("app_id must be ASCII, because the REST API takes it in a header")
+    return Secret(app_id)
+
+
 def check_origin(origin: object) -> str:
     """Return an origin that can stand in a header.
 
@@ -72,8 +83,8 @@ def check_origin(origin: object) -> str:
     """
     if not isinstance(origin, str) or not _ORIGIN.fullmatch(origin):
         raise ConfigurationError(
-            f"origin must read https://host or https://host:port, without a path or a slash at the end, "
-            f"and be one of the app's allowed origins; got {origin!a}"
+            "origin must read https://host or https://host:port, without a path or a slash at the end, "
+            "and be one of the app's allowed origins"
         )
     return origin
 
@@ -96,8 +107,8 @@ def check_url(url: object, name: str, *, plain: str, secure: str, allow_insecure
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"{name} is not a URL: {error}") from None
+    except ValueError:  # its words repeat what may be a password
+        raise ConfigurationError(f"{name} is not a URL: look at its host and port") from None
     if parts.scheme not in (plain, secure) or not host:
         raise ConfigurationError(f"{name} must begin with {secure}:// and name a host")
     if parts.username is not None:
@@ -137,7 +148,7 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, Secret]:
         raise ConfigurationError("headers must be a mapping of names to values")
     for name, value in (headers or {}).items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            raise ConfigurationError(f"headers: {name!a} is not a header's name")
+            raise ConfigurationError("headers: a name that cannot be a header's; is it the value?")
         if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
             raise ConfigurationError(f"headers: the value of {name} must be printable ASCII on one line")
         lower = name.lower()
@@ -173,7 +184,7 @@ def check_auth(auth: object) -> Literal["message", "query"]:
         return "message"
     if auth == "query":
         return "query"
-    raise ConfigurationError(f'auth must be "message" or "query", got {auth!a}')
+    raise ConfigurationError('auth must be "message" or "query"; the token itself goes into token=')
 
 
 def _app_id(value: str | None) -> str:
@@ -222,6 +233,7 @@ AUTH_CLOSE_CODES = frozenset({1008, 3000, 3003, 4001, 4003, 4401, 4403})
 """Assumed: the service's close codes are not public."""
 
 
+@without_frames
 @attrs.frozen(kw_only=True)
 class SessionOptions:
     """What a session needs to know. Times are in seconds.
@@ -250,6 +262,7 @@ class SessionOptions:
     """How much the server may ask of this side."""
 
 
+@without_frames
 @attrs.frozen(kw_only=True)
 class Options:
     """Everything that is set when a client is made, checked. `Client` documents each.

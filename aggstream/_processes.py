@@ -15,12 +15,19 @@ import weakref
 from collections.abc import Callable, MutableMapping
 from typing import Any, TypeVar
 
+from aggstream._deadline import Deadline
+
 logger = logging.getLogger("aggstream")
 
 T = TypeVar("T")
 
 _in_child: MutableMapping[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
-_at_exit: MutableMapping[Any, Callable[[Any], None]] = weakref.WeakKeyDictionary()
+_at_exit: MutableMapping[Any, tuple[Callable[[Any], None], Callable[[Any, Deadline], None]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+# In which all that is there must have ended, together.
+_EXIT_TIMEOUT = 2.0
 
 
 def call_in_child(what: T, function: Callable[[T], None]) -> None:
@@ -31,9 +38,15 @@ def call_in_child(what: T, function: Callable[[T], None]) -> None:
     _in_child[what] = function
 
 
-def call_at_exit(what: T, function: Callable[[T], None]) -> None:
-    """Call a function with an object when the interpreter ends, as long as the object lives."""
-    _at_exit[what] = function
+def call_at_exit(what: T, ask: Callable[[T], None], wait: Callable[[T, Deadline], None]) -> None:
+    """Let an object come to its end when the interpreter does, as long as the object lives.
+
+    Args:
+        what: the object.
+        ask: asks it to end; all are asked before any is waited for.
+        wait: waits for it, until a deadline that is one for all.
+    """
+    _at_exit[what] = ask, wait
 
 
 def close_here(sock: socket.socket) -> None:
@@ -54,12 +67,25 @@ def close_everywhere(sock: socket.socket) -> None:
 
 def _call_all(functions: MutableMapping[Any, Callable[[Any], None]]) -> None:
     for what, function in list(functions.items()):
-        try:
-            function(what)
-        except Exception:  # the others must be called all the same
-            logger.exception("%r was not told of the fork, or of the interpreter's end", what)
+        _call(what, function)
+
+
+def _end_all() -> None:
+    everything = list(_at_exit.items())
+    for what, (ask, _) in everything:
+        _call(what, ask)
+    deadline = Deadline(_EXIT_TIMEOUT)
+    for what, (_, wait) in everything:
+        _call(what, wait, deadline)
+
+
+def _call(what: object, function: Callable[..., None], *more: object) -> None:
+    try:
+        function(what, *more)
+    except Exception:  # the others must be called all the same
+        logger.exception("%r was not told of the fork, or of the interpreter's end", what)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where there is no fork
     os.register_at_fork(after_in_child=lambda: _call_all(_in_child))
-atexit.register(_call_all, _at_exit)
+atexit.register(_end_all)

@@ -152,7 +152,9 @@ def _is_meant(host: str, port: int, entry: str) -> bool:
     if entry == "*":
         return True
     name, _, only = entry.rpartition(":")
-    if only.isdigit() and (name.startswith("[") or ":" not in name):  # else it is an IPv6 address
+    if (
+        only.isascii() and only.isdigit() and (name.startswith("[") or ":" not in name)
+    ):  # else it is an IPv6 address
         if int(only) != port:
             return False
         entry = name

@@ -129,6 +129,7 @@ class EventIterator(Iterator[E_co]):
         *,
         guard: Callable[[], None],
         at_end: Callable[[], None],
+        refuse: Callable[[], None] = lambda: None,
     ) -> None:
         """Make one.
 
@@ -138,12 +139,14 @@ class EventIterator(Iterator[E_co]):
             timeout: seconds to wait for each wanted event; None: until the stream ends.
             guard: raises if the calling thread must not wait.
             at_end: raises what ended the stream, if something did.
+            refuse: raises if this process must not use it.
         """
         self._buffer = buffer
         self._key = key
         self._timeout = timeout
         self._guard = guard
         self._at_end = at_end
+        self._refuse = refuse
 
     def __next__(self) -> E_co:
         """Return the next event that is wanted.
@@ -162,7 +165,12 @@ class EventIterator(Iterator[E_co]):
         raise StopIteration
 
     def close(self) -> None:
-        """Keep no events any more; a later `events()` begins anew."""
+        """Keep no events any more; a later `events()` begins anew.
+
+        Raises:
+            StateError: this is a forked child of the process that has started the client.
+        """
+        self._refuse()
         self._buffer.close()
 
     def __enter__(self) -> Self:

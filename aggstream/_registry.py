@@ -383,9 +383,15 @@ class Registrar:
         Raises:
             ConfigurationError: the key cannot be meant.
         """
+        self._refuse_other_process()
         return self._registry.remove(handler, None if key is None else key_of(key, sub_events))
 
+    def _refuse_other_process(self) -> None:
+        """Raise if this process must not use it: a forked child, if it is its parent's."""
+
     def _register(self, key: Key, *, once: bool) -> Register[Any]:
+        self._refuse_other_process()
+
         def register(handler: Callable[[Any], R]) -> Callable[[Any], R]:
             self._registry.add(key, handler, once=once)
             return handler

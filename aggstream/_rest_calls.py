@@ -12,6 +12,7 @@ import urllib3
 from aggstream._codec import Codec
 from aggstream._http import Answer, exchange, make_http, words_of
 from aggstream._limits import Limits
+from aggstream._options import app_id_header
 from aggstream._processes import call_in_child
 from aggstream._proxy import Proxy
 from aggstream._records import Balances, OrdersPage
@@ -80,11 +81,14 @@ class Calls:
             ssl_context: for a private certificate authority; None: the system's authorities.
             proxy: through which to connect; None for none.
             limits: those of JSON count here as well.
+
+        Raises:
+            ConfigurationError: the app id cannot stand in a header.
         """
         self.options = options
         self.base = rest_url.rstrip("/")
         self._headers: Mapping[str, Secret] = {
-            "x-app-id": Secret(app_id),
+            "x-app-id": app_id_header(app_id),
             "accept": Secret("application/json"),
             **options.headers,
         }

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from aggstream._checks import check_count, count, seconds
+from aggstream._checks import check_count, count, seconds, without_frames
 from aggstream._options import check_headers, check_path, check_url
 from aggstream._secret import Secret
 from aggstream.errors import ConfigurationError
@@ -64,6 +64,7 @@ def _check_url(_: object, field: attrs.Attribute[Any], value: Any) -> None:
         check_url(value, field.name, plain="http", secure="https", allow_insecure=True)
 
 
+@without_frames
 @attrs.frozen(kw_only=True)
 class RestOptions:
     """How the REST API is spoken to. Sizes are in bytes, times in seconds.

@@ -189,6 +189,9 @@ class Runner:
         Args:
             journal: what it writes to from now on; None: nothing.
             failure: why that is so, if there should be one.
+
+        Raises:
+            RuntimeError: it cannot be started.
         """
         self.outbox = self._outbox_with(journal)
         if failure is not None:
@@ -196,7 +199,27 @@ class Runner:
         self._poller = Poller()
         self._waiter = Waiter(self._poller, self._obey, self._watch.look)
         self._thread = threading.Thread(target=self._main, name=self.name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._thread = None
+            self._poller.close()
+            raise
+
+    def give_up(self, error: BaseException) -> None:
+        """The threads cannot be started: end as the thread would have."""
+        self._fatal = error
+        self._end()
+
+    def _end(self) -> None:
+        self.error = self._fatal
+        self.trace = None if self.error is None else self.error.__traceback__
+        self.on_stopping()
+        # Whoever sees the last event may ask at once how it ended.
+        self.phase = "stopped"
+        self._tracker.stop(self.error)
+        self.on_turn()
+        self._dispatcher.close(Stopped(error=self.error))
 
     def wake(self) -> None:
         """Let the thread look at what has changed. Takes no lock."""
@@ -207,7 +230,7 @@ class Runner:
         """Wait for the thread to end; tell whether it has. One that is not quite started has not."""
         thread = self._thread
         if thread is None or thread.ident is None:
-            return False
+            return self.phase == "stopped"
         thread.join(timeout)
         return not thread.is_alive()
 
@@ -274,14 +297,7 @@ class Runner:
                 self._drop_connection(self._transport)
             self._wind_up()
             self.work.close()
-            self.error = self._fatal
-            self.trace = None if self.error is None else self.error.__traceback__
-            self.on_stopping()
-            # Whoever sees the last event may ask at once how it ended.
-            self.phase = "stopped"
-            self._tracker.stop(self.error)
-            self.on_turn()
-            self._dispatcher.close(Stopped(error=self.error))
+            self._end()
             self._poller.close()
 
     def _begin_with(self, journal: Journal) -> None:
@@ -384,8 +400,10 @@ class Runner:
             if proxy is None:
                 addresses = self._look_up(host, port, deadline)
             else:
-                target = host if proxy.looks_up_names else self._look_up(host, port, deadline)[0][4][0]
-                route = Route(proxy, target, port)
+                hosts = [host]
+                if not proxy.looks_up_names:
+                    hosts = [str(address[0]) for *_, address in self._look_up(host, port, deadline)]
+                route = Route(proxy, hosts, port)
                 addresses = self._look_up(proxy.host, proxy.port, deadline, "the proxy's host name")
             self._transport = connect(
                 self._options.connect_url(token.secret),

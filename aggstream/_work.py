@@ -70,7 +70,11 @@ class WorkThread:
         self._hung: list[threading.Thread] = []
 
     def submit(self, call: Callable[[], T], what: str) -> Job[T]:
-        """Queue a call; `what` says in words what it does."""
+        """Queue a call; `what` says in words what it does.
+
+        Raises:
+            RuntimeError: the thread cannot be started.
+        """
         current = self._current
         self._hung = [thread for thread in self._hung if thread.is_alive()]
         if current is not None and current.abandoned and self._thread and len(self._hung) < _MOST_HUNG:
@@ -79,8 +83,9 @@ class WorkThread:
             self._jobs = queue.SimpleQueue()
             self._thread = self._current = None
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, args=(self._jobs,), name=self.name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, args=(self._jobs,), name=self.name, daemon=True)
+            thread.start()  # the system may have no more threads
+            self._thread = thread
         job = Job(call, what)
         self._jobs.put(job)  # type: ignore[arg-type]  # a queue of jobs of any kind
         return job

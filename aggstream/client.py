@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from aggstream._backoff import ReconnectPolicy
-from aggstream._checks import check_seconds
+from aggstream._checks import check_seconds, quiet
 from aggstream._checkup import check_up
 from aggstream._deadline import Deadline
 from aggstream._dispatcher import Dispatcher, ErrorHandler
@@ -52,7 +52,6 @@ E = TypeVar("E", bound=Event)
 OnError = TypeVar("OnError", bound=ErrorHandler)
 
 _STOP_TIMEOUT = 5.0
-_EXIT_TIMEOUT = 2.0
 _SIGNAL_EXIT = 128
 _LOOK = 0.5
 
@@ -67,6 +66,7 @@ class Client(Following):
     order id). Every method may be called from any thread, and from handlers unless it says otherwise.
     """
 
+    @quiet
     def __init__(
         self,
         *,
@@ -241,6 +241,7 @@ class Client(Following):
             StateError: it was started before, even if it has ended since: make another client.
             JournalError: the journal cannot be opened, and the stream is not to go on without it. The client can
                 be started once that is mended.
+            RuntimeError: the system has no more threads.
         """
         self._refuse_other_process()
         with self._lock:
@@ -254,10 +255,17 @@ class Client(Following):
         except BaseException:
             self._started = False
             raise
-        call_at_exit(self, Client._stop_at_exit)
-        self._dispatcher.start()
-        self._runner.start(self._journal, failure)
-        self._has_begun.set()
+        call_at_exit(self, Client._ask_to_stop_at_exit, Client._stop_at_exit)
+        try:
+            self._dispatcher.start()
+            self._runner.start(self._journal, failure)
+        except RuntimeError as error:
+            # Whoever waits for it must hear of it.
+            self._runner.give_up(error)
+            self._handlers_ended()
+            raise
+        finally:
+            self._has_begun.set()
 
     def stop(self, timeout: float = _STOP_TIMEOUT) -> StopReport:
         """End the stream: close the connection, let the handlers finish what is queued, end the threads.
@@ -393,6 +401,7 @@ class Client(Following):
             StateError: when iterated on a dispatch thread, which would wait for itself.
         """
         wanted = key_of(key[0] if key else "*", key[1:])
+        self._refuse_other_process()
         self._pull.open()
         return EventIterator(
             self._pull,
@@ -400,6 +409,7 @@ class Client(Following):
             timeout,
             guard=lambda: self._refuse_own_thread("events()"),
             at_end=self._raise_error,
+            refuse=self._refuse_other_process,
         )
 
     # fmt: off
@@ -522,6 +532,7 @@ class Client(Following):
             self._dispatcher.error_handlers = (*self._dispatcher.error_handlers, handler)
         return handler
 
+    @quiet
     def switch_user(self, token: TokenSource) -> None:
         """Sign in as another user, on the open connection if that is possible.
 
@@ -678,10 +689,14 @@ class Client(Following):
         self._pull.after_fork_in_child()
         self._runner.after_fork_in_child()
 
-    def _stop_at_exit(self) -> None:
+    def _ask_to_stop_at_exit(self) -> None:
+        if self._is_in_own_process():
+            self._runner.request_stop()
+
+    def _stop_at_exit(self, deadline: Deadline) -> None:
         if self._is_in_own_process() and not self._ended:
             with contextlib.suppress(BaseException):  # what ended the stream was logged, and nobody waits for it
-                self.stop(_EXIT_TIMEOUT)
+                self.stop(deadline.remaining() or 0.0)
 
     def _refuse_own_thread(self, what: str) -> None:
         self._refuse_other_process()

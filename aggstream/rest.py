@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from aggstream._backoff import RetryAfter
-from aggstream._checks import check_count
+from aggstream._checks import check_count, quiet
 from aggstream._credentials import provider_failure
 from aggstream._limits import Limits
 from aggstream._options import (
@@ -61,6 +61,7 @@ class RestClient:
     `close()` it. A forked child may use it as well: it makes connections of its own.
     """
 
+    @quiet
     def __init__(
         self,
         *,

@@ -13,12 +13,13 @@ from typing import Any
 import attrs
 import urllib3
 
-from aggstream._checks import check_seconds
+from aggstream._checks import check_seconds, quiet
 from aggstream._codec import Codec, strict_converter, to_json
 from aggstream._http import exchange, make_http, words_of
 from aggstream._limits import Limits
 from aggstream._options import (
     DEFAULT_REST_URL,
+    app_id_header,
     check_app_id,
     check_headers,
     check_path,
@@ -149,6 +150,7 @@ class RefreshingToken:
     Thread-safe; several clients may share one.
     """
 
+    @quiet
     def __init__(
         self,
         refresh_token: str,
@@ -181,7 +183,7 @@ class RefreshingToken:
             path: the call's path (assumed).
             headers: further headers.
             body: makes the request's JSON body from the refresh token (assumed).
-            timeout: seconds for connecting, for the answer to begin, and for all of its body.
+            timeout: seconds for connecting and for all of the answer.
             ssl_context: for a private certificate authority.
             allow_insecure: take an `http://` URL of another machine.
             proxy: as for `Client`.
@@ -198,7 +200,7 @@ class RefreshingToken:
         check_url(rest_url, "rest_url", plain="http", secure="https", allow_insecure=allow_insecure)
         self._url = rest_url.rstrip("/") + check_path(path, "path")
         self._headers = {
-            "x-app-id": Secret(app_id),
+            "x-app-id": app_id_header(app_id),
             "content-type": Secret("application/json"),
             "accept": Secret("application/json"),
             **check_headers(headers),
@@ -252,8 +254,14 @@ class RefreshingToken:
         return expires is None or expires - time.time() >= _ABOUT_TO_EXPIRE
 
     def _reload(self) -> None:
-        pair = self._load() if self._load is not None else None
-        if pair is not None and pair.refresh_token != self._refresh.reveal():
+        pair: object = self._load() if self._load is not None else None
+        if pair is None:
+            return
+        if not isinstance(pair, TokenPair):
+            kind = type(pair).__name__
+            del pair  # it may be made of tokens, and a traceback may show the locals of its frames
+            raise TokenUnavailable(f"load() must return a TokenPair or None, got {kind}")
+        if pair.refresh_token != self._refresh.reveal():
             problem = self._take(pair)
             if problem is not None:
                 raise TokenUnavailable(f"load() returned what cannot be used: {problem}")
@@ -278,7 +286,10 @@ class RefreshingToken:
 
     def _exchange(self) -> AuthenticationError | None:
         """Buy a new pair and take it; return what went wrong."""
-        body = to_json(self._body(self._refresh.reveal())).encode()
+        try:
+            body = to_json(self._body(self._refresh.reveal())).encode()
+        except Exception as error:  # its frames hold the token: only its kind is told
+            return TokenUnavailable(f"body() gave no JSON: {type(error).__name__}")
         answer = exchange(self._http, "POST", self._url, self._headers, body=body, largest=_LARGEST_ANSWER)
         self._http.clear()  # the next call is minutes away
         if isinstance(answer, urllib3.exceptions.HTTPError):

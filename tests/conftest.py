@@ -346,10 +346,10 @@ def raw_server(authority: trustme.CA) -> Iterator[ServeBytes]:
 def read_request(sock: socket.socket) -> bytes:
     request = b""
     while not request.endswith(b"\r\n\r\n"):
-        data = sock.recv(65536)
-        if not data:
-            raise ConnectionResetError("the client went before it had asked")
-        request += data
+        chunk = sock.recv(65536)
+        if not chunk:
+            raise ConnectionResetError("the client has gone before its request was whole")
+        request += chunk
     return request
 
 

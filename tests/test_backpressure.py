@@ -175,7 +175,7 @@ def test_a_session_that_must_end_while_reading_is_paused_ends_and_the_end_of_the
     client.on(aggstream.OrderSubmitted)(slow)
     client.on(aggstream.LifecycleEvent)(lambda event: told.append(type(event)))
     client.start()
-    until(lambda: is_paused(client))
+    until(lambda: slow.has_begun.is_set() and is_paused(client))
     is_over.set()
     client.switch_user(token)
     until(lambda: client.health().phase == "stopped")

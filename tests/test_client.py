@@ -645,3 +645,29 @@ def test_a_signal_that_comes_twice_at_once_is_one_wish(other_server: ServeFuncti
             process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=DEADLINE)
     assert (out, err, process.returncode) == ("stopped\nafter\n", "", 143)
+
+
+@pytest.mark.parametrize("refused", ["-dispatch-1", "-dispatch-2", "-io", "-work"])
+def test_a_thread_that_cannot_be_started_ends_the_stream_and_is_raised_to_all_who_wait(
+    refused: str, client_of: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def start_most(thread: threading.Thread) -> None:
+        if thread.name.endswith(refused):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_most)
+    client = client_of("ws://localhost:9/ws", workers=2)
+    if refused == "-work":
+        client.start()
+    else:
+        with pytest.raises(RuntimeError, match="can't start"):
+            client.start()
+    for wait in (client.wait, client.stop, lambda: list(client.events())):
+        with pytest.raises(RuntimeError, match="can't start"):
+            wait()
+    assert client.health().phase == "stopped"
+    with pytest.raises(aggstream.StateError, match="before"):
+        client.start()

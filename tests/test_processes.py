@@ -92,7 +92,9 @@ calls = {
     "events": lambda: next(iter(events)), "wait_for": lambda: client.wait_for("*", timeout=1),
     "wait_until_live": lambda: client.wait_until_live(1), "switch_user": lambda: client.switch_user("other"),
     "on_error": lambda: client.on_error(lambda error, event: None),
-    "with": lambda: client.__exit__(None, None, None),
+    "with": lambda: client.__exit__(None, None, None), "on": lambda: client.on("*"),
+    "once": lambda: client.once("*"), "off": lambda: client.off(print), "new events": client.events,
+    "close": lambda: events.close(),
 }
 def child():
     for name, call in calls.items():
@@ -366,6 +368,27 @@ stuck.wait()
     assert "stopped with something undone" in err
     assert "in wait_for_ever" in err
     assert "Fatal" not in err
+
+
+def test_all_clients_are_asked_to_stop_before_one_is_waited_for(other_server: ServeFunction, run: Run) -> None:
+    program = """
+clients = [make(), client, make()]
+stuck = [threading.Event() for _ in clients]
+for one, event in zip(clients, stuck):
+    def wait(_, event=event):
+        event.set()
+        # Each waits for all the others to be asked as well.
+        while any(other.health().phase != "stopped" for other in clients):
+            time.sleep(0.001)
+    one.on("authenticated")(wait)
+    one.start()
+for event in stuck:
+    event.wait()
+"""
+    with run(program, other_server(live).url) as process:
+        _, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0
+    assert err == ""
 
 
 # --- signals --------------------------------------------------------------------------------------------

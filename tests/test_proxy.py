@@ -11,7 +11,7 @@ import ssl
 import struct
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -65,11 +65,14 @@ def splice(one: socket.socket, other: socket.socket) -> bytes:
 class SomeProxy:
     """Speaks one of the two protocols; keeps what it was asked for, and what it saw."""
 
-    def __init__(self, serve: ServeBytes, kind: str, *, login: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self, serve: ServeBytes, kind: str, *, login: tuple[str, str] | None = None, refuses: Collection[str] = ()
+    ) -> None:
         self.asked: list[tuple[str, int]] = []
         self.requests: list[bytes] = []
         self.seen: list[bytes] = []
         self._login = login
+        self._refuses = refuses
         self._server: RawServer = serve(self._http if kind == "http" else self._socks)
         self.host_and_port = self._server.url.removeprefix("ws://").removesuffix("/ws")
 
@@ -108,6 +111,10 @@ class SomeProxy:
         kind = read(4)[3]
         host = socket.inet_ntoa(read(4)) if kind == 1 else read(read(1)[0]).decode()
         [port] = struct.unpack("!H", read(2))
+        if host in self._refuses:
+            self.asked.append((host, port))
+            sock.sendall(b"\x05\x04\x00\x01\x00\x00\x00\x00\x00\x00")
+            return
         self._forward(sock, host, port, b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
 
     def _forward(self, sock: socket.socket, host: str, port: int, yes: bytes) -> None:
@@ -172,6 +179,43 @@ def test_the_stream_goes_through_a_proxy(
     assert all(b"canary" not in request for request in proxy.requests)
     assert not tls or b"canary" not in proxy.seen[0]
     assert all("proxy" not in name.lower() for _, headers in server.requests for name in headers)
+
+
+@pytest.mark.parametrize("what", ["the stream", "a refresh"])
+def test_each_address_of_the_service_is_tried_by_a_proxy_that_wants_an_address(
+    what: str,
+    raw_server: ServeBytes,
+    other_server: ServeFunction,
+    client_of: MakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def answer(sock: socket.socket) -> None:
+        read_request(sock)
+        sock.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"accessToken": "fresh-token"}')
+
+    real = socket.getaddrinfo
+    proxy = SomeProxy(raw_server, "socks5", refuses={"127.0.0.3"})
+
+    def look_up(host: str, port: int, *_: object, **__: object) -> list[Any]:
+        addresses = ("127.0.0.3", "127.0.0.4") if host == "service.example" else ("127.0.0.1",)
+        return [row for at in addresses for row in real(at, port, socket.AF_INET, socket.SOCK_STREAM)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    url = f"socks5://{proxy.host_and_port}"
+    if what == "the stream":
+        service = other_server(order).url.replace("localhost", "service.example")
+        client = client_of(service, proxy=url, allow_insecure=True)
+        client.start()
+        client.wait_until_live(DEADLINE)
+        assert client.health().counters.connections == 1
+        client.stop()
+    else:
+        service = raw_server(answer).url.replace("127.0.0.1", "service.example").replace("ws:", "http:")
+        provider = aggstream.RefreshingToken(
+            "refresh", app_id="a", rest_url=service, proxy=url, allow_insecure=True
+        )
+        assert provider.get_token() == "fresh-token"
+    assert [host for host, _ in proxy.asked] == ["127.0.0.3", "127.0.0.4"]
 
 
 def test_only_the_proxy_looks_the_service_up_if_it_can(
@@ -463,6 +507,8 @@ def test_a_mistake_in_the_environment_names_the_variable_and_not_the_password(
 @pytest.mark.parametrize(
     ("host", "no_proxy", "exempt"),
     [
+        ("a.example", "a.example:\N{SUPERSCRIPT TWO}", False),
+        ("a.example", "a.example:\N{ARABIC-INDIC DIGIT FOUR}\N{ARABIC-INDIC DIGIT FOUR}3", False),
         ("example.com", "example.com", True),
         ("example.com", ".example.com", True),
         ("ws.example.com", "example.com", True),

@@ -11,6 +11,7 @@ import ssl
 import struct
 import traceback
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import attrs
 import pytest
@@ -408,6 +409,101 @@ def test_a_redirect_of_the_refresh_call_is_not_followed(raw_server: ServeBytes) 
     with pytest.raises(aggstream.AuthenticationRejected, match="307"):
         aggstream.RefreshingToken("refresh", app_id="a", rest_url=url).get_token()
     assert elsewhere.connections == 0
+
+
+# --- options that are refused, and what users give to a refresh ------------------------------------------
+
+SERVICE = "wss://service.example/ws"
+
+
+def make(**options: Any) -> object:
+    return aggstream.Client(**{"app_id": "a", "origin": "https://app.example", "token": "token-0001", **options})
+
+
+def refreshing(**options: Any) -> aggstream.RefreshingToken:
+    return aggstream.RefreshingToken(
+        **{"refresh_token": CANARY, "app_id": "a", "rest_url": "http://localhost:9", "proxy": None, **options}
+    )
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda: make(token=CANARY, headers={"X-Key": CANARY}, proxy=f"http://u:{CANARY}@p:1", workers=0),
+        lambda: make(token=CANARY, ping_interval=-1),
+        lambda: make(token=f"{CANARY}\n"),
+        lambda: make(auth=CANARY),
+        lambda: make(origin=CANARY),
+        lambda: make(url=f"wss://user:[{CANARY}]@host/ws"),
+        lambda: make(url=f"wss://host:{CANARY}/ws"),
+        lambda: make(url=f"wss://user:{CANARY}@host/ws"),
+        lambda: make(url=f"wss://host/ws?token={CANARY}"),
+        lambda: make(headers={"X-Key": f"{CANARY}\n"}),
+        lambda: make(headers={"X-Key": CANARY, "Cookie": "a"}),
+        lambda: make(headers={f"{CANARY} ": "a"}),
+        lambda: make(url=SERVICE, proxy=f"https://u:{CANARY}@p:1"),
+        lambda: make(url=SERVICE, proxy=f"http://u:{CANARY}@p:x"),
+        lambda: make(url=SERVICE, proxy=f"http://u:{CANARY}%0a@p:1"),
+        lambda: refreshing(refresh_token=f"{CANARY}\n"),
+        lambda: refreshing(access_token=f"{CANARY} "),
+        lambda: refreshing(timeout=-1),
+        lambda: refreshing(headers={"X-Key": CANARY, "Cookie": "a"}),
+        lambda: refreshing(proxy=f"ftp://u:{CANARY}@p:1"),
+        lambda: refreshing(app_id="app_\N{SNOWMAN}"),
+        lambda: aggstream.RestOptions(headers={"X-Key": CANARY, "Cookie": "a"}),
+        lambda: aggstream.RestClient(app_id="a", token=f"{CANARY}\n"),
+        lambda: aggstream.RestClient(app_id="a", token=CANARY, proxy=f"ftp://u:{CANARY}@p:1"),
+        lambda: aggstream.Limits(message_size=-1),
+        lambda: aggstream.ReconnectPolicy(initial=-1),
+    ],
+)
+def test_an_option_that_is_refused_shows_no_secret(refused: Callable[[], object]) -> None:
+    with pytest.raises(aggstream.ConfigurationError) as caught:
+        refused()
+    for place in shown_by(caught.value):
+        assert "canary" not in place
+
+
+def test_a_user_to_switch_to_that_is_refused_is_shown_by_no_frame(client_of: MakeClient) -> None:
+    with pytest.raises(aggstream.ConfigurationError) as caught:
+        client_of("ws://localhost:9/ws").switch_user(f"{CANARY}\n")
+    for place in shown_by(caught.value):
+        assert "canary" not in place
+
+
+def test_a_misspelt_option_shows_no_secret_in_a_frame_of_ours() -> None:
+    with pytest.raises(TypeError) as caught:
+        make(tokn=CANARY, token=CANARY)
+    for place in shown_by(caught.value):
+        assert "canary" not in place
+
+
+def raises(*_: object) -> Any:
+    raise OSError(CANARY)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"body": raises}, "body.. gave no JSON: OSError"),
+        ({"body": lambda token: {"refreshToken": token, "at": object()}}, "body.. gave no JSON: TypeError"),
+        ({"body": lambda token: {"refreshToken": token, "at": float("nan")}}, "body.. gave no JSON: ValueError"),
+        ({"load": lambda: {"access_token": CANARY}}, "a TokenPair or None, got dict"),
+        ({"load": lambda: (CANARY, CANARY)}, "a TokenPair or None, got tuple"),
+        ({"load": lambda: aggstream.TokenPair(CANARY, f"{CANARY}\n")}, "cannot be used"),
+        ({"proxy": "http://proxy..example:3128"}, "no connection to the proxy"),
+        ({"rest_url": "https://service..example"}, "failed"),
+        ({"rest_url": "https://service..example", "proxy": "socks5://localhost:9"}, "no connection to the proxy"),
+    ],
+)
+def test_a_refresh_that_fails_on_this_side_is_a_typed_error_and_shows_no_token(
+    options: dict[str, Any], words: str
+) -> None:
+    provider = refreshing(**options)
+    with pytest.raises(aggstream.TokenUnavailable, match=words) as caught:
+        provider.get_token()
+    for place in shown_by(caught.value):
+        assert "canary" not in place
 
 
 # --- looking --------------------------------------------------------------------------------------------
