@@ -1,37 +1,23 @@
-"""Wait until an order has ended, and tell how by the exit code: 0 filled, 1 not, 3 unknown.
+"""Wait until an order has ended, and tell how by the exit code: 0 filled, 1 not, 3 not known.
 
-Start it before the order is placed, with the order's id: only what comes after its start is seen.
+It may be started before the order is placed, while it is under way, or long after it has ended: what the stream does
+not tell is read from the REST API, if the client has one to ask (AGGSTREAM_REST_URL).
 """
 
 import sys
 
 import aggstream
 
-ENDS = [name for name, kind in aggstream.ORDER_EVENTS.items() if kind.is_terminal]
-
 order_id = sys.argv[1]
 timeout = float(sys.argv[2]) if len(sys.argv) > 2 else 60.0
-client = aggstream.Client()
-ended: list[aggstream.OrderEvent] = []
 
-
-@client.on("order_event", *ENDS)
-def settled(event: aggstream.OrderEvent) -> None:
-    if event.order_id == order_id:
-        ended.append(event)
-        client.stop()
-
-
-@client.on("authenticated")
-def ready(event: aggstream.Authenticated) -> None:
+with aggstream.Client() as client:
+    order = client.track(order_id)
     print(f"waiting for {order_id}", flush=True)
+    outcome = order.wait(timeout)
 
-
-client.start()
-client.wait(timeout)
-client.stop()
-if not ended:
-    print(f"{order_id}: not known after {timeout} s; ask the REST API")
+if not outcome.is_known:
+    print(f"{order_id}: not known: {outcome.reason}")
     sys.exit(3)
-print(f"{order_id}: {ended[0].event} {ended[0].error_reason or ''}")
-sys.exit(0 if ended[0].sub_event == "filled" else 1)
+print(f"{order_id}: {outcome.verdict.value}")
+sys.exit(0 if outcome.verdict is aggstream.Verdict.FILLED else 1)
