@@ -1,7 +1,7 @@
 """Wait until an order has ended, and tell how by the exit code: 0 filled, 1 not, 3 not known.
 
-It may be started before the order is placed, while it is under way, or long after it has ended: what the stream does
-not tell is read from the REST API, if the client has one to ask (AGGSTREAM_REST_URL).
+It may be started before the order is placed, while it is under way, or long after it has ended: what the stream
+does not tell is read from the REST API, if the client has one to ask (AGGSTREAM_REST_URL).
 """
 
 import sys
