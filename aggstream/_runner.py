@@ -8,27 +8,24 @@ what happens between connections: the token that comes next, the gap that was le
 from __future__ import annotations
 
 import collections
-import contextlib
 import json
 import logging
 import random
-import socket
-import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
-from urllib.parse import urlsplit
 
 import attrs
 
 from aggstream import transport as wire
 from aggstream._commands import Authenticate, Ping
+from aggstream._connector import Connector
 from aggstream._credentials import Credentials, ask_again_in, provider_failure, refresh_in
 from aggstream._deadline import Deadline, nearest
 from aggstream._dispatcher import Dispatcher
 from aggstream._health import Continuity, Counters, Phase
-from aggstream._opening import Address, Route, connect, resolver
+from aggstream._memory import recall, take_up
 from aggstream._options import Options
 from aggstream._outage import Outage
 from aggstream._outbox import Outbox
@@ -46,7 +43,6 @@ from aggstream._work import Job, WorkThread
 from aggstream.errors import (
     AggStreamError,
     AuthenticationRejected,
-    ConnectFailed,
     ConnectionLost,
     DecodeError,
     HandshakeRejected,
@@ -126,7 +122,7 @@ class Runner:
 
         self._options = options
         self._credentials = Credentials(provider, self.work)
-        self._ssl_context = options.ssl_context
+        self._connector = Connector(options, self.work)
         self._dispatcher = dispatcher
         self._watch = watch
         self._tracker = tracker
@@ -140,8 +136,6 @@ class Runner:
         self._fatal: BaseException | None = None
 
         self._transport: wire.Transport | None = None
-        # The socket that was made last, for a forked child to close.
-        self._connecting: socket.socket | None = None
         self._token_job: Job[Token] | None = None
         self._token_deadline = Deadline(None)
         # The epoch of the user that the token is for, if it is asked for to switch to them.
@@ -247,7 +241,7 @@ class Runner:
         if self._thread is not None:
             self._poller.close()
             # They may be one and the same, or dropped just before the fork: closing twice does nothing.
-            if (sock := self._connecting) is not None:
+            if (sock := self._connector.made) is not None:
                 close_here(sock)
             if (transport := self._transport) is not None:
                 transport.detach()
@@ -279,7 +273,8 @@ class Runner:
         journal = self.outbox.journal
         try:
             if journal is not None:
-                self._begin_with(journal)
+                take_up(journal, self._outage, self.reconciler, self._tracker)
+                self.outbox.redeliver(self._waiter.until)
             self._run()
         except _Stopping:
             pass
@@ -300,18 +295,6 @@ class Runner:
             self._end()
             self._poller.close()
 
-    def _begin_with(self, journal: Journal) -> None:
-        """Take up where an earlier process has ended."""
-        received_ns, timestamp = journal.last_received_ns(), journal.last_timestamp()
-        if received_ns is not None:
-            self._outage.begin_in_gap(max(received_ns, journal.closed_ns or 0))
-            # Of a service that had told nothing yet, at least what is older than the first connection is no news.
-            self.reconciler.known_before(received_ns // _NS_PER_MS if timestamp is None else timestamp)
-            self._tracker.know_until(timestamp)
-            for order_id in journal.open_orders():
-                self._recall(journal, order_id)
-        self.outbox.redeliver(self._waiter.until)
-
     def _outbox_with(self, journal: Journal | None) -> Outbox:
         return Outbox(
             self._dispatcher,
@@ -320,12 +303,6 @@ class Runner:
             self._options.name,
             is_complete=lambda: not self.reconciler.is_behind,
         )
-
-    def _recall(self, journal: Journal, order_id: str) -> None:
-        """Know again of an order what is in the journal."""
-        self._tracker.expect(order_id)
-        with contextlib.suppress(DecodeError):  # of another version; it is told of when it is delivered again
-            self._tracker.fold([stored.event for stored in journal.events_of(order_id)], time.monotonic())
 
     def _wind_up(self) -> None:
         """Hand over what is still here when the stream ends, and tell of an outage that goes on."""
@@ -392,32 +369,8 @@ class Runner:
         self.phase = "connecting"
         self._obey()
         token = self._next_token()
-        deadline = Deadline(self._options.connect_timeout)
-        parts = urlsplit(self._options.url)
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
-        proxy, route = self._options.route, None
         try:
-            if proxy is None:
-                addresses = self._look_up(host, port, deadline)
-            else:
-                hosts = [host]
-                if not proxy.looks_up_names:
-                    hosts = [str(address[0]) for *_, address in self._look_up(host, port, deadline)]
-                route = Route(proxy, hosts, port)
-                addresses = self._look_up(proxy.host, proxy.port, deadline, "the proxy's host name")
-            self._transport = connect(
-                self._options.connect_url(token.secret),
-                addresses=addresses,
-                host=host,
-                route=route,
-                ssl_context=self._tls() if parts.scheme == "wss" else None,
-                origin=self._options.origin,
-                headers=self._options.headers,
-                limits=self._options.session.limits,
-                deadline=deadline,
-                wait=self._waiter.socket,
-                made=self._socket_made,
-            )
+            self._transport = self._connector.connect(token.secret, self._waiter)
         except HandshakeRejected as error:
             if self._options.session.token_in_query and error.status == _UNAUTHORIZED:
                 raise self._credentials.judge(AuthenticationRejected(str(error)), token) from error
@@ -428,20 +381,6 @@ class Runner:
         self.session = Session(self._options.session, token, expected_user=self.user_id)
         self.session.connection_made(now)
         self.session.schedule_refresh(now, refresh_in(token))
-
-    def _socket_made(self, sock: socket.socket) -> None:
-        self._connecting = sock
-
-    def _look_up(self, host: str, port: int, deadline: Deadline, what: str = "the host name") -> Sequence[Address]:
-        try:
-            return self._waiter.job(self.work.submit(resolver(host, port, what), "looking up the host"), deadline)
-        except TimeoutError:
-            raise ConnectFailed(f"{what} was not looked up within connect_timeout") from None
-
-    def _tls(self) -> ssl.SSLContext:
-        if self._ssl_context is None:  # it takes a while to load the system's authorities
-            self._ssl_context = ssl.create_default_context()
-        return self._ssl_context
 
     # --- tokens -----------------------------------------------------------------------------------------
 
@@ -525,7 +464,7 @@ class Runner:
     def _find_out(self, order_id: str) -> None:
         journal = self.outbox.journal
         if journal is not None and journal.knows_order(order_id) and not self._tracker.knows(order_id):
-            self._recall(journal, order_id)
+            recall(journal, order_id, self._tracker)
         if not self._tracker.knows(order_id):
             self.reconciler.look_up(order_id, time.monotonic())
 

@@ -71,6 +71,8 @@ LAYERS = [
         "_reading",
         "_outbox",
         "_rest_choice",
+        "_connector",
+        "_memory",
     ],
     ["_runner", "_checkup"],
     ["client", "__init__"],

@@ -1,0 +1,42 @@
+"""What the journal of an earlier process knows of orders, for the tracker of this one."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from aggstream._outage import Outage
+from aggstream._reconcile import Reconciler
+from aggstream._tracker import Tracker
+from aggstream.errors import DecodeError
+from aggstream.journal import Journal
+
+_NS_PER_MS = 1_000_000
+
+
+def take_up(journal: Journal, outage: Outage, reconciler: Reconciler, tracker: Tracker) -> None:
+    """Take up where an earlier process has ended: in a gap, with the orders that it knew to be open.
+
+    Raises:
+        JournalError: the journal cannot be read.
+    """
+    received_ns, timestamp = journal.last_received_ns(), journal.last_timestamp()
+    if received_ns is None:
+        return
+    outage.begin_in_gap(max(received_ns, journal.closed_ns or 0))
+    # Of a service that had told nothing yet, at least what is older than the first connection is no news.
+    reconciler.known_before(received_ns // _NS_PER_MS if timestamp is None else timestamp)
+    tracker.know_until(timestamp)
+    for order_id in journal.open_orders():
+        recall(journal, order_id, tracker)
+
+
+def recall(journal: Journal, order_id: str, tracker: Tracker) -> None:
+    """Know again of an order what is in the journal.
+
+    Raises:
+        JournalError: the journal cannot be read.
+    """
+    tracker.expect(order_id)
+    with contextlib.suppress(DecodeError):  # of another version; it is told of when it is delivered again
+        tracker.fold([stored.event for stored in journal.events_of(order_id)], time.monotonic())
