@@ -42,15 +42,21 @@ def main(wheel: str) -> None:
         found = subprocess.run([*python, "-c", listed], cwd=elsewhere, check=True, capture_output=True, text=True)
         assert "site-packages" in found.stdout, found.stdout
         command = str(pathlib.Path(sys.executable).with_name("aggstream"))
-        for words, extra in (("demo", "demo"), ("simulate", "simulator")):
-            ran = subprocess.run([command, words], cwd=elsewhere, check=False, capture_output=True, text=True)
-            assert ran.returncode == 2, (words, ran)
-            assert f"aggstream[{extra}]" in ran.stderr, (words, ran)
+        for name, extra in (("demo", "demo"), ("simulate", "simulator")):
+            ran = subprocess.run([command, name], cwd=elsewhere, check=False, capture_output=True, text=True)
+            assert ran.returncode == 2, (name, ran)
+            assert f"aggstream[{extra}]" in ran.stderr, (name, ran)
+            assert "Traceback" not in ran.stderr, (name, ran)
+        for words, code, says in (
+            (["listen"], 2, "AGGSTREAM_APP_ID"),
+            (["wait", "ord_1"], 2, "AGGSTREAM_APP_ID"),
+            (["orders"], 2, "AGGSTREAM_APP_ID"),
+            (["journal", "list", "nowhere.db"], 1, "nowhere.db"),
+        ):
+            ran = subprocess.run([command, *words], cwd=elsewhere, check=False, capture_output=True, text=True)
+            assert ran.returncode == code, (words, ran)
+            assert says in ran.stderr, (words, ran)
             assert "Traceback" not in ran.stderr, (words, ran)
-        ran = subprocess.run([command, "listen"], cwd=elsewhere, check=False, capture_output=True, text=True)
-        assert ran.returncode == 2, ran
-        assert "AGGSTREAM_APP_ID" in ran.stderr, ran
-        assert "Traceback" not in ran.stderr, ran
     sys.stdout.write(f"{wheel}: 1 passed, 0 failed\n")
 
 

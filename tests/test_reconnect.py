@@ -249,3 +249,44 @@ def test_a_gap_begins_where_the_last_live_connection_ended_however_many_came_bet
         assert gaps[0].number == 1
         assert gaps[0].started_at <= lost[0].received_at
         assert len(lost) == 3
+
+
+def test_an_outage_that_goes_on_when_the_stream_ends_is_told_as_a_gap(
+    other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.receive()
+        if peer.number == 1:
+            peer.send({"type": "authenticated", "userId": "usr_xyz789"})
+        else:
+            peer.wait_closed()
+
+    client = client_of(other_server(script).url)
+    seen: list[aggstream.Event] = []
+    client.on("*")(seen.append)
+    client.start()
+    until(lambda: client.health().counters.connections >= 2)
+    client.stop()
+    gap, reconciled, stopped = seen[-3:]
+    assert isinstance(gap, aggstream.Gap)
+    assert isinstance(reconciled, aggstream.Reconciled)
+    assert (reconciled.resolved, reconciled.gaps) == (False, (1,))
+    assert isinstance(stopped, aggstream.Stopped)
+    assert client.health().counters.gaps == 1
+    assert client.health().counters.gaps_resolved == 0
+
+
+def test_a_stream_that_is_stopped_while_live_ends_in_no_gap(
+    other_server: ServeFunction, client_of: MakeClient
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.sign_in()
+        peer.wait_closed()
+
+    client = client_of(other_server(script).url)
+    seen: list[str] = []
+    client.on("*")(lambda event: seen.append(event.type))
+    with client:
+        client.wait_until_live(DEADLINE)
+    assert seen == ["connected", "authenticated", "disconnected", "stopped"]
