@@ -514,3 +514,24 @@ def test_nothing_of_a_user_is_left_once_another_one_is_signed_in(life: Life) -> 
     life.connect()
     life.rest(record("theirs", "submitted"))
     assert life.told() == ["resolved []"]
+
+
+def test_late_news_of_an_order_that_was_forgotten_brings_nothing_back() -> None:
+    life = Life()
+    life.tracker._kept = 1
+    life.connect()
+    life.rest()
+    life.live(order_event("filled", "a"), order_event("filled", "b"))
+    assert set(life.tracker.orders()) == {"b"}
+    life.live(order_event("dag_completed", "a", at=1))
+    assert set(life.tracker.orders()) == {"b"}
+    assert life.tracker.open_orders() == set()
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(record("b", "filled", at=1), record("a", "filled", at=1))
+    assert life.told() == ["resolved []", "a filled", "b filled", "a dag_completed", "resolved [1]"]
+    # Who asks for it finds it again.
+    tracked = life.tracker.track("a")
+    life.reconciler.look_up("a", life.now)
+    life.page(record("a", "filled"))
+    assert life.tracker.outcome(tracked).verdict is aggstream.Verdict.FILLED

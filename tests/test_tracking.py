@@ -164,6 +164,8 @@ def test_without_rest_a_gap_leaves_the_verdict_unknown_and_says_why(
         order = agg.begin_order(USER, scenario="filled")
         order.advance(4)
         tracked = client.track(order.order_id)
+        later = agg.begin_order(USER, scenario="filled")
+        early = client.track(later.order_id)
         agg.drop(abort=True)
         order.finish()
         outcome = tracked.wait()  # without a time: it ends because nobody will ever tell
@@ -171,9 +173,14 @@ def test_without_rest_a_gap_leaves_the_verdict_unknown_and_says_why(
         assert "rest_url" in outcome.reason
         assert tracked.future().result(DEADLINE) == outcome
         assert client.continuity is Continuity.UNKNOWN
-        # What is submitted after the gap is complete again.
-        until(lambda: agg.wait_for_connections(1, timeout=DEADLINE))
+        # What is submitted after the gap is complete again, also if it was waited for before.
         client.wait_until_live(DEADLINE)
+        assert "rest_url" in early.outcome.reason
+        later.advance(2)
+        until(lambda: early.order is not None)
+        assert "rest_url" not in early.outcome.reason
+        later.finish()
+        assert early.wait().verdict is Verdict.FILLED
         assert client.track(agg.place_order(USER, scenario="failed")).wait(DEADLINE).verdict is Verdict.FAILED
 
 
