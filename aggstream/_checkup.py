@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from aggstream._dispatcher import Dispatcher, Running
-from aggstream._health import Continuity, Health
+from aggstream._health import Health
 from aggstream._options import Options
 from aggstream._runner import Runner
 
@@ -40,6 +40,7 @@ def check_up(runner: Runner, dispatcher: Dispatcher, options: Options) -> Health
         coalesced=dispatcher.coalesced,
         delivered=dispatcher.delivered,
         handler_errors=dispatcher.handler_errors,
+        dead=dispatcher.dead,
         counters=attrs.evolve(runner.counters),
         last_error=runner.last_error,
     )
@@ -59,7 +60,7 @@ def _problems(
         problems.append(f"not live, but {runner.phase}")
     if runner.switching:
         problems.append("switching users: nothing is delivered until the service has acknowledged it")
-    if runner.phase == "live" and runner.has_rest and runner.continuity is Continuity.UNKNOWN:
+    if runner.phase == "live" and runner.has_rest and runner.is_in_the_dark:
         why = runner.reconciler.last_error or "it was not asked yet"
         problems.append(f"the REST API does not tell what was missed: {why}")
     if runner.outbox.failure is not None:

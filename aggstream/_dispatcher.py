@@ -11,6 +11,7 @@ Only a balance that may be coalesced has a lock of its own.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -272,6 +273,16 @@ class Dispatcher:
         return sum(worker.stale for worker in self._workers)
 
     @property
+    def to_retry(self) -> int:
+        """How many events wait to be tried again, those behind them included; the journal keeps them."""
+        return sum(len(worker.retries) for worker in self._workers)
+
+    @property
+    def dead(self) -> int:
+        """How many events the journal has set aside, because their handlers failed too often."""
+        return 0 if self.receipts is None else self.receipts.dead
+
+    @property
     def handler_errors(self) -> int:
         """How many exceptions handlers have raised."""
         return sum(worker.handler_errors for worker in self._workers)
@@ -361,10 +372,10 @@ class Dispatcher:
             except queue.Empty:
                 self.receipts.write()
             due = worker.retries.next_due()
-            try:
+            with contextlib.suppress(queue.Empty):
                 return worker.queue.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
-            except queue.Empty:
-                self._retry_what_is_due(worker)
+            # Out here, so that what a handler raises has no exception of ours for its context.
+            self._retry_what_is_due(worker)
 
     def _call(self, item: _Call) -> None:
         try:

@@ -126,6 +126,11 @@ class OrderFold:
         return _rank(self.status) == _END
 
     @property
+    def was_told_by_rest(self) -> bool:
+        """True if the handlers have the order's end from a reconciliation."""
+        return self.status is not None and self._told.get(self.status, (None, ""))[1] == "reconcile"
+
+    @property
     def last_timestamp(self) -> int | None:
         """Of the latest thing that was told: milliseconds since the epoch, by the service's clock."""
         return self._last

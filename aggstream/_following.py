@@ -27,11 +27,13 @@ class Following(Registrar):
 
         Orders that have ended are forgotten by age and number: see `orders_kept` and `orders_kept_for`.
         """
+        self._refuse_other_process()
         return self._tracker.orders()
 
     @property
     def continuity(self) -> Continuity:
         """Whether something may have been missed of the user's orders."""
+        self._refuse_other_process()
         return self._tracker.continuity
 
     def track(self, order_id: str) -> TrackedOrder:

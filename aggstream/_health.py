@@ -76,6 +76,7 @@ class Health:
         coalesced: balances that a newer one of their venue replaced before a handler saw them.
         delivered: events that were handed to handlers.
         handler_errors: exceptions that handlers raised.
+        dead: events that the journal has set aside since the start, because their handlers failed too often.
         counters: what happened since the start: see `Counters`.
         last_error: what ended the last attempt or connection.
     """
@@ -92,6 +93,7 @@ class Health:
     coalesced: int
     delivered: int
     handler_errors: int
+    dead: int
     counters: Counters
     last_error: AggStreamError | None
 

@@ -94,7 +94,10 @@ def words_of(error: urllib3.exceptions.HTTPError) -> str:
     """Return in words what went wrong, without anything that the service said."""
     # What a proxy said holds no token, and tells what to do; the base class itself comes from `exchange` only.
     is_in_words = isinstance(error, urllib3.exceptions.ProxyError) or type(error) is urllib3.exceptions.HTTPError
-    return str(error.args[0]) if is_in_words else type(error).__name__
+    if is_in_words:
+        return str(error.args[0])
+    cause = error.__cause__ or error.__context__
+    return cause.strerror if isinstance(cause, OSError) and cause.strerror else type(error).__name__
 
 
 def _exchange(

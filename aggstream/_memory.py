@@ -31,12 +31,17 @@ def take_up(journal: Journal, outage: Outage, reconciler: Reconciler, tracker: T
         recall(journal, order_id, tracker)
 
 
-def recall(journal: Journal, order_id: str, tracker: Tracker) -> None:
-    """Know again of an order what is in the journal.
+def recall(journal: Journal, order_id: str, tracker: Tracker) -> bool:
+    """Know again of an order what is in the journal; tell whether that is something, and whole.
 
     Raises:
         JournalError: the journal cannot be read.
     """
+    stored = journal.events_of(order_id)
+    events = []
+    for entry in stored:
+        with contextlib.suppress(DecodeError):  # of another version; it is told of when it is delivered again
+            events.append(entry.event)
     tracker.expect(order_id)
-    with contextlib.suppress(DecodeError):  # of another version; it is told of when it is delivered again
-        tracker.fold([stored.event for stored in journal.events_of(order_id)], time.monotonic())
+    tracker.fold(events, time.monotonic())
+    return bool(events) and len(events) == len(stored)

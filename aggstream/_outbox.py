@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from aggstream._dispatcher import Dispatcher
 from aggstream._health import Counters
@@ -25,6 +26,8 @@ from aggstream.journal import Journal
 
 logger = logging.getLogger("aggstream")
 
+T = TypeVar("T")
+
 _PAGE = 500
 _TIDY_EVERY = 300.0
 _NS = 1_000_000_000
@@ -41,6 +44,7 @@ class Outbox:
         name: str,
         *,
         is_complete: Callable[[], bool],
+        wake: Callable[[], None],
     ) -> None:
         self.epoch = 0
         """Whose events are put from now on."""
@@ -53,6 +57,7 @@ class Outbox:
         self._name = name
         # Whether everything is known that happened before what is put now.
         self._is_complete = is_complete
+        self._wake = wake
         self._tidied_at = time.monotonic()
         if journal is not None:
             dispatcher.receipts = Receipts(journal, self.journal_failed)
@@ -95,6 +100,20 @@ class Outbox:
         except JournalError as error:
             self._give_up(error)
 
+    def ask(self, question: Callable[[Journal], T], otherwise: T) -> T:
+        """Ask the journal something; return the answer, or something else if there is no journal.
+
+        Raises:
+            JournalError: it cannot answer, and the stream is to end then.
+        """
+        if self.journal is None:
+            return otherwise
+        try:
+            return question(self.journal)
+        except JournalError as error:
+            self._give_up(error)
+            return otherwise
+
     def redeliver(self, wait_until: Callable[[Callable[[], bool]], None]) -> None:
         """Send on what an earlier process had not finished, in order.
 
@@ -119,7 +138,9 @@ class Outbox:
                     event = entry.event
                 except DecodeError as error:
                     logger.error("%s: event %d of the journal is set aside: %s", self._name, entry.seq, error)  # noqa: TRY400
-                    self.journal.skip(entry.seq, str(error))
+                    seq, words = entry.seq, str(error)
+                    self.ask(lambda journal: journal.skip(seq, words), None)  # noqa: B023  (called at once)
+                    self._dispatcher.put(DecodeFailed(text=entry.text, error=error), self.epoch)
                     continue
                 wait_until(lambda: not self._dispatcher.is_full())
                 self._dispatcher.put(event, self.epoch, len(entry.text), entry.seq)
@@ -144,6 +165,7 @@ class Outbox:
         """A dispatch thread could not write to the journal."""
         if self.failure is None:
             self.failure = error
+            self._wake()
 
     def check(self) -> None:
         """Act on what `journal_failed` was told.

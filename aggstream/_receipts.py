@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable
 
 from aggstream.errors import JournalError
 from aggstream.events import shown
 from aggstream.journal import Journal
 
-# So many successes are written at once when handlers have no pause; else they are written in the next pause.
+logger = logging.getLogger("aggstream")
+
+# When handlers have no pause, successes are written so many at once, or so many seconds after those before; else
+# they are written in the next pause.
 _BATCH = 256
+_LONGEST = 0.5
 
 
 class Receipts:
@@ -22,13 +28,16 @@ class Receipts:
         # Guards the list. The journal is called without it.
         self._lock = threading.Lock()
         self._done: list[int] = []
+        self._written_at = time.monotonic()
+        self.dead = 0
+        """How many events were set aside, because their handlers failed too often."""
 
     def succeeded(self, seq: int) -> None:
         """All handlers of an event have returned."""
         with self._lock:
             self._done.append(seq)
-            is_full = len(self._done) >= _BATCH
-        if is_full:
+            is_due = len(self._done) >= _BATCH or time.monotonic() >= self._written_at + _LONGEST
+        if is_due:
             self.write()
 
     def failed(self, seq: int, error: BaseException, attempts: int) -> float | None:
@@ -48,13 +57,22 @@ class Receipts:
             self._on_failure(failure)
             return None
         if is_dead:
+            with self._lock:
+                self.dead += 1
+            path = self._journal.path
+            logger.error(
+                "event %d is set aside after too many failures: aggstream journal show %s %d", seq, path, seq
+            )
             return None
-        return self._journal.options.delay_after(attempts)
+        pause = self._journal.options.delay_after(attempts)
+        logger.warning("event %d is given to the handlers that failed again in %.1f s", seq, pause)
+        return pause
 
     def write(self) -> None:
         """Write what is not written yet."""
         with self._lock:
             done, self._done = self._done, []
+            self._written_at = time.monotonic()
         if done:
             try:
                 self._journal.done(done)

@@ -7,6 +7,8 @@ It stands between the session and the handlers. A look at REST goes:
 3. What had changed is delivered, as events with `source="reconcile"`.
 4. The held events are released, and from there on they pass through.
 
+The first look reads the newest orders only; the older ones are searched in the background for those that are open.
+
 Live events are folded into the tracker as they come, held or not, so that a record is only news if it says more
 than all that had come when it was read; and a live event is only a repeat if a record was delivered for it. So an
 order's events stay in order, and its end is delivered once, whichever way is faster.
@@ -31,10 +33,12 @@ from aggstream._rest_calls import is_worth_retrying
 from aggstream._rest_options import RestOptions
 from aggstream._tracker import Tracker
 from aggstream.errors import AggStreamError, DecodeError, RestError
-from aggstream.events import DecodeFailed, Event, Gap, OrderEvent, Reconciled, UserEvent
+from aggstream.events import DecodeFailed, Event, Gap, OrderEvent, Reconciled, UserEvent, order_event_kind
 
 # The clocks behind two timestamps of the service need not agree, nor what is read and what is sent.
 _OVERLAP_MS = 60_000
+# What had happened at the first look has come by then, if it is to come: the rest is from before this client.
+_IN_FLIGHT = 5.0
 _NS_PER_MS = 1_000_000
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 60.0
@@ -75,6 +79,8 @@ class _Look:
     gaps: tuple[int, ...]
     since: int | None
     """The service's time up to which everything is known, in milliseconds; None: nothing is known."""
+    after: int | None
+    """The service's time after which something may be news; None: nothing is."""
     holds_until: float | None
     """When live events are no longer held back; None: they are not."""
     missing: set[str]
@@ -84,6 +90,8 @@ class _Look:
     looked_for: frozenset[str] = frozenset()
     only: bool = False
     """Only the wanted ones are of interest, and nobody is told."""
+    sweeps: bool = False
+    """Orders that were open at the first look are of interest, however old they are."""
     problem: DecodeError | None = None
     """Why an order that was read is not understood."""
     cursor: str | None = None
@@ -141,6 +149,10 @@ class Reconciler:
         # Up to when everything was known when something last may have been missed.
         self._since: int | None = None
         self._first_ms: int | None = None
+        # What was known when it was over, and when that was; None if an earlier process had begun.
+        self._first_look: tuple[int, float] | None = None
+        # The page after those of the first look; None once all further ones were searched for open orders.
+        self._sweep_from: str | None = None
         self._wanted: set[str] = set()
         self._balances: Balances | None = None
         self._failures = 0
@@ -210,7 +222,8 @@ class Reconciler:
         self.is_connected = False
         self._gaps.clear()
         self._wanted.clear()
-        self._since = self._first_ms = self._balances = self._retry_at = self.last_error = None
+        self._since = self._first_ms = self._first_look = self._sweep_from = None
+        self._balances = self._retry_at = self.last_error = None
         self._lost_gaps = self._failures = 0
         self._tracker.forget()
 
@@ -236,7 +249,7 @@ class Reconciler:
             look.problem = problem
             self._put(DecodeFailed(text="", error=problem, received_ns=wall_ns))
         # Who looks for one order is not told of others: the stream may be about to.
-        orders = [order for order in page.orders if not look.only or order.id in look.wanted]
+        orders = [order for order in page.orders if self._is_of_interest(look, order)]
         told: set[str] = set()
         new = [record.id for record in orders if not self._tracker.knows(record.id)]
         for record in self._tracker.fold_records(
@@ -244,7 +257,7 @@ class Reconciler:
             now,
             wall_ns // _NS_PER_MS,
             status_of=self._status_of,
-            is_news=lambda *known: _is_news(look, *known),
+            is_news=lambda record, was_open: self._is_news(look, record, was_open=was_open),
         ):
             self._tell(_event_of(record, self._status_of(record), wall_ns))
             look.changed += 1
@@ -255,13 +268,15 @@ class Reconciler:
         look.wanted -= found
         look.reached = look.reached or self._reaches_far_enough(look, page)
         look.cursor = page.next_cursor
+        if look.sweeps and look.cursor is not None:
+            self._sweep_from = look.cursor
         assert self._options is not None
         is_done = look.reached and not look.missing
         is_last = look.pages >= self._options.max_pages
         if look.cursor is None and look.missing and look.problem is not None:
             words = f"an order that has not ended may be the one that is not understood: {look.problem}"
             self._fail(look, RestError(words), now, again=False)
-        elif look.cursor is None or (is_done and (is_last or not look.wanted)):
+        elif look.cursor is None or (is_done and (is_last or not look.wanted)) or (look.sweeps and is_last):
             look.orders_read = True
             if look.only:
                 self._succeed(look, now)
@@ -350,11 +365,12 @@ class Reconciler:
 
     # --- a look -----------------------------------------------------------------------------------------
 
-    def _begin(self, now: float, since: int | None, *, holds: bool, only: bool = False) -> None:
-        self._look = _Look(
+    def _begin(self, now: float, since: int | None, *, holds: bool, only: bool = False) -> _Look:
+        self._look = look = _Look(
             began=now,
             gaps=() if only else tuple(self._gaps),
             since=since,
+            after=self._after(since, now),
             holds_until=now + self._hold_timeout if holds else None,
             missing=set() if only else self._tracker.open_orders(),
             wanted=set() if since is not None else set(self._wanted),
@@ -363,6 +379,18 @@ class Reconciler:
         )
         self._asked = self._retry_at = None
         self._publish()
+        return look
+
+    def _after(self, since: int | None, now: float) -> int | None:
+        """Return where to begin to look for news: a while before what is known, but not before the first look.
+
+        What was over then is history, and a program must not take it for what happens now.
+        """
+        if since is None or self._first_look is None:
+            return None if since is None else since - _OVERLAP_MS
+        known_until, at = self._first_look
+        in_flight = max(0.0, _IN_FLIGHT - (now - at))
+        return max(since - _OVERLAP_MS, known_until - round(in_flight * 1000))
 
     def _begin_next(self, now: float) -> None:
         """Begin the look that is due, if there is one and nothing else goes on."""
@@ -372,6 +400,10 @@ class Reconciler:
             self._begin(now, self._since, holds=False)
         elif self._wanted:
             self._begin(now, None, holds=False, only=True)
+        elif self._sweep_from is not None:
+            look = self._begin(now, None, holds=False, only=True)
+            look.sweeps, look.cursor = True, self._sweep_from
+            look.after = None if self._first_look is None else self._first_look[0]
 
     def _answered(self, read: Read) -> _Look | None:
         if read is not self._asked:
@@ -379,26 +411,50 @@ class Reconciler:
         self._asked = None
         return self._look
 
+    def _is_of_interest(self, look: _Look, record: OrderRecord) -> bool:
+        if not look.only or record.id in look.wanted:
+            return True
+        return look.sweeps and (not self._has_ended(record) or self._is_news(look, record, was_open=False))
+
+    def _is_news(self, look: _Look, record: OrderRecord, *, was_open: bool) -> bool:
+        """Tell whether the handlers are to be told of what a record says, if it says more than they were told."""
+        if look.only and not (look.sweeps and self._has_ended(record)):
+            return False
+        if was_open:
+            return True
+        updated = milliseconds(record.updated_at or record.created_at)
+        # In doubt an event too many is better than one that is missing.
+        return look.after is not None and (updated is None or updated > look.after)
+
+    def _has_ended(self, record: OrderRecord) -> bool:
+        kind = order_event_kind(self._status_of(record))
+        return kind is not None and kind.is_terminal
+
     def _reaches_far_enough(self, look: _Look, page: OrdersPage) -> bool:
         """Tell whether nothing that is not known to be open can have changed further back."""
         if look.only:
-            return True
+            return not look.sweeps
         if look.since is None:
             # Nothing is known: the newest orders, and those that are open among the next ones.
             return not any(not self._tracker.is_terminal(record.id) for record in page.orders)
         created = [milliseconds(record.created_at) for record in page.orders]
         oldest = min((at for at in created if at is not None), default=None)
-        return oldest is not None and oldest < look.since - _OVERLAP_MS
+        return oldest is not None and look.after is not None and oldest <= look.after
 
     def _succeed(self, look: _Look, now: float) -> None:
         self._failures = 0
         self.last_error = None
-        if look.only or look.since is None:
+        if look.sweeps:
+            self._sweep_from = None
+        elif look.only or look.since is None:
             self._wanted -= look.looked_for
         self._end_look()
         if not look.only:
             self._report(look, now, None)
             self._since = self._tracker.known_until() or 0
+            if look.since is None:
+                self._first_look = (self._since, now)
+                self._sweep_from = look.cursor
             self._gaps = [gap for gap in self._gaps if gap not in look.gaps]
         self._publish(caught_up=True)
         self._begin_next(now)
@@ -509,17 +565,6 @@ class Reconciler:
 def _is_status(event: UserEvent) -> bool:
     """Tell whether an event is about its order itself, and not about its run or a step of that."""
     return not isinstance(event, OrderEvent) or event.family not in ("run", "step")
-
-
-def _is_news(look: _Look, record: OrderRecord, was_open: bool) -> bool:
-    """Tell whether the handlers are to be told of what a record says, if it says more than they were told."""
-    if look.only:
-        return False
-    if was_open:
-        return True
-    updated = milliseconds(record.updated_at or record.created_at)
-    # In doubt an event too many is better than one that is missing.
-    return look.since is not None and (updated is None or updated > look.since - _OVERLAP_MS)
 
 
 def _event_of(record: OrderRecord, status: str, wall_ns: int) -> OrderEvent:

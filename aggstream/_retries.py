@@ -24,6 +24,10 @@ class Retries(Generic[T]):
     def __bool__(self) -> bool:
         return bool(self._lines)
 
+    def __len__(self) -> int:
+        """Return how many things wait, those that failed included."""
+        return sum(map(len, self._lines.values()))
+
     def join(self, key: str, item: T) -> bool:
         """Let a thing wait behind what failed before it; tell whether it has to."""
         line = self._lines.get(key)

@@ -170,6 +170,12 @@ class Runner:
         return self._tracker.continuity
 
     @property
+    def is_in_the_dark(self) -> bool:
+        """True while something may be missing, and REST was asked in vain."""
+        is_failing = self.reconciler.last_error is not None and self.continuity is not Continuity.LIVE
+        return is_failing or self.continuity is Continuity.UNKNOWN
+
+    @property
     def switching(self) -> bool:
         """True while it is not settled whose events come."""
         session = self.session
@@ -270,11 +276,9 @@ class Runner:
     # --- the thread -------------------------------------------------------------------------------------
 
     def _main(self) -> None:
-        journal = self.outbox.journal
         try:
-            if journal is not None:
-                take_up(journal, self._outage, self.reconciler, self._tracker)
-                self.outbox.redeliver(self._waiter.until)
+            self.outbox.ask(lambda journal: take_up(journal, self._outage, self.reconciler, self._tracker), None)
+            self.outbox.redeliver(self._waiter.until)
             self._run()
         except _Stopping:
             pass
@@ -302,6 +306,7 @@ class Runner:
             journal,
             self._options.name,
             is_complete=lambda: not self.reconciler.is_behind,
+            wake=self.wake,
         )
 
     def _wind_up(self) -> None:
@@ -312,6 +317,7 @@ class Runner:
             self._reading.abandon()
             self._reading.close()
         try:
+            self.outbox.check()
             self.outbox.put_all([*([] if gap is None else [(gap, 0)]), *self.reconciler.events()])
         except AggStreamError as error:  # it is the journal's, and the stream ends already
             if self._fatal is None:
@@ -437,7 +443,9 @@ class Runner:
         Raises:
             _Stopping: the stream is to end, and there is no session to close first.
             _AnotherUser: the user is switched, and there is no session to switch.
+            JournalError: a dispatch thread could not write to the journal, and the stream is to end then.
         """
+        self.outbox.check()
         if self._stop_requested:
             self.phase = "stopping"
             if session is None:
@@ -462,10 +470,13 @@ class Runner:
             self._connect_anew(session)
 
     def _find_out(self, order_id: str) -> None:
-        journal = self.outbox.journal
-        if journal is not None and journal.knows_order(order_id) and not self._tracker.knows(order_id):
-            recall(journal, order_id, self._tracker)
-        if not self._tracker.knows(order_id):
+        if self._tracker.knows(order_id):
+            return
+        is_recalled = self.outbox.ask(
+            lambda journal: journal.knows_order(order_id) and recall(journal, order_id, self._tracker),
+            otherwise=False,
+        )
+        if not is_recalled:
             self.reconciler.look_up(order_id, time.monotonic())
 
     def _connect_anew(self, session: Session) -> None:
@@ -550,7 +561,6 @@ class Runner:
 
     def _reconcile(self, session: Session) -> None:
         """Let what is read from REST, and what waits for it, go on."""
-        self.outbox.check()
         self.outbox.tidy(time.monotonic())
         if self._reading is not None:
             self._reading.step(session.token)
@@ -614,8 +624,9 @@ class Runner:
     def _accept(self, session: Session) -> None:
         """The service has signed the user in. Whoever sees that finds the stream live."""
         self.user_id = session.user_id
-        if self.outbox.journal is not None and self.user_id is not None:
-            self.outbox.journal.belongs_to(self.user_id)
+        user_id = self.user_id
+        if user_id is not None:
+            self.outbox.ask(lambda journal: journal.belongs_to(user_id), None)
         if self.live_since is None:
             self.live_since = time.monotonic()
             self.phase = "live"

@@ -21,18 +21,19 @@ from aggstream.orders import Order, Outcome
 _MOST_OPEN = 100_000
 _REMEMBERED = 100_000
 _NS_PER_MS = 1_000_000
-_DAY_MS = 86_400_000
 
 
 class Tracked(OrderFold):
     """What is known of one order, and who waits for its end. Guarded by the tracker's lock."""
 
-    __slots__ = ("__weakref__", "callbacks", "gaps")
+    __slots__ = ("__weakref__", "callbacks", "gaps", "is_abandoned")
 
     def __init__(self, order_id: str, gaps: int) -> None:
         super().__init__(order_id)
         self.gaps = gaps
         """How many gaps were open for ever when this began to be tracked."""
+        self.is_abandoned = False
+        """True if it was another user's than the one who is followed now."""
         self.callbacks: tuple[Callable[[Outcome], object], ...] = ()
         """Called under the lock, so they hand the outcome on and do nothing else."""
 
@@ -54,16 +55,16 @@ class Tracker:
         self._kept_for = kept_for
         self._orders: dict[str, Tracked] = {}
         self._awaited: weakref.WeakValueDictionary[str, Tracked] = weakref.WeakValueDictionary()
+        # Those with callbacks: whoever waits need not keep anything else.
+        self._waiting: set[Tracked] = set()
         # In the order of their ends, with the time.
         self._ended: dict[str, float] = {}
-        # Ended and forgotten.
-        self._forgotten: dict[str, None] = {}
+        # Ended and forgotten, and whether its end was delivered as `source="reconcile"`.
+        self._forgotten: dict[str, bool] = {}
         self._known_until: int | None = None
         self._lost_gaps = 0
         self.continuity = Continuity.UNKNOWN
         self.stopped = False
-        self.is_closed = False
-        """True once everybody who waited has been told that the stream has ended."""
         self.error: BaseException | None = None
 
     def after_fork_in_child(self) -> None:
@@ -153,7 +154,7 @@ class Tracker:
             if (self.continuity, self._lost_gaps) == (continuity, lost_gaps):
                 return
             self.continuity, self._lost_gaps = continuity, lost_gaps
-            for order in self._waited_for():
+            for order in list(self._waiting):
                 if self._is_lost(order):
                     self._settle(order)
             self.changed.notify_all()
@@ -161,6 +162,10 @@ class Tracker:
     def forget(self) -> None:
         """Forget everything: another user's stream begins."""
         with self.changed:
+            for order in (*self._orders.values(), *self._awaited.values(), *self._waiting):
+                order.is_abandoned = True
+            for order in list(self._waiting):
+                self._settle(order)
             self._orders.clear()
             self._ended.clear()
             self._forgotten.clear()
@@ -174,9 +179,8 @@ class Tracker:
         with self.changed:
             self.stopped, self.error = True, error
             self.continuity = Continuity.UNKNOWN
-            for order in self._waited_for():
+            for order in list(self._waiting):
                 self._settle(order)
-            self.is_closed = True
             self.changed.notify_all()
 
     # --- for any thread ---------------------------------------------------------------------------------
@@ -206,13 +210,16 @@ class Tracker:
         """
         with self.changed:
             order.callbacks = (*order.callbacks, callback)
-            if order.is_terminal or self.stopped or self._is_lost(order):
+            self._waiting.add(order)
+            if self._is_over(order):
                 self._settle(order)
 
     def no_longer_when_ended(self, order: Tracked, callback: Callable[[Outcome], object]) -> None:
         """Take `when_ended` back."""
         with self.changed:
             order.callbacks = tuple(kept for kept in order.callbacks if kept is not callback)
+            if not order.callbacks:
+                self._waiting.discard(order)
 
     def wait(self, order: Tracked, deadline: Deadline) -> Outcome:
         """Wait until an order has ended; return what is known then.
@@ -220,7 +227,7 @@ class Tracker:
         Without a deadline it also ends when the order may have ended in a gap that nothing will close.
         """
         with self.changed:
-            while not (order.is_terminal or self.stopped or deadline.expired()):
+            while not (order.is_terminal or order.is_abandoned or self.stopped or deadline.expired()):
                 if deadline.at is None and self._is_lost(order):
                     break
                 self.changed.wait(deadline.remaining())
@@ -253,6 +260,8 @@ class Tracker:
             order.fold_submitted(event)
         else:
             repeats = order.fold_event(event)
+            if event.is_terminal and event.source == "stream" and self._forgotten.get(event.order_id):
+                repeats = True
         if order.is_terminal and not was_terminal and event.order_id in self._orders:
             settled.append(order)
         return repeats
@@ -269,9 +278,9 @@ class Tracker:
         return order
 
     def _know(self, timestamp: int | None, wall_ms: int) -> None:
-        # What is far ahead of this machine's clock is no time, and would hide all that comes after it.
-        if timestamp is not None and (self._known_until or 0) < timestamp <= wall_ms + _DAY_MS:
-            self._known_until = timestamp
+        # A time that has not come yet would hide all that happens until then.
+        if timestamp is not None and (self._known_until or 0) < (seen := min(timestamp, wall_ms)):
+            self._known_until = seen
 
     def _end(self, settled: list[Tracked], now: float) -> None:
         for order in settled:
@@ -284,8 +293,8 @@ class Tracker:
             if len(self._ended) <= self._kept and now - at <= self._kept_for:
                 break
             del self._ended[order_id]
-            self._orders.pop(order_id, None)
-            self._forgotten[order_id] = None
+            forgotten = self._orders.pop(order_id) if order_id in self._orders else None
+            self._forgotten[order_id] = forgotten is not None and forgotten.was_told_by_rest
         while len(self._forgotten) > _REMEMBERED:
             del self._forgotten[next(iter(self._forgotten))]
         while len(self._orders) - len(self._ended) > _MOST_OPEN:
@@ -295,10 +304,11 @@ class Tracker:
     def _is_lost(self, order: Tracked) -> bool:
         return order.gaps < self._lost_gaps and not order.is_terminal
 
-    def _waited_for(self) -> list[Tracked]:
-        return [order for order in (*self._orders.values(), *self._awaited.values()) if order.callbacks]
+    def _is_over(self, order: Tracked) -> bool:
+        return order.is_terminal or order.is_abandoned or self.stopped or self._is_lost(order)
 
     def _settle(self, order: Tracked) -> None:
+        self._waiting.discard(order)
         callbacks, order.callbacks = order.callbacks, ()
         for callback in callbacks:
             callback(self._outcome(order))
@@ -319,13 +329,17 @@ class Tracker:
             return "it was said to have ended in two ways: look at order.contradictions"
         if snapshot is not None and snapshot.is_terminal:
             return f"it ended as {snapshot.status!a}: give its row in ORDER_EVENTS a verdict"
-        if self.stopped:
-            return "nobody told of its end before the stream ended"
-        if self._is_lost(order):
-            return "it may have ended in a gap, and there is no REST API to ask: see the option rest_url"
-        if self.continuity is not Continuity.LIVE:
-            return "nobody has told of its end, and something may be missing: the continuity is not LIVE"
-        return "nothing was heard of it" if snapshot is None else "it has not ended yet"
+        reasons = (
+            (order.is_abandoned, "another user was signed in before its end was told"),
+            (self.stopped, "nobody told of its end before the stream ended"),
+            (self._is_lost(order), "it may have ended in a gap, and there is no REST API to ask: see rest_url"),
+            (
+                self.continuity is not Continuity.LIVE,
+                "nobody has told of its end, and something may be missing: the continuity is not LIVE",
+            ),
+            (snapshot is None, "nothing was heard of it"),
+        )
+        return next((words for applies, words in reasons if applies), "it has not ended yet")
 
 
 class OrdersView(Mapping[str, Order]):

@@ -107,13 +107,16 @@ class TrackedOrder:
             if future.set_running_or_notify_cancel():
                 future.set_result(outcome)
 
+        is_ours = True  # until somebody else has the future, and may have given it callbacks
+
         def hand_on(outcome: Outcome) -> None:
-            if self._tracker.is_closed:  # no handler runs any more, and nobody else has the future yet
+            if is_ours:
                 settle(outcome)
             else:
                 self._call(lambda: settle(outcome))
 
         self._tracker.when_ended(self._tracked, hand_on)
+        is_ours = False
         return future
 
     def on(self, handler: Callable[[Any], R]) -> Callable[[Any], R]:

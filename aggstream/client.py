@@ -293,7 +293,7 @@ class Client(Following):
         self._await_begin(deadline)
         done = self._runner.join(deadline.remaining()) and self._join_handlers(deadline)
         self._runner.work.join(deadline.remaining())
-        undelivered = 0 if done else self._dispatcher.abandon()
+        undelivered = self._dispatcher.to_retry if done else self._dispatcher.abandon()
         running = self._what_runs() or (() if done else ("starting",))
         report = StopReport(undelivered=undelivered, running=running)
         self._end()

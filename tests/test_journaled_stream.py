@@ -193,8 +193,33 @@ def test_a_failure_holds_up_its_own_order_and_nothing_else(
     assert states(path)["pending"] == 0
 
 
-def test_what_fails_again_and_again_is_set_aside_and_what_follows_goes_on(
+def test_what_waits_to_be_tried_again_when_the_stream_stops_is_in_its_report(
     agg: Simulator, stream: MakeStream, path: pathlib.Path, until: Until
+) -> None:
+    client = stream(journal=JournalOptions(path=path, retry_delay=3600.0, retry_delay_maximum=3600.0))
+    contexts: list[BaseException | None] = []
+
+    @client.on("order_event", "filled")
+    def bad(event: OrderEvent) -> None:
+        raise RuntimeError("not yet")
+
+    @client.on_error
+    def failed(error: BaseException, event: aggstream.Event) -> None:
+        contexts.append(error.__context__)
+
+    client.start()
+    client.wait_until_caught_up(DEADLINE)
+    order = agg.begin_order(USER, scenario="filled")
+    frames = order.finish()
+    until(lambda: contexts)
+    until(lambda: client.health().delivered >= len(frames))
+    report = client.stop()
+    assert report.undelivered == states(path)["pending"] > 0
+    assert contexts == [None]
+
+
+def test_what_fails_again_and_again_is_set_aside_and_what_follows_goes_on(
+    agg: Simulator, stream: MakeStream, path: pathlib.Path, until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
     # It may fail three times, and is given up then, by this process or by the next.
     client = stream(journal=impatient(path, max_attempts=3))
@@ -212,6 +237,8 @@ def test_what_fails_again_and_again_is_set_aside_and_what_follows_goes_on(
         agg.place_order(USER, scenario="filled")
         until(lambda: ends)
     assert len(calls) == 3
+    assert client.health().dead == 1
+    assert "aggstream journal show" in caplog.text
     with JournalReader(path) as journal:
         [dead] = journal.find(state="dead")
     assert (dead.id, dead.attempts, dead.sub_event) == (calls[0].id, 3, "dag_started")

@@ -33,6 +33,7 @@ from aggstream._tracker import Tracker
 from aggstream.errors import AuthenticationRejected
 
 MINUTE = 60_000
+DAY = 86_400_000
 NOW_MS = 1_710_000_000_000
 decode = Codec(aggstream.Limits()).decode
 DOWN = RestError("no answer", status=503)
@@ -42,13 +43,13 @@ def order_event(name: str, order_id: str = "a", *, at: int = 0, filled: int | No
     message: dict[str, Any] = {"type": "order_event", "event": name, "orderId": order_id, "timestamp": NOW_MS + at}
     if filled is not None:
         message["filledAmountRaw"] = str(filled)
-    return decode(json.dumps(message), NOW_MS * 1_000_000)
+    return decode(json.dumps(message), (NOW_MS + min(at, DAY)) * 1_000_000)
 
 
 def submitted(order_id: str = "a", *, at: int = 0) -> Event:
     message = {"type": "order_submitted", "venue": "kalshi", "orderId": order_id, "side": "buy", "price": 0.5}
     return decode(
-        json.dumps(message | {"size": 1, "outcomeId": "o", "timestamp": NOW_MS + at}), NOW_MS * 1_000_000
+        json.dumps(message | {"size": 1, "outcomeId": "o", "timestamp": NOW_MS + at}), (NOW_MS + at) * 1_000_000
     )
 
 
@@ -101,12 +102,12 @@ class Life:
         read = self.asked()
         assert isinstance(read, ReadOrders)
         page = OrdersPage(orders=orders, next_cursor=cursor, problems=tuple(problems))
-        self.reconciler.page_received(read, page, self.now, NOW_MS * 1_000_000)
+        self.reconciler.page_received(read, page, self.now, (NOW_MS + DAY) * 1_000_000)
 
     def balances(self, balances: Balances | None = None) -> None:
         read = self.asked()
         assert isinstance(read, ReadBalances)
-        self.reconciler.balances_received(read, balances or Balances(), self.now, NOW_MS * 1_000_000)
+        self.reconciler.balances_received(read, balances or Balances(), self.now, (NOW_MS + DAY) * 1_000_000)
 
     def rest(self, *orders: OrderRecord) -> None:
         """REST tells everything in one page."""
@@ -296,10 +297,10 @@ def test_a_connection_that_is_lost_in_the_middle_of_a_look_loses_nothing(life: L
 
 def test_a_service_that_is_not_on_time_hides_nothing(life: Life) -> None:
     """A timestamp far ahead of the clock must not count as what is known."""
-    life.live(order_event("step_started", "a", at=400 * 86_400_000))
+    life.live(order_event("step_started", "a", at=400 * DAY))
     life.disconnect()
     life.connect(gap=True)
-    life.rest(record("b", "filled", at=1))
+    life.rest(record("b", "filled", at=DAY + 1))
     assert "b filled (rest)" in life.told()
 
 
@@ -477,10 +478,42 @@ def test_what_is_looked_for_before_the_first_connection_is_looked_for_with_it() 
     assert life.reconciler.request() is None
     life.connect()
     life.page(record("b", "filled"), cursor="2")
-    life.page(record("old", "expired"), cursor="3")
+    life.page(record("old", "expired"))
     life.balances()
     assert life.reconciler.request() is None
     assert life.tracker.outcome(tracked).verdict is aggstream.Verdict.EXPIRED
+
+
+def test_an_order_that_was_open_long_before_the_start_is_found_in_the_background() -> None:
+    life = Life()
+    life.connect()
+    life.page(record("b", "filled", at=2), cursor="2")
+    life.balances()
+    assert life.continuity() is Continuity.LIVE
+    life.page(record("c", "filled", at=1), cursor="3")
+    life.fail()
+    life.pass_time(60.0)
+    life.page(record("old", "submitted", at=-99 * MINUTE), record("older", "failed", at=-100 * MINUTE))
+    assert life.reconciler.request() is None
+    assert life.told() == ["resolved []"]
+    assert life.tracker.open_orders() == {"old"}
+    life.disconnect()
+    life.connect(gap=True)
+    life.page(record("d", "filled", at=3 * MINUTE), record("b", "filled", at=2), cursor="2")
+    life.page(record("old", "filled", at=3 * MINUTE, created=-99 * MINUTE), cursor="3")
+    life.balances()
+    assert life.told() == ["d filled (rest)", "old filled (rest)", "resolved [1]"]
+
+
+def test_what_ended_before_the_first_look_is_history_and_not_news() -> None:
+    life = Life()
+    life.connect()
+    life.rest(record("a", "filled", at=2), record("b", "filled", at=1))
+    life.pass_time(5.0)
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(record("c", "filled", at=3), record("a", "filled", at=2), record("z", "filled", at=0))
+    assert life.told() == ["resolved []", "c filled (rest)", "resolved [1]"]
 
 
 # --- behind ---------------------------------------------------------------------------------------------

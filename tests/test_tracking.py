@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -272,6 +273,50 @@ def test_futures_and_waits_end_with_the_stream(agg: Simulator, follower: MakeFol
     assert "before the stream ended" in tracked.wait().reason
     assert "before the stream ended" in tracked.future().result(DEADLINE).reason
     assert [o.verdict for o in aggstream.as_completed([tracked])] == [Verdict.UNKNOWN]
+
+
+def test_a_future_is_done_although_nobody_keeps_what_it_was_made_of(
+    agg: Simulator, follower: MakeFollower
+) -> None:
+    with follower() as client:
+        client.wait_until_caught_up(DEADLINE)
+        order = agg.begin_order(USER, scenario="filled")
+        future = client.track(order.order_id).future()
+        gc.collect()
+        order.finish()
+        assert future.result(DEADLINE).verdict is Verdict.FILLED
+
+
+def test_a_future_of_an_order_that_has_ended_is_done_at_once_also_in_a_handler(
+    agg: Simulator, follower: MakeFollower
+) -> None:
+    done: list[bool] = []
+    handled = threading.Event()
+    client = follower()
+
+    @client.on("order_event", "filled")
+    def filled(event: OrderEvent) -> None:
+        done.append(client.track(event.order_id).future().done())
+        handled.set()
+
+    with client:
+        client.wait_until_caught_up(DEADLINE)
+        agg.place_order(USER, scenario="filled")
+        assert handled.wait(DEADLINE)
+    assert done == [True]
+
+
+def test_what_waits_for_an_order_ends_when_another_user_is_signed_in(
+    agg: Simulator, follower: MakeFollower
+) -> None:
+    with follower() as client:
+        client.wait_until_caught_up(DEADLINE)
+        tracked = client.track(agg.begin_order(USER).order_id)
+        future = tracked.future()
+        client.switch_user(agg.sign_in("usr_2").access_token)
+        assert "another user" in future.result(DEADLINE).reason
+        assert "another user" in tracked.wait().reason
+        assert [o.verdict for o in aggstream.as_completed([tracked])] == [Verdict.UNKNOWN]
 
 
 def test_what_ended_the_stream_is_in_the_outcome(agg: Simulator, follower: MakeFollower) -> None:

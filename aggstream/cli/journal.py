@@ -150,7 +150,10 @@ def _export(args: argparse.Namespace) -> None:
 def _retry(args: argparse.Namespace) -> None:
     if args.all_dead == bool(args.seqs):
         raise Failure("say which events: their numbers, or --all-dead", USAGE)
-    _tell(retry(args.path, None if args.all_dead else args.seqs), "dead")
+    number = retry(args.path, None if args.all_dead else args.seqs)
+    if args.seqs and not number:
+        raise Failure(f"none of these events of {args.path} is dead: see journal show, and replay for done ones")
+    _tell(number, "dead")
 
 
 def _replay(args: argparse.Namespace) -> None:

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     found = [order for order in orders.values() if not wanted or order.status in wanted]
     found.sort(key=lambda order: (order.is_terminal, -(order.last_timestamp or 0)))
     limit = args.limit or (len(found) if args.all else _LIMIT)
-    _show(found[:limit], len(found))
+    _show(found[:limit], len(found), is_known=code == OK)
     return code
 
 
@@ -120,7 +120,7 @@ def _stop(client: Client) -> None:
         client.stop(_STOP)
 
 
-def _show(orders: Sequence[Order], found: int) -> None:
+def _show(orders: Sequence[Order], found: int, *, is_known: bool) -> None:
     if not has_reader():
         for order in orders:
             write_line(to_json(_outcome.order_as_object(order)))
@@ -128,7 +128,7 @@ def _show(orders: Sequence[Order], found: int) -> None:
         paint = painter()
         for line in lay_out(_COLUMNS, list(map(_row, orders)), width()):
             paint(line)
-    if not found:
+    if not found and is_known:
         note("no such orders")
     elif found > len(orders):
         note(f"{len(orders)} of {found} orders shown: see --limit and --all")

@@ -67,6 +67,7 @@ def create_private(path: str) -> None:
     except FileExistsError:
         pass
     except OSError as error:
+        path = path.removesuffix("-owner")
         raise JournalFull(f"the journal {path} cannot be made: {error.strerror}", path=path) from error
 
 
