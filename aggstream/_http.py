@@ -97,7 +97,8 @@ def words_of(error: urllib3.exceptions.HTTPError) -> str:
     if is_in_words:
         return str(error.args[0])
     cause = error.__cause__ or error.__context__
-    return cause.strerror if isinstance(cause, OSError) and cause.strerror else type(error).__name__
+    is_systems = isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError)
+    return str(cause.strerror) if is_systems and cause.strerror else type(error).__name__
 
 
 def _exchange(
