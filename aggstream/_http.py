@@ -97,8 +97,9 @@ def words_of(error: urllib3.exceptions.HTTPError) -> str:
     if is_in_words:
         return str(error.args[0])
     cause = error.__cause__ or error.__context__
-    is_systems = isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError)
-    return str(cause.strerror) if is_systems and cause.strerror else type(error).__name__
+    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.strerror:
+        return cause.strerror
+    return type(error).__name__
 
 
 def _exchange(
