@@ -107,7 +107,7 @@ def test_reading_pauses_while_the_handlers_are_behind_and_nothing_is_lost(
     assert isinstance(told[0], aggstream.ReadingPaused)
     assert told[0].waiting <= depth
     assert isinstance(told[1], aggstream.ReadingResumed)
-    assert told[1].paused_for > 0.4
+    assert told[1].paused_for > 0.0
     assert isinstance(told[-1], aggstream.Stopped)
     assert client.health().counters.gaps == 0
 

@@ -151,6 +151,9 @@ class Host:
             server = runner.server
             kept = [] if server is None else [handler.transport for handler in server.connections]
             await runner.cleanup()
+            await asyncio.sleep(0)  # what was being accepted meanwhile is a connection now
+            if server is not None:
+                kept += [handler.transport for handler in server.connections]
             for transport in kept:
                 if transport is not None:
                     transport.abort()  # it would say goodbye over TLS, in a loop that has ended
