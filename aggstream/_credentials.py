@@ -38,6 +38,7 @@ class Credentials:
     def use(self, provider: TokenProvider) -> None:
         """Take tokens from another provider from now on."""
         self._provider = provider
+        self._work.forgive()
         self.accepted()
 
     def ask(self, stale: Token | None) -> Job[Token]:

@@ -435,6 +435,11 @@ class Runner:
         self._token_job = self._credentials.ask(stale)
         self._token_deadline = Deadline(self._options.token_timeout)
 
+    def _ask_no_more(self) -> None:
+        if self._token_job is not None:
+            self._token_job.leave()
+            self._token_job = None
+
     # --- commands ---------------------------------------------------------------------------------------
 
     def _obey(self, session: Session | None = None) -> None:
@@ -457,7 +462,8 @@ class Runner:
                 self._find_out(command.order_id)
                 continue
             self._credentials.use(command.provider)
-            self.user_id = self._token_job = None
+            self.user_id = None
+            self._ask_no_more()
             self._outage.forget()
             self.reconciler.forget()
             if session is not None and session.is_settled():
@@ -654,7 +660,8 @@ class Runner:
             self._reading.abandon()
         if self._switch_to is not None:  # the connection ended before it could be switched
             self.outbox.epoch = self._switch_to
-        self.live_since = self.session = self._token_job = self._switch_to = None
+        self._ask_no_more()
+        self.live_since = self.session = self._switch_to = None
         if self.paused:
             self._tell_resumed(time.monotonic())
         self.counters.foreign += session.dropped

@@ -43,12 +43,16 @@ class Waiter:
         """Return what a job returned, or raise what it raised.
 
         Raises:
-            TimeoutError: the deadline passed; the job goes on.
+            Abandoned: the deadline passed.
         """
-        while not job.done:
-            if deadline.expired():
-                job.abandon()
-            self._wait(None, deadline)
+        try:
+            while not job.done:
+                if deadline.expired():
+                    job.abandon()
+                self._wait(None, deadline)
+        except BaseException:  # whatever ended the waiting, nobody waits for a job that hangs
+            job.leave()
+            raise
         self._obey()  # what was asked for meanwhile may have made the outcome nobody's
         return job.result()
 

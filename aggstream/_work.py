@@ -36,13 +36,17 @@ class Job(Generic[T]):
             self._error = error
         self.done = True
 
+    def leave(self) -> None:
+        """Wait for it no longer; it is not begun if it has not been."""
+        self.abandoned = True
+
     def abandon(self) -> NoReturn:
         """Wait for it no longer.
 
         Raises:
             Abandoned: always, as what came of it.
         """
-        self.abandoned = True
+        self.leave()
         raise Abandoned
 
     def result(self) -> T:
@@ -90,6 +94,10 @@ class WorkThread:
         self._jobs.put(job)  # type: ignore[arg-type]  # a queue of jobs of any kind
         return job
 
+    def forgive(self) -> None:
+        """Do not count what hung until now: what is called from now on is not what hung."""
+        self._hung.clear()
+
     def close(self) -> None:
         """Let the thread end after the job that it is at."""
         self._jobs.put(None)
@@ -114,6 +122,8 @@ class WorkThread:
 
     def _run(self, jobs: queue.SimpleQueue[Job[object] | None]) -> None:
         while (job := jobs.get()) is not None:
+            if job.abandoned:
+                continue
             if self._jobs is jobs:
                 self._current = job
             job.run()

@@ -506,6 +506,39 @@ def test_a_token_function_that_hangs_in_a_switch_is_given_up_and_another_one_hel
     release.set()
 
 
+@pytest.mark.parametrize("hangs", [1, 2, 8])
+@pytest.mark.parametrize("is_signed_in", [True, False])
+def test_a_switch_never_waits_for_functions_that_hang(
+    other_server: ServeFunction, client_of: MakeClient, until: Until, hangs: int, is_signed_in: bool
+) -> None:
+    release, hung = threading.Event(), []
+    may_hang = not is_signed_in
+
+    def script(peer: Peer) -> None:
+        peer.sign_in("usr_old" if is_signed_in and peer.number == 1 else "usr_new")
+        peer.wait_closed()
+
+    def hanging() -> str:
+        if not may_hang:
+            return "token-of-old"
+        hung.append(True)
+        release.wait(DEADLINE)
+        return "late-token"
+
+    # The first is interrupted while it is waited for; those after it are given up one by one.
+    client = client_of(other_server(script).url, token=hanging, token_timeout=DEADLINE if hangs == 1 else 0.2)
+    client.start()
+    if is_signed_in:
+        until(lambda: client.health().ok)
+        may_hang = True
+        client.switch_user(hanging)
+    # No more than five threads hang at a time.
+    until(lambda: len(hung) >= min(hangs, 5))
+    client.switch_user("token-of-new")
+    until(lambda: client.health().user_id == "usr_new" and client.health().ok)
+    release.set()
+
+
 def test_a_handler_that_switches_the_user_is_the_last_to_see_the_old_ones_event(
     other_server: ServeFunction, client_of: MakeClient, until: Until
 ) -> None:
