@@ -26,7 +26,7 @@ from aggstream._deadline import Deadline
 from aggstream._receipts import Receipts
 from aggstream._registry import Handler, Registry
 from aggstream._retries import Retries
-from aggstream.events import BalancesCoalesced, BalanceUpdate, Event, UserEvent, is_users, shown
+from aggstream.events import BalancesCoalesced, BalanceUpdate, Event, UnknownEvent, UserEvent, is_users, shown
 
 logger = logging.getLogger("aggstream")
 
@@ -332,8 +332,12 @@ class Dispatcher:
         return place
 
     def _worker_for(self, event: Event) -> _Worker:
-        order_id = event.raw.get("orderId")
-        if len(self._workers) == 1 or not isinstance(order_id, str):
+        if len(self._workers) == 1:
+            return self._workers[0]
+        order_id = (
+            event.raw.get("orderId") if isinstance(event, UnknownEvent) else getattr(event, "order_id", None)
+        )
+        if not isinstance(order_id, str):
             return self._workers[0]
         return self._workers[zlib.crc32(order_id.encode(errors="surrogatepass")) % len(self._workers)]
 

@@ -552,9 +552,9 @@ class Runner:
         now, wall = time.monotonic(), time.time_ns()
         for message in transport.receive():
             self._outage.heard(wall)
-            if isinstance(message, wire.Text):
-                self.counters.messages += 1
-                session.receive_text(message.text, now, wall)
+            if isinstance(message, list):
+                self.counters.messages += len(message)
+                session.receive_texts(message, now, wall)
             elif isinstance(message, wire.ControlFrame):
                 session.receive_control_frame(now)
             elif isinstance(message, wire.Binary):

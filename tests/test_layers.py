@@ -30,6 +30,7 @@ LAYERS = [
     ],
     ["events", "_state", "_token", "_commands", "_health", "_limits", "_processes", "_records"],
     [
+        "_assembly",
         "_codec",
         "_registry",
         "_backoff",

@@ -8,8 +8,11 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import hashlib
+import json
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import ClassVar, Final, Literal, TypeAlias
+from types import MemberDescriptorType
+from typing import Any, ClassVar, Final, Literal, TypeAlias, cast
 
 import attrs
 
@@ -148,6 +151,31 @@ class UserEvent(Event):
             OverflowError: the service sent a number that is no date.
         """
         return EPOCH + dt.timedelta(milliseconds=self.timestamp)
+
+
+class _RawOfText:
+    """`raw` of an event that keeps its text: made when it is first asked for, because few ask."""
+
+    def __init__(self, stored: MemberDescriptorType) -> None:
+        self._stored = stored
+
+    def __get__(self, event: UserEvent | None, owner: type[UserEvent]) -> Mapping[str, Any] | _RawOfText:
+        if event is None:
+            return self
+        try:
+            raw: Mapping[str, Any] = self._stored.__get__(event, owner)
+        except AttributeError:
+            raw = _parse(event.text)
+            self._stored.__set__(event, raw)
+        return raw
+
+    def __set__(self, event: UserEvent, raw: Mapping[str, Any]) -> None:
+        self._stored.__set__(event, raw)
+
+
+# It was found to be in order, and within the limits, when the event was made of it.
+_parse: Callable[[str], Mapping[str, Any]] = json.JSONDecoder(parse_float=Decimal).decode
+UserEvent.raw = _RawOfText(cast("MemberDescriptorType", Event.raw))  # type: ignore[assignment]
 
 
 @wire
