@@ -36,6 +36,7 @@ _MOST_CONTRADICTIONS = 16
 _WORDS: dict[str, str] = {}
 _MOST_WORDS = 1000
 _LONGEST_WORD = 64
+_WORDLY = frozenset({"venue", "side"})
 Word = TypeVar("Word", str, "str | None")
 
 
@@ -93,6 +94,7 @@ class OrderFold:
         "_first",
         "_from_rest",
         "_last",
+        "_rank",
         "_snapshot",
         "_steps",
         "_told",
@@ -106,6 +108,7 @@ class OrderFold:
         self.is_known = False
         """True once anything was said of it."""
         self.status: str | None = None
+        self._rank = 0
         self._facts: dict[str, Any] = {}
         # The names of the facts that REST told first, and "status"; all others are the stream's. There may be a
         # hundred thousand orders, so what most of them do not have takes no place.
@@ -123,7 +126,7 @@ class OrderFold:
     @property
     def is_terminal(self) -> bool:
         """True if nothing more happens to the order."""
-        return _rank(self.status) == _END
+        return self._rank == _END
 
     @property
     def was_told_by_rest(self) -> bool:
@@ -139,8 +142,8 @@ class OrderFold:
         """Take an `order_submitted`."""
         self._hear(event.timestamp)
         source = event.source
-        self._fact("venue", _shared(event.venue), source, event.timestamp)
-        self._fact("side", _shared(event.side), source, event.timestamp)
+        self._fact("venue", event.venue, source, event.timestamp)
+        self._fact("side", event.side, source, event.timestamp)
         self._fact("price", event.price, source, event.timestamp)
         self._fact("size", event.size, source, event.timestamp)
         self._fact("outcome_id", event.outcome_id, source, event.timestamp)
@@ -155,9 +158,9 @@ class OrderFold:
         """
         self._hear(event.timestamp)
         source = event.source
-        self._fact("venue", _shared(event.venue), source, event.timestamp)
+        self._fact("venue", event.venue, source, event.timestamp)
         self._fact("dag_run_id", event.dag_run_id, source, event.timestamp)
-        status = _shared(event.sub_event)
+        status = event.sub_event
         kind = order_event_kind(status)
         family = None if kind is None else kind.family
         if family == "step":
@@ -165,6 +168,7 @@ class OrderFold:
         elif family == "run":
             self._run(event, status.removeprefix("dag_"))
         elif family == "terminal" or source == "reconcile":
+            status = _shared(status)
             self._amounts(event.filled_amount_raw, event.remaining_amount_raw, source, event.timestamp)
             self._error(event.error_reason, _END, source)
             how = self._how_told(status, event.filled_amount_raw)
@@ -186,7 +190,7 @@ class OrderFold:
             True if the handlers were not told of this status before and are to be told now.
         """
         updated = milliseconds(record.updated_at)
-        moves_on = _rank(status) >= _rank(self.status) and (
+        moves_on = _rank(status) >= self._rank and (
             self.status != status or (record.filled_amount_raw or 0) > (self._facts.get("filled_amount_raw") or 0)
         )
         how = self._how_told(status, record.filled_amount_raw)
@@ -224,7 +228,10 @@ class OrderFold:
     # --- inside -----------------------------------------------------------------------------------------
 
     def _came_from(self, name: str, source: Source) -> None:
-        self._from_rest = self._from_rest | {name} if source == "reconcile" else self._from_rest - {name}
+        if source == "reconcile":
+            self._from_rest |= {name}
+        elif self._from_rest:
+            self._from_rest -= {name}
 
     def _sources(self) -> dict[str, Source]:
         names = self._facts if self.status is None else (*self._facts, "status")
@@ -235,8 +242,10 @@ class OrderFold:
         self.is_known = True
         if timestamp is None:
             return
-        self._first = timestamp if self._first is None else min(self._first, timestamp)
-        self._last = timestamp if self._last is None else max(self._last, timestamp)
+        if self._last is None or timestamp > self._last:
+            self._last = timestamp
+        if self._first is None or timestamp < self._first:
+            self._first = timestamp
 
     def _how_told(self, status: str, filled: int | None) -> Told | None:
         """Return how the handlers were told of a status; of one that can be taken on again, with this amount."""
@@ -252,23 +261,22 @@ class OrderFold:
         """Move on to a status; tell whether it contradicts the end that is known."""
         if status == self.status:
             return False
-        if self.is_terminal:
-            if _rank(status) == _END:
-                return self._contradict("status", self.status, status, source, timestamp)
-            return False
-        if _rank(status) >= _rank(self.status):
-            self.status = status
+        rank = _rank(status)
+        if self._rank == _END:
+            return rank == _END and self._contradict("status", self.status, status, source, timestamp)
+        if rank >= self._rank:
+            self.status, self._rank = status, rank
             self._came_from("status", source)
         return False
 
     def _fact(self, name: str, value: object, source: Source, timestamp: int | None) -> None:
-        if value is None:
-            return
         known = self._facts.get(name)
+        if value is None or known == value:
+            return
         if known is None:
-            self._facts[name] = value
+            self._facts[name] = _shared(value) if isinstance(value, str) and name in _WORDLY else value
             self._came_from(name, source)
-        elif known != value:
+        else:
             self._contradict(name, known, value, source, timestamp)
 
     def _amounts(self, filled: int | None, remaining: int | None, source: Source, timestamp: int | None) -> None:
@@ -296,8 +304,9 @@ class OrderFold:
             self._came_from("error_reason", source)
 
     def _run(self, event: OrderEvent, state: str) -> None:
-        if self._facts.get("run_state") in (None, "started"):
-            self._facts["run_state"] = state
+        known = self._facts.get("run_state")
+        if known != state and known in (None, "started"):
+            self._facts["run_state"] = _shared(state)
             self._came_from("run_state", event.source)
         self._error(event.error_reason, 0, event.source)
 

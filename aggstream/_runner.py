@@ -32,7 +32,7 @@ from aggstream._outbox import Outbox
 from aggstream._poller import Poller
 from aggstream._processes import close_here
 from aggstream._reading import Reading
-from aggstream._reconcile import Reconciler
+from aggstream._reconcile import Outgoing, Reconciler
 from aggstream._rest_calls import Calls
 from aggstream._suspension import SuspensionWatch
 from aggstream._token import Token
@@ -603,18 +603,11 @@ class Runner:
 
     def _drain(self, session: Session, transport: wire.Transport) -> None:
         events = session.sized_events_received()
-        while events:
-            # What follows an acknowledged token may have to wait for what REST says.
-            signed_in = (at for at, (event, _) in enumerate(events, 1) if isinstance(event, Authenticated))
-            count = next(signed_in, len(events))
-            some, events = events[:count], events[count:]
-            self.reconciler.receive(some, time.monotonic())
-            is_signed_in = isinstance(some[-1][0], Authenticated)
-            if is_signed_in:
-                self._accept(session)
+        if session.sign_in_received():
+            events = self._sign_in(session, events)
+        if events:
+            self.reconciler.receive(events, time.monotonic())
             self.outbox.put_all(self.reconciler.events())
-            if is_signed_in:
-                self._tell_continuity(session)
         try:
             for command in session.data_to_send():
                 if isinstance(command, Authenticate):
@@ -626,6 +619,18 @@ class Runner:
             transport.flush()
         except AggStreamError as error:
             session.connection_lost(error)
+
+    def _sign_in(self, session: Session, events: list[Outgoing]) -> list[Outgoing]:
+        """Deliver events up to the last acknowledged token; return the others, which may have to wait for REST."""
+        begun = 0
+        for count, (event, _) in enumerate(events, 1):
+            if isinstance(event, Authenticated):
+                self.reconciler.receive(events[begun:count], time.monotonic())
+                self._accept(session)
+                self.outbox.put_all(self.reconciler.events())
+                self._tell_continuity(session)
+                begun = count
+        return events[begun:]
 
     def _accept(self, session: Session) -> None:
         """The service has signed the user in. Whoever sees that finds the stream live."""

@@ -89,6 +89,7 @@ class Session:
         self._liveness = Liveness(options, self._timers)
         self._events: list[tuple[Event, int]] = []
         self._commands: list[Command] = []
+        self._has_sign_in = False
         self._held: list[tuple[Event, int]] = []
         self._held_size = 0
         # Of the message that is looked at; it goes with whatever becomes of it.
@@ -312,6 +313,11 @@ class Session:
         events, self._events = self._events, []
         return events
 
+    def sign_in_received(self) -> bool:
+        """Tell, once, whether there is an `Authenticated` among the events since the last call."""
+        has_sign_in, self._has_sign_in = self._has_sign_in, False
+        return has_sign_in
+
     def data_to_send(self) -> list[Command]:
         """Return the commands since the last call, in order. Put them on the wire."""
         commands, self._commands = self._commands, []
@@ -346,6 +352,7 @@ class Session:
 
     def _tell(self, event: Event) -> None:
         self._events.append((event, self._size))
+        self._has_sign_in = self._has_sign_in or isinstance(event, Authenticated)
 
     def _tells_all_user_events(self) -> bool:
         return self.state is State.LIVE and not self._muted and not self._previous_users

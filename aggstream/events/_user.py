@@ -102,6 +102,7 @@ Add a row for a status that the service has and this version does not know:
 """
 
 _PREFIX = "order_"
+_RUN, _STEP = OrderEventKind("run"), OrderEventKind("step")
 
 
 def order_event_kind(name: str) -> OrderEventKind | None:
@@ -111,9 +112,9 @@ def order_event_kind(name: str) -> OrderEventKind | None:
     if kind is not None:
         return kind
     if bare.startswith("dag_"):
-        return OrderEventKind("run")
+        return _RUN
     if bare.startswith("step_"):
-        return OrderEventKind("step")
+        return _STEP
     return None
 
 
