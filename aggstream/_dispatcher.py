@@ -448,16 +448,19 @@ class Dispatcher:
 
     def _take_all(self, worker: _Worker, batch: _Batch) -> None:
         """Take events that are in no journal: nothing is written down, and nothing tried again."""
-        epoch = batch.epoch
+        epoch, deliver = batch.epoch, self._deliver
         for event, size in batch.events:
             if not self._abandoned:
                 worker.begun += 1
                 if epoch != self.epoch and is_users(event):
                     worker.stale += 1
                 else:
-                    self._deliver(worker, event, epoch, size)
+                    deliver(worker, event, epoch, size)
                     worker.delivered += 1
-            self._is_done(worker, size)
+            worker.done += 1
+            worker.done_size += size
+            if self._waiting_for_room:
+                self._tell_of_room()
 
     def _take_latest(self, worker: _Worker, item: _Item, replaced: list[int | None]) -> None:
         if replaced and not self._is_stale(item):
@@ -492,7 +495,11 @@ class Dispatcher:
     def _is_done(self, worker: _Worker, size: int) -> None:
         worker.done += 1
         worker.done_size += size
-        if self._waiting_for_room and self._has_room():
+        if self._waiting_for_room:
+            self._tell_of_room()
+
+    def _tell_of_room(self) -> None:
+        if self._has_room():
             self._waiting_for_room = False
             self._on_low_water()
 

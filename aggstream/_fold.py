@@ -36,7 +36,6 @@ _MOST_CONTRADICTIONS = 16
 _WORDS: dict[str, str] = {}
 _MOST_WORDS = 1000
 _LONGEST_WORD = 64
-_WORDLY = frozenset({"venue", "side"})
 Word = TypeVar("Word", str, "str | None")
 
 
@@ -99,6 +98,7 @@ class OrderFold:
         "_steps",
         "_told",
         "is_known",
+        "is_terminal",
         "order_id",
         "status",
     )
@@ -108,6 +108,8 @@ class OrderFold:
         self.is_known = False
         """True once anything was said of it."""
         self.status: str | None = None
+        self.is_terminal = False
+        """True if nothing more happens to the order."""
         self._rank = 0
         self._facts: dict[str, Any] = {}
         # The names of the facts that REST told first, and "status"; all others are the stream's. There may be a
@@ -124,11 +126,6 @@ class OrderFold:
         self._snapshot: Order | None = None
 
     @property
-    def is_terminal(self) -> bool:
-        """True if nothing more happens to the order."""
-        return self._rank == _END
-
-    @property
     def was_told_by_rest(self) -> bool:
         """True if the handlers have the order's end from a reconciliation."""
         return self.status is not None and self._told.get(self.status, (None, ""))[1] == "reconcile"
@@ -142,11 +139,19 @@ class OrderFold:
         """Take an `order_submitted`."""
         self._hear(event.timestamp)
         source = event.source
-        self._fact("venue", event.venue, source, event.timestamp)
-        self._fact("side", event.side, source, event.timestamp)
-        self._fact("price", event.price, source, event.timestamp)
-        self._fact("size", event.size, source, event.timestamp)
-        self._fact("outcome_id", event.outcome_id, source, event.timestamp)
+        told = {
+            "venue": event.venue,
+            "side": event.side,
+            "price": event.price,
+            "size": event.size,
+            "outcome_id": event.outcome_id,
+        }
+        if not self._facts:  # it is what is heard first of nearly every order
+            told.update(venue=_shared(event.venue), side=_shared(event.side))
+            self._facts = told
+        elif not told.items() <= self._facts.items():
+            for name, value in told.items():
+                self._fact(name, value, source, event.timestamp)
         self._tell(_SUBMITTED, None, "stream")
         self._move(_SUBMITTED, source, event.timestamp)
 
@@ -158,8 +163,12 @@ class OrderFold:
         """
         self._hear(event.timestamp)
         source = event.source
-        self._fact("venue", event.venue, source, event.timestamp)
-        self._fact("dag_run_id", event.dag_run_id, source, event.timestamp)
+        # Most events repeat these.
+        facts = self._facts
+        if event.venue != facts.get("venue"):
+            self._fact("venue", _shared(event.venue), source, event.timestamp)
+        if event.dag_run_id != facts.get("dag_run_id"):
+            self._fact("dag_run_id", event.dag_run_id, source, event.timestamp)
         status = event.sub_event
         kind = order_event_kind(status)
         family = None if kind is None else kind.family
@@ -198,8 +207,10 @@ class OrderFold:
         is_late = status == _SUBMITTED and (updated or 0) < (self._last or 0)
         self._hear(updated)
         self._hear(milliseconds(record.created_at))
-        for name in ("venue", "side", "amount_raw", "execution_price"):
-            self._fact(name, getattr(record, name), "reconcile", updated)
+        self._fact("venue", _shared(record.venue), "reconcile", updated)
+        self._fact("side", _shared(record.side), "reconcile", updated)
+        self._fact("amount_raw", record.amount_raw, "reconcile", updated)
+        self._fact("execution_price", record.execution_price, "reconcile", updated)
         filled, amount = record.filled_amount_raw, record.amount_raw
         remaining = amount - filled if amount is not None and filled is not None and amount >= filled else None
         self._amounts(filled, remaining, "reconcile", updated)
@@ -265,7 +276,7 @@ class OrderFold:
         if self._rank == _END:
             return rank == _END and self._contradict("status", self.status, status, source, timestamp)
         if rank >= self._rank:
-            self.status, self._rank = status, rank
+            self.status, self._rank, self.is_terminal = status, rank, rank == _END
             self._came_from("status", source)
         return False
 
@@ -274,7 +285,7 @@ class OrderFold:
         if value is None or known == value:
             return
         if known is None:
-            self._facts[name] = _shared(value) if isinstance(value, str) and name in _WORDLY else value
+            self._facts[name] = value
             self._came_from(name, source)
         else:
             self._contradict(name, known, value, source, timestamp)

@@ -79,8 +79,15 @@ class Tracker:
         repeats: set[int] = set()
         with self.changed:
             for at, event in enumerate(events):
-                if isinstance(event, UserEvent) and self._fold(event, settled):
-                    repeats.add(at)
+                if not isinstance(event, UserEvent):
+                    continue
+                if event.timestamp > (self._known_until or 0):
+                    self._know(event.timestamp, event.received_ns // _NS_PER_MS)
+                if isinstance(event, OrderEvent):
+                    if self._fold_event(event, settled):
+                        repeats.add(at)
+                elif isinstance(event, OrderSubmitted):
+                    self._fold_submitted(event)
             self._end(settled, now)
         return repeats
 
@@ -249,23 +256,20 @@ class Tracker:
 
     # --- inside, with the lock held ---------------------------------------------------------------------
 
-    def _fold(self, event: UserEvent, settled: list[Tracked]) -> bool:
-        if self._known_until is None or event.timestamp > self._known_until:
-            self._know(event.timestamp, event.received_ns // _NS_PER_MS)
-        if not isinstance(event, (OrderEvent, OrderSubmitted)):
-            return False
+    def _fold_submitted(self, event: OrderSubmitted) -> None:
+        order = self._orders.get(event.order_id) or self._find(event.order_id)
+        order.gaps = max(order.gaps, self._lost_gaps)
+        order.fold_submitted(event)
+
+    def _fold_event(self, event: OrderEvent, settled: list[Tracked]) -> bool:
         order = self._orders.get(event.order_id) or self._find(event.order_id)
         was_terminal = order.is_terminal
-        repeats = False
-        if isinstance(event, OrderSubmitted):
-            order.gaps = max(order.gaps, self._lost_gaps)
-            order.fold_submitted(event)
-        else:
-            repeats = order.fold_event(event)
+        repeats = order.fold_event(event)
+        if order.is_terminal:
             if self._forgotten and event.is_terminal and event.source == "stream":
                 repeats = repeats or self._forgotten.get(event.order_id, False)
-        if order.is_terminal and not was_terminal and event.order_id in self._orders:
-            settled.append(order)
+            if not was_terminal and event.order_id in self._orders:
+                settled.append(order)
         return repeats
 
     def _find(self, order_id: str) -> Tracked:
