@@ -10,7 +10,10 @@ from aggstream.errors import ConfigurationError
 
 def nearest(*moments: float | None) -> float | None:
     """Return the seconds until the first of some moments on the monotonic clock; None if there is none."""
-    at = min((moment for moment in moments if moment is not None), default=None)
+    at = None
+    for moment in moments:
+        if moment is not None and (at is None or moment < at):
+            at = moment
     return None if at is None else max(0.0, at - time.monotonic())
 
 

@@ -296,12 +296,18 @@ class Dispatcher:
     @property
     def depth(self) -> int:
         """How many events wait, or are being handled."""
-        return max(0, self._put - sum(worker.done for worker in self._workers))
+        left = self._put
+        for worker in self._workers:
+            left -= worker.done
+        return max(0, left)
 
     @property
     def size(self) -> int:
         """How large the messages are of the events that wait or are being handled, about."""
-        return max(0, self._put_size - sum(worker.done_size for worker in self._workers))
+        left = self._put_size
+        for worker in self._workers:
+            left -= worker.done_size
+        return max(0, left)
 
     def _has_room(self) -> bool:
         """Tell whether low water is reached; that must be so when nothing waits."""

@@ -510,14 +510,17 @@ class Runner:
                 and now >= self.live_since + healthy_after
             ):
                 return
-            self._obey(session)
-            if slept := self._suspension.slept():
+            # All of these look first whether there is anything to do; and most often a message came and that is all.
+            if self._inbox or self._stop_requested or self.outbox.failure is not None:
+                self._obey(session)
+            if slept := self._suspension.slept(now):
                 logger.info("%s: the machine was suspended for %.0f s", self._options.name, slept)
                 session.slept(slept)
-            self._answer_token_request(session)
+            if self._token_job is not None or session.wants_token:
+                self._answer_token_request(session)
             self._drain(session, transport)
-            self._reconcile(session)
-            self._pause_or_resume(session)
+            self._reconcile(session, now)
+            self._pause_or_resume(session, now)
             if session.close_expected():
                 break
             self._wait_and_read(session, transport, healthy_after)
@@ -563,11 +566,10 @@ class Runner:
             else:
                 session.receive_close(message.code, message.reason, now)
         session.receive_partial(transport.partial, now)
-        transport.flush()
 
-    def _reconcile(self, session: Session) -> None:
+    def _reconcile(self, session: Session, now: float) -> None:
         """Let what is read from REST, and what waits for it, go on."""
-        self.outbox.tidy(time.monotonic())
+        self.outbox.tidy(now)
         if self._reading is not None:
             self._reading.step(session.token)
             self.reconciler.handle_deadline(time.monotonic())
@@ -576,13 +578,12 @@ class Runner:
             self.outbox.follow(self.reconciler.found())
             self.outbox.put_all(self.reconciler.events())
 
-    def _pause_or_resume(self, session: Session) -> None:
+    def _pause_or_resume(self, session: Session, now: float) -> None:
         is_behind = self._dispatcher.is_full()
         # While the stream stops as well: a server that goes on sending must not fill the memory.
         pause = is_behind or self.reconciler.is_full()
         if pause == self.paused:
             return
-        now = time.monotonic()
         if pause:
             self.paused = True
             self.counters.pauses += 1
@@ -608,8 +609,11 @@ class Runner:
         if events:
             self.reconciler.receive(events, time.monotonic())
             self.outbox.put_all(self.reconciler.events())
+        commands = session.data_to_send()
+        if not (commands or transport.wants_write):
+            return
         try:
-            for command in session.data_to_send():
+            for command in commands:
                 if isinstance(command, Authenticate):
                     transport.queue_text(json.dumps({"action": "authenticate", "token": command.token.reveal()}))
                 elif isinstance(command, Ping):

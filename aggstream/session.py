@@ -323,6 +323,11 @@ class Session:
         commands, self._commands = self._commands, []
         return commands
 
+    @property
+    def wants_token(self) -> bool:
+        """Whether `token_request` would say so."""
+        return self._token_wanted
+
     def token_request(self) -> bool:
         """Tell, once, that another token than `token` should be asked for."""
         wanted, self._token_wanted = self._token_wanted, False
