@@ -25,6 +25,7 @@ from aggstream._credentials import Credentials, ask_again_in, provider_failure, 
 from aggstream._deadline import Deadline, nearest
 from aggstream._dispatcher import Dispatcher
 from aggstream._health import Continuity, Counters, Phase
+from aggstream._intake import Intake
 from aggstream._memory import recall, take_up
 from aggstream._options import Options
 from aggstream._outage import Outage
@@ -32,7 +33,7 @@ from aggstream._outbox import Outbox
 from aggstream._poller import Poller
 from aggstream._processes import close_here
 from aggstream._reading import Reading
-from aggstream._reconcile import Outgoing, Reconciler
+from aggstream._reconcile import Reconciler
 from aggstream._rest_calls import Calls
 from aggstream._suspension import SuspensionWatch
 from aggstream._token import Token
@@ -44,7 +45,6 @@ from aggstream.errors import (
     AggStreamError,
     AuthenticationRejected,
     ConnectionLost,
-    DecodeError,
     HandshakeRejected,
     JournalError,
 )
@@ -155,6 +155,13 @@ class Runner:
             most_held=options.queue_size,
             most_held_size=options.session.limits.queued_size,
             jitter=random.random,
+        )
+        self._intake = Intake(
+            dispatcher,
+            self.counters,
+            self._outage,
+            self.reconciler,
+            look_every=options.slow_handler_duration,
         )
         self._reading = None if calls is None else Reading(self.reconciler, calls, self._credentials, self.work)
         self.outbox = self._outbox_with(None)
@@ -510,62 +517,34 @@ class Runner:
                 and now >= self.live_since + healthy_after
             ):
                 return
-            # All of these look first whether there is anything to do; and most often a message came and that is all.
-            if self._inbox or self._stop_requested or self.outbox.failure is not None:
-                self._obey(session)
+            self._obey(session)
             if slept := self._suspension.slept(now):
                 logger.info("%s: the machine was suspended for %.0f s", self._options.name, slept)
                 session.slept(slept)
-            if self._token_job is not None or session.wants_token:
-                self._answer_token_request(session)
+            self._answer_token_request(session)
             self._drain(session, transport)
             self._reconcile(session, now)
             self._pause_or_resume(session, now)
             if session.close_expected():
                 break
-            self._wait_and_read(session, transport, healthy_after)
+            until = self._next_deadline(session, healthy_after)
+            if self.paused:
+                self._intake.wait(session, transport, self._poller, until, read=False)
+            else:
+                self._intake.take(session, transport, self.outbox, self._poller, until)
             # Only now, and only what was due before: nobody is blamed for silence whose words wait to be read.
             session.handle_deadline(now)
             self._drain(session, transport)
         self._end_session(session, transport)
 
-    def _wait_and_read(self, session: Session, transport: wire.Transport, healthy_after: float | None) -> None:
-        reading = not self.paused
-        timeout = nearest(
+    def _next_deadline(self, session: Session, healthy_after: float | None) -> float | None:
+        return nearest(
             session.next_deadline(),
             self.reconciler.next_deadline(),
             self._token_deadline.at if self._token_job is not None else None,
             None if healthy_after is None or self.live_since is None else self.live_since + healthy_after,
             self._watch.look(),
         )
-        if reading and transport.has_buffered:
-            timeout = 0.0
-        readable, writable = self._poller.wait(
-            transport.fileno(), read=reading, write=transport.wants_write, timeout=timeout
-        )
-        try:
-            if writable:
-                transport.flush()
-            if reading and (readable or writable or transport.has_buffered):
-                self._read(session, transport)
-        except AggStreamError as error:
-            session.connection_lost(error)
-
-    def _read(self, session: Session, transport: wire.Transport) -> None:
-        now, wall = time.monotonic(), time.time_ns()
-        for message in transport.receive():
-            self._outage.heard(wall)
-            if isinstance(message, list):
-                self.counters.messages += len(message)
-                session.receive_texts(message, now, wall)
-            elif isinstance(message, wire.ControlFrame):
-                session.receive_control_frame(now)
-            elif isinstance(message, wire.Binary):
-                text = message.data.decode(errors="backslashreplace")
-                session.receive_undecodable(text, DecodeError("a binary message"), now, wall)
-            else:
-                session.receive_close(message.code, message.reason, now)
-        session.receive_partial(transport.partial, now)
 
     def _reconcile(self, session: Session, now: float) -> None:
         """Let what is read from REST, and what waits for it, go on."""
@@ -603,12 +582,9 @@ class Runner:
         self.outbox.put(ReadingResumed(paused_for=now - self._paused_at))
 
     def _drain(self, session: Session, transport: wire.Transport) -> None:
-        events = session.sized_events_received()
         if session.sign_in_received():
-            events = self._sign_in(session, events)
-        if events:
-            self.reconciler.receive(events, time.monotonic())
-            self.outbox.put_all(self.reconciler.events())
+            self._sign_in(session)
+        self._intake.pass_on(session, self.outbox)
         commands = session.data_to_send()
         if not (commands or transport.wants_write):
             return
@@ -624,17 +600,20 @@ class Runner:
         except AggStreamError as error:
             session.connection_lost(error)
 
-    def _sign_in(self, session: Session, events: list[Outgoing]) -> list[Outgoing]:
-        """Deliver events up to the last acknowledged token; return the others, which may have to wait for REST."""
-        begun = 0
-        for count, (event, _) in enumerate(events, 1):
-            if isinstance(event, Authenticated):
-                self.reconciler.receive(events[begun:count], time.monotonic())
+    def _sign_in(self, session: Session) -> None:
+        """Deliver events. What follows an acknowledged token may have to wait for what REST says."""
+        events = session.sized_events_received()
+        while events:
+            signed_in = (at for at, (event, _) in enumerate(events, 1) if isinstance(event, Authenticated))
+            count = next(signed_in, len(events))
+            some, events = events[:count], events[count:]
+            self.reconciler.receive(some, time.monotonic())
+            is_signed_in = isinstance(some[-1][0], Authenticated)
+            if is_signed_in:
                 self._accept(session)
-                self.outbox.put_all(self.reconciler.events())
+            self.outbox.put_all(self.reconciler.events())
+            if is_signed_in:
                 self._tell_continuity(session)
-                begun = count
-        return events[begun:]
 
     def _accept(self, session: Session) -> None:
         """The service has signed the user in. Whoever sees that finds the stream live."""

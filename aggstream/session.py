@@ -313,6 +313,14 @@ class Session:
         events, self._events = self._events, []
         return events
 
+    def wants_nothing(self) -> bool:
+        """Tell whether it is live, and has nothing for its owner to see to but events for the handlers."""
+        return (
+            self.state is State.LIVE
+            and not (self._commands or self._token_wanted or self._has_sign_in)
+            and self._partial is None
+        )
+
     def sign_in_received(self) -> bool:
         """Tell, once, whether there is an `Authenticated` among the events since the last call."""
         has_sign_in, self._has_sign_in = self._has_sign_in, False
@@ -322,11 +330,6 @@ class Session:
         """Return the commands since the last call, in order. Put them on the wire."""
         commands, self._commands = self._commands, []
         return commands
-
-    @property
-    def wants_token(self) -> bool:
-        """Whether `token_request` would say so."""
-        return self._token_wanted
 
     def token_request(self) -> bool:
         """Tell, once, that another token than `token` should be asked for."""

@@ -103,6 +103,8 @@ class Transport:
         self._frames = LimitedFrameBuffer(self._recv, limits)
         self._fragments = LimitedContinuation(limits)
         self._completed = 0
+        # Whether the library's parser has a part of a message.
+        self._is_partial = False
         self._largest = min(limits.frame_size, limits.message_size)
 
     def fileno(self) -> int:
@@ -122,9 +124,7 @@ class Transport:
     @property
     def partial(self) -> int | None:
         """The number of the message that has come in part, to tell it from the next one; None if there is none."""
-        if self._frames.is_partial or self._fragments.is_partial:
-            return self._completed
-        return None
+        return self._completed if self._is_partial else None
 
     # --- in ---------------------------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class Transport:
         self._budget = _BATCH_SIZE
         for _ in range(_BATCH):
             try:
-                message = self._whole_texts() or self._next_message()
+                message = self._whole_texts() or self._next_frame()
             except _WouldBlock:
                 self._more = self._budget <= 0
                 return
@@ -158,21 +158,29 @@ class Transport:
                 raise RemoteProtocolError(f"the server broke the WebSocket protocol: {rule}") from None
             except OSError as error:
                 raise ConnectionLost(f"the connection broke: {words(error)}") from error
-            if message is None:
-                continue
-            yield message
+            if message is not None:
+                yield message
             if isinstance(message, PeerClosed):
+                return
+            if self._is_drained and self._at == len(self._chunk):
+                self._more = False
                 return
 
     def _whole_texts(self) -> list[str]:
         """Return the texts that are here in whole; none, if anything else is next."""
-        if self._frames.is_partial or self._fragments.is_partial:
+        if self._is_partial:
             return []
         if self._at == len(self._chunk):
             self._read()
         texts, self._at = whole_texts(self._chunk, self._at, self._largest)
         self._completed += len(texts)
         return texts
+
+    def _next_frame(self) -> Message | None:
+        try:
+            return self._next_message()
+        finally:
+            self._is_partial = self._frames.is_partial or self._fragments.is_partial
 
     def _next_message(self) -> Message | None:
         """Return what the next frame completes; None if that is nothing yet."""

@@ -71,6 +71,7 @@ LAYERS = [
         "_reconcile",
         "_reading",
         "_outbox",
+        "_intake",
         "_rest_choice",
         "_connector",
         "_memory",
