@@ -45,6 +45,7 @@ _LARGEST_INT = 2**63 - 1
 _PER_VALUE = 128
 _SHORT = 512
 _PER_CHARACTER = 8
+_QUICK = 4096
 # A bracket, or a whole string, in which brackets mean nothing. A string without an end is one as well: else the
 # search would begin again at each quote in it, and take a time that grows with the square of its length.
 _NESTING = re.compile(r'[\[{]|[\]}]|"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -235,8 +236,8 @@ class Codec:
             DecodeError: it is not a JSON object with a `type`, or a field has a wrong type, or something is past
                 a limit; names the path.
         """
-        # Where there is no escape, there is no half of a surrogate pair.
-        if text.isascii() and "\\" not in text:
+        # Where there is no escape, there is no half of a surrogate pair. In a short text no number takes long.
+        if len(text) < _QUICK and text.isascii() and "\\" not in text:
             try:
                 payload, end = self._scan(text, 0)
                 event = _assemblers[payload.pop("type")](payload, text, received_ns)

@@ -7,7 +7,6 @@ times faster than a frame goes through the library's layers; the library does ev
 from __future__ import annotations
 
 import codecs
-import contextlib
 from typing import Any, cast
 
 from websocket import ABNF, WebSocketProtocolException, continuous_frame, frame_buffer
@@ -31,9 +30,9 @@ def whole_texts(data: bytes, at: int, largest: int) -> tuple[list[str], int]:
     Returns:
         The messages, and where the frame begins that is the library's.
     """
-    texts = []
+    texts: list[str] = []
     end = len(data)
-    with contextlib.suppress(UnicodeDecodeError):  # the library comes to it as well, and is told what to do then
+    try:
         while at + 1 < end and data[at] == _WHOLE_TEXT:
             length = data[at + 1]
             start = at + 2
@@ -47,6 +46,8 @@ def whole_texts(data: bytes, at: int, largest: int) -> tuple[list[str], int]:
                 break
             texts.append(data[start:stop].decode())
             at = stop
+    except UnicodeDecodeError:
+        return texts, at  # the library comes to it as well, and its border says what is done then
     return texts, at
 
 

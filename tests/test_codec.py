@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import decimal
 import json
+import pickle
+import re
 import tracemalloc
 from decimal import Decimal
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -558,3 +562,75 @@ def test_what_to_json_writes_is_read_back_unchanged(value: Any) -> None:
 )
 def test_wire_names(field: str, name: str) -> None:
     assert wire_name(field) == name
+
+
+# --- the quick way and the strict one --------------------------------------------------------------------
+
+_NUMBERS = ["0", "-0", "1", "5.0", "0.55", "1E2", "1e400", "-1e-400", "0e99", "9" * 18, "9" * 19, "9" * 80]
+_NUMBERS += ["0.10", "1." + "0" * 70, "0." + "0" * 60 + "1", "00", "1.", "NaN", "-Infinity", "0x1"]
+_VALUES = st.one_of(
+    st.sampled_from([*_NUMBERS, "null", "true", "{}", "[]", '{"a": [1, {"b": 2.50}]}', "[" * 70 + "]" * 70]),
+    st.text(st.characters(), max_size=8).map(json.dumps),
+    st.text(st.characters(), max_size=8).map(lambda text: json.dumps(text, ensure_ascii=False)),
+    st.sampled_from(['"\\ud800"', '"\\u0041"', '"a\tb"', '"a\nb"', '"kalshi"', '"buy"', '""', '"', "'a'"]),
+)
+_FULL = {**ORDER_EVENT, "userId": "usr_1", "filledAmountRaw": "1", "attempt": 0, "errorReason": None}
+_MESSAGES = [ORDER_SUBMITTED, BALANCE_UPDATE, ORDER_EVENT, _FULL]
+_KEYS = sorted({key for message in _MESSAGES for key in message})
+
+
+@st.composite
+def nearly_in_order(draw: st.DrawFn) -> str:
+    """A user event's text, some of whose values are others, missing, doubled, or new."""
+    fields = draw(st.sampled_from(_MESSAGES)).items()
+    parts = {key: json.dumps(value) for key, value in fields if draw(st.integers(0, 9))}
+    parts |= draw(st.dictionaries(st.sampled_from([*_KEYS, "new", "raw", "text", "source"]), _VALUES, max_size=3))
+    # Of a key that is there twice, the last one counts.
+    doubled = draw(st.dictionaries(st.sampled_from(_KEYS), st.just("0"), max_size=1))
+    space, end = draw(st.sampled_from(["", " "])), draw(st.sampled_from(["", "", "", " ", "\n", "x", "{}"]))
+    items = [f'"{key}":{space}{value}' for key, value in (*doubled.items(), *parts.items())]
+    return "{" + f",{space}".join(items) + "}" + end
+
+
+@given(nearly_in_order())
+@settings(max_examples=2000, deadline=None)
+def test_the_quick_way_says_nothing_but_what_the_strict_one_says(text: str) -> None:
+    codec = Codec(aggstream.Limits())
+    strict: Event | DecodeError
+    try:
+        strict = codec._decode_strictly(text, RECEIVED)
+    except DecodeError as error:
+        strict = error
+    if isinstance(strict, DecodeError):
+        with pytest.raises(DecodeError, match=f"^{re.escape(str(strict))}$"):
+            codec.decode(text, RECEIVED)
+        return
+    event = codec.decode(text, RECEIVED)
+    assert type(event) is type(strict)
+    assert attrs.asdict(event, recurse=False) == attrs.asdict(strict, recurse=False)
+    assert repr(event) == repr(strict)
+    assert repr(event.raw) == repr(strict.raw)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        event.received_ns = 0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("message", _MESSAGES)
+@pytest.mark.parametrize("new", ["1", '"a"', "0.10", "null", "true"])
+def test_what_is_in_order_goes_the_quick_way(
+    message: dict[str, Any], new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strictly(*arguments: object) -> None:
+        raise AssertionError("the strict way was taken")
+
+    monkeypatch.setattr(Codec, "_decode_strictly", strictly)
+    line = json.dumps(message, separators=(",", ":")).removesuffix("}") + f', "new": {new}}}'
+    event = Codec(aggstream.Limits()).decode(line, RECEIVED)
+    assert event.raw == json.loads(line, parse_float=Decimal)
+
+
+def test_raw_of_a_user_event_is_made_once_and_survives_copies() -> None:
+    event = Codec(aggstream.Limits()).decode(json.dumps(ORDER_SUBMITTED), RECEIVED)
+    again = pickle.loads(pickle.dumps(event))  # noqa: S301  (our own)
+    assert event.raw is event.raw
+    assert again.raw == attrs.evolve(event).raw == copy.copy(event).raw == event.raw
+    assert attrs.evolve(event, raw={}).raw == {}
