@@ -280,6 +280,10 @@ class Dispatcher:
             self._enqueue(worker, _Batch(events, share[0].epoch, None if set(seqs) <= {None} else seqs))
             share.clear()
 
+    def is_wanted(self, event: Event) -> bool:
+        """Tell whether there is anybody to give an event to."""
+        return bool(self.taps) or self._registry.is_handled(event)
+
     def call(self, function: Callable[[], object]) -> None:
         """Let a function be called where handlers are, after what is queued."""
         self._workers[0].queue.put(_Call(function))

@@ -16,6 +16,7 @@ from aggstream.events import (
     DecodeFailed,
     Event,
     Gap,
+    Heartbeat,
     JournalFailed,
     Reconciled,
     Resumed,
@@ -81,15 +82,23 @@ class Outbox:
         seqs: list[int | None] | None = None
         if self.journal is not None:
             outgoing, seqs = self._written_down(self.journal, outgoing)
-        count = 0
+        users = 0
+        unheard = False
         for event, _ in outgoing:
             if isinstance(event, UserEvent):
-                count += 1
+                users += 1
             else:
                 self._count(event)
-        self._counters.user_events += count
+                unheard = unheard or self._is_unheard(event)
+        self._counters.user_events += users
+        if unheard and seqs is None:
+            outgoing = [entry for entry in outgoing if not self._is_unheard(entry[0])]
         if outgoing:
             self._dispatcher.put_all(outgoing, self.epoch, seqs)
+
+    def _is_unheard(self, event: Event) -> bool:
+        """Tell whether an event need not wake the handlers' thread: a heartbeat that nobody listens to."""
+        return isinstance(event, Heartbeat) and not self._dispatcher.is_wanted(event)
 
     def follow(self, order_ids: Sequence[str]) -> None:
         """Write down which orders are open that no event has told of.

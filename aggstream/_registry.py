@@ -202,6 +202,10 @@ class Registry:
             found[key] = handlers
         return handlers
 
+    def is_handled(self, event: Event) -> bool:
+        """Tell whether there is a handler for an event of no order."""
+        return any(entry.key.matches(event) for entry in self._registrations)
+
     def add_for_order(self, order_id: str, handler: Handler) -> None:
         """Register a handler for the events of one order.
 

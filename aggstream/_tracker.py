@@ -258,7 +258,8 @@ class Tracker:
 
     def _fold_submitted(self, event: OrderSubmitted) -> None:
         order = self._orders.get(event.order_id) or self._find(event.order_id)
-        order.gaps = max(order.gaps, self._lost_gaps)
+        if self._lost_gaps:
+            order.gaps = self._lost_gaps  # it never grows less
         order.fold_submitted(event)
 
     def _fold_event(self, event: OrderEvent, settled: list[Tracked]) -> bool:

@@ -150,3 +150,16 @@ def test_a_message_of_its_own_is_few_calls_as_well(line: Line) -> None:
             sys.setprofile(None)
     assert line.client._dispatcher.depth == COUNT
     assert calls.each(threading.current_thread()) < 140, calls
+
+
+def test_a_heartbeat_that_nobody_listens_to_wakes_no_handlers_thread(line: Line) -> None:
+    heartbeat = frame(b'{"type":"heartbeat","ts":1}')
+    line.client.on("order_event")(lambda event: None)
+    line.send(heartbeat)
+    line.take()
+    assert line.runner.counters.messages == 1
+    assert line.client._dispatcher.depth == 0
+    line.client.on("*")(lambda event: None)
+    line.send(heartbeat)
+    line.take()
+    assert line.client._dispatcher.depth == 1
