@@ -25,7 +25,7 @@ def measure(subject: str, plan: Plan) -> Figures:
     put()
     took = time.perf_counter() - began
     assert next(handled) == plan.count
-    return {"µs/event": took / plan.count * 1e6}
+    return {"an event": took / plan.count * 1e6}
 
 
 MEASUREMENT = Measurement(
@@ -35,7 +35,7 @@ MEASUREMENT = Measurement(
         "aggstream's dispatcher also finds the functions of an event, counts, and notes how long they run; behind "
         "a queue one function is called with everything. In one process, in turns."
     ),
-    quantities=(Quantity("µs/event", "µs"),),
+    quantities=(Quantity("an event", "µs"),),
     pairs=tuple(("aggstream", name) for name in QUEUES if name != "aggstream"),
     measure=measure,
     count=40_000,

@@ -33,7 +33,7 @@ def measure(subject: str, plan: Plan) -> Figures:
 
         read(sender.url, begin, count)
         took, cpu = time.perf_counter() - began, time.process_time() - cpu
-    return {"messages/s": count / took, "core busy": 100 * cpu / took}
+    return {"messages": count / took, "core busy": 100 * cpu / took}
 
 
 MEASUREMENT = Measurement(
@@ -43,7 +43,7 @@ MEASUREMENT = Measurement(
         "aggstream's transport, driven as its I/O thread does. websocket-client checks UTF-8 in Python unless "
         "told not to (skip_utf8_validation). picows runs on asyncio, and its listener makes a str of each payload."
     ),
-    quantities=(Quantity("messages/s", "/s", "more"), Quantity("core busy", "%", "neither")),
+    quantities=(Quantity("messages", "/s", "more"), Quantity("core busy", "%", "neither")),
     pairs=tuple(("aggstream", reader) for reader in READERS if reader != "aggstream"),
     measure=measure,
     count=30_000,

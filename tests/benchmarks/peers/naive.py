@@ -20,11 +20,10 @@ def listening(url: str, handle: Handle) -> Iterator[None]:
         on_open=lambda app: is_open.set(),
         on_message=lambda app, text: dispatch(json.loads(text)),
     )
-    thread = threading.Thread(target=app.run_forever)
-    thread.start()
+    # A daemon that nobody waits for: it may look for ten seconds before it sees that it was closed.
+    threading.Thread(target=app.run_forever, daemon=True).start()
     is_open.wait()
     try:
         yield
     finally:
         app.close()
-        thread.join()
