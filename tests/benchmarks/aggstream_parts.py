@@ -1,0 +1,68 @@
+"""aggstream's parts below its public surface. Nothing else in this folder knows how they are made."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import websocket
+
+from aggstream import Limits, UserEvent
+from aggstream._codec import Codec
+from aggstream._dispatcher import Dispatcher
+from aggstream._poller import Poller
+from aggstream._registry import Registry, key_of
+from aggstream.events import Event, Stopped
+from aggstream.transport import Text, Transport
+
+
+def read_texts(url: str, begin: Callable[[], object], count: int) -> None:
+    """Read so many texts as the runner does, from a socket that websocket-client has opened."""
+    ws = websocket.create_connection(url)
+    assert ws.sock is not None
+    ws.sock.setblocking(False)
+    transport, poller = Transport(ws.sock, b"", Limits()), Poller()
+    begin()
+    while count > 0:
+        timeout = 0.0 if transport.has_buffered else None
+        readable, _ = poller.wait(transport.fileno(), timeout=timeout)
+        if readable or transport.has_buffered:
+            for message in transport.receive():
+                count -= isinstance(message, Text)
+    poller.forget()
+    poller.close()
+    transport.abort()
+
+
+def decoder() -> Callable[[str], Event]:
+    decode = Codec(Limits()).decode
+    received_ns = time.time_ns()
+    return lambda text: decode(text, received_ns)
+
+
+def hand_off(events: Sequence[Event], handle: Callable[[Event], object]) -> Callable[[], None]:
+    """Return what hands the events over to the dispatch thread; it ends with the last one."""
+    registry = Registry()
+    registry.add(key_of(UserEvent), handle, once=False)
+    has_ended = threading.Event()
+    dispatcher = Dispatcher(
+        registry,
+        workers=1,
+        queue_size=2 * len(events),
+        queued_size=1 << 30,
+        coalesce_balances=False,
+        name="benchmark",
+        on_low_water=lambda: None,
+        on_fatal=lambda error: None,
+        on_end=has_ended.set,
+    )
+    dispatcher.start()
+
+    def put() -> None:
+        for event in events:
+            dispatcher.put(event, 0, 200)
+        dispatcher.close(Stopped())
+        has_ended.wait()
+
+    return put
