@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from decimal import (
     MAX_EMAX,
     MAX_PREC,
@@ -202,6 +203,8 @@ class Codec:
         self._parse = json.JSONDecoder(
             parse_float=self._decimal, parse_int=self._integer, parse_constant=_refuse_constant
         ).decode
+        self._unknown = secrets.token_hex(8)
+        self._between = f',"{self._unknown}",'
         # Without a frame of ours for each number; how long an integer is, the assemblers see.
         self._scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(  # type: ignore[attr-defined]
             parse_float=self._exact.create_decimal, parse_constant=_refuse_constant
@@ -246,6 +249,43 @@ class Codec:
             except Exception:  # noqa: S110  (whatever it was, the strict way finds it again, and explains it)
                 pass
         return self._decode_strictly(text, received_ns)
+
+    def decode_all(self, texts: Sequence[str], received_ns: int) -> list[Event | DecodeError]:
+        """Return for each of some messages that came together what `decode` returns or raises."""
+        payloads = self._scan_together(texts) if len(texts) > 1 else None
+        if payloads is None:
+            return [self._decode_or_error(text, received_ns) for text in texts]
+        decoded: list[Event | DecodeError] = []
+        for text, payload in zip(texts, payloads, strict=True):
+            try:
+                event = _assemblers[payload.pop("type")](payload, text, received_ns)
+            except Exception:  # as above
+                event = None
+            decoded.append(event or self._decode_or_error(text, received_ns))
+        return decoded
+
+    def _scan_together(self, texts: Sequence[str]) -> list[Any] | None:
+        """Scan messages in one go, which takes a fifth less time; None if they must be looked at one by one.
+
+        Between them comes a text that nobody else knows. If it is between all the values that were found, then
+        each of these is one message's, whatever the messages are.
+        """
+        together = self._between.join(texts)
+        if not together.isascii() or "\\" in together or max(map(len, texts)) >= _QUICK:
+            return None
+        try:
+            values, end = self._scan(f"[{together}]", 0)
+        except Exception:  # as above
+            return None
+        between, count = values[1::2], len(texts)
+        is_one_each = len(values) == 2 * count - 1 and between.count(self._unknown) == count - 1
+        return values[::2] if is_one_each and end == len(together) + 2 else None
+
+    def _decode_or_error(self, text: str, received_ns: int) -> Event | DecodeError:
+        try:
+            return self.decode(text, received_ns)
+        except DecodeError as error:
+            return error
 
     def _decode_strictly(self, text: str, received_ns: int) -> Event:
         payload = self.parse(text)

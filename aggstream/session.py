@@ -12,7 +12,7 @@ What the service is assumed to do, because nothing public says:
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import attrs
@@ -119,7 +119,7 @@ class Session:
         """A text message came: see `receive_texts`."""
         self.receive_texts((text,), now, received_ns)
 
-    def receive_texts(self, texts: Iterable[str], now: float, received_ns: int) -> None:
+    def receive_texts(self, texts: Sequence[str], now: float, received_ns: int) -> None:
         """Text messages came.
 
         Args:
@@ -129,24 +129,21 @@ class Session:
         """
         if not self._hears(now):
             return
-        decode = self._codec.decode
         tells_all = self._tells_all_user_events()
-        for text in texts:
+        for text, event in zip(texts, self._codec.decode_all(texts, received_ns), strict=True):
             self._size = size = memory_of(text)
-            try:
-                event = decode(text, received_ns)
-            except DecodeError as error:
-                self.receive_undecodable(text, error, now, received_ns)
-                continue
-            if not isinstance(event, UserEvent):
+            if isinstance(event, UserEvent):
+                if tells_all:
+                    self._events.append((event, size))
+                else:
+                    self._user_event(event, now)
+            elif isinstance(event, DecodeError):
+                self.receive_undecodable(text, event, now, received_ns)
+            else:
                 self._other_message(event, now)
                 if self.state is State.CLOSED:
                     return
                 tells_all = self._tells_all_user_events()
-            elif tells_all:
-                self._events.append((event, size))
-            else:
-                self._user_event(event, now)
 
     def _other_message(self, event: Event, now: float) -> None:
         if isinstance(event, ControlMessage):

@@ -614,6 +614,23 @@ def test_the_quick_way_says_nothing_but_what_the_strict_one_says(text: str) -> N
         event.received_ns = 0  # type: ignore[misc]
 
 
+# Messages that are values only together, or several.
+_PIECES = ['{"a":[{}', "{}]}", "{},{}", "[1", "2]", "1,2", '"', '","', "", " ", ",", "[", "]", "null", '"\\"', "é"]
+
+
+@given(
+    st.lists(st.one_of(st.sampled_from([*_PIECES, *map(json.dumps, _MESSAGES)]), nearly_in_order()), max_size=6)
+)
+@settings(max_examples=2000, deadline=None)
+def test_messages_that_come_together_are_what_each_is_alone(texts: list[str]) -> None:
+    codec = Codec(aggstream.Limits())
+    for text, event in zip(texts, codec.decode_all(texts, RECEIVED), strict=True):
+        alone = codec._decode_or_error(text, RECEIVED)
+        assert (type(event), str(event)) == (type(alone), str(alone))
+        if isinstance(event, Event) and isinstance(alone, Event):
+            assert attrs.asdict(event, recurse=False) == attrs.asdict(alone, recurse=False)
+
+
 @pytest.mark.parametrize("message", _MESSAGES)
 @pytest.mark.parametrize("new", ["1", '"a"', "0.10", "null", "true"])
 def test_what_is_in_order_goes_the_quick_way(
@@ -624,8 +641,11 @@ def test_what_is_in_order_goes_the_quick_way(
 
     monkeypatch.setattr(Codec, "_decode_strictly", strictly)
     line = json.dumps(message, separators=(",", ":")).removesuffix("}") + f', "new": {new}}}'
-    event = Codec(aggstream.Limits()).decode(line, RECEIVED)
+    codec = Codec(aggstream.Limits())
+    event = codec.decode(line, RECEIVED)
     assert event.raw == json.loads(line, parse_float=Decimal)
+    monkeypatch.delattr(Codec, "decode")
+    assert codec.decode_all([line, line], RECEIVED) == [event, event]
 
 
 def test_raw_of_a_user_event_is_made_once_and_survives_copies() -> None:

@@ -14,7 +14,10 @@ from aggstream._dispatcher import Dispatcher
 from aggstream._poller import Poller
 from aggstream._registry import Registry, key_of
 from aggstream.events import Event, Stopped
-from aggstream.transport import Text, Transport
+from aggstream.transport import Transport
+
+# As many as one read of a busy socket brings.
+BATCH = 300
 
 
 def read_texts(url: str, begin: Callable[[], object], count: int) -> None:
@@ -29,7 +32,7 @@ def read_texts(url: str, begin: Callable[[], object], count: int) -> None:
         readable, _ = poller.wait(transport.fileno(), timeout=timeout)
         if readable or transport.has_buffered:
             for message in transport.receive():
-                count -= isinstance(message, Text)
+                count -= len(message) if isinstance(message, list) else 0
     poller.forget()
     poller.close()
     transport.abort()
@@ -60,8 +63,8 @@ def hand_off(events: Sequence[Event], handle: Callable[[Event], object]) -> Call
     dispatcher.start()
 
     def put() -> None:
-        for event in events:
-            dispatcher.put(event, 0, 200)
+        for at in range(0, len(events), BATCH):
+            dispatcher.put_all([(event, 200) for event in events[at : at + BATCH]], 0)
         dispatcher.close(Stopped())
         has_ended.wait()
 
