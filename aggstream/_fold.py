@@ -169,9 +169,9 @@ class OrderFold:
             self._fact("venue", _shared(event.venue), source, event.timestamp)
         if event.dag_run_id != facts.get("dag_run_id"):
             self._fact("dag_run_id", event.dag_run_id, source, event.timestamp)
-        status = event.sub_event
-        kind = order_event_kind(status)
+        kind = order_event_kind(event.event)
         family = None if kind is None else kind.family
+        status = event.sub_event
         if family == "step":
             self._step(event, status.removeprefix("step_"))
         elif family == "run":

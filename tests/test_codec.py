@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import aggstream
@@ -621,6 +621,7 @@ _PIECES = ['{"a":[{}', "{}]}", "{},{}", "[1", "2]", "1,2", '"', '","', "", " ", 
 @given(
     st.lists(st.one_of(st.sampled_from([*_PIECES, *map(json.dumps, _MESSAGES)]), nearly_in_order()), max_size=6)
 )
+@example(['{"a":[{}', "{}]}", ",".join([json.dumps(BALANCE_UPDATE)] * 3)])
 @settings(max_examples=2000, deadline=None)
 def test_messages_that_come_together_are_what_each_is_alone(texts: list[str]) -> None:
     codec = Codec(aggstream.Limits())
