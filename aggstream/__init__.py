@@ -1,9 +1,13 @@
 """What happens to your user's orders and balances on AGG, for synchronous Python."""
 
+from typing import TYPE_CHECKING
+
 from aggstream._backoff import ReconnectPolicy, is_retryable
 from aggstream._health import Continuity, Counters, Health, StopReport
+from aggstream._lazy import lazy
 from aggstream._limits import Limits
 from aggstream._records import Balances, CashBalance, ChainBalance, OrderRecord, OrdersPage, VenueBalance
+from aggstream._rest_options import RestOptions
 from aggstream._tracking import TrackedOrder, as_completed, wait_all
 from aggstream._version import __version__
 from aggstream.client import Client
@@ -72,9 +76,11 @@ from aggstream.events import (
 )
 from aggstream.journal import JournalOptions
 from aggstream.orders import Contradiction, Order, Outcome, Step
-from aggstream.rest import RestClient, RestOptions
-from aggstream.tokens import RefreshingToken, TokenPair
 from aggstream.typing import TokenProvider, TokenSource
+
+if TYPE_CHECKING:
+    from aggstream.rest import RestClient
+    from aggstream.tokens import RefreshingToken, TokenPair
 
 __all__ = [
     "ORDER_EVENTS",
@@ -166,3 +172,6 @@ __all__ = [
     "is_retryable",
     "wait_all",
 ]
+
+# They load an HTTP client, which a stream may not need.
+__getattr__ = lazy(__name__, {"rest": ("RestClient",), "tokens": ("RefreshingToken", "TokenPair")})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import ssl
 import sys
 import time
@@ -21,11 +20,12 @@ from aggstream.errors import (
     ProxyRejected,
     ReconnectGaveUp,
     RemoteProtocolError,
+    RestError,
     TokenUnavailable,
     TransportError,
 )
 
-__all__ = ["ReconnectPolicy", "RetryAfter", "is_retryable", "retry_after"]
+__all__ = ["ReconnectPolicy", "RetryAfter", "is_retryable", "is_worth_retrying", "retry_after"]
 
 # Of the statuses that blame the request, these are about the moment and not about the request itself.
 _PASSING_STATUSES = frozenset({408, 421, 425, 429})
@@ -47,6 +47,20 @@ def is_retryable(error: BaseException) -> bool:
     if isinstance(error.__cause__, ssl.SSLCertVerificationError):
         return False
     return isinstance(error, (TransportError, RemoteProtocolError, TokenUnavailable))
+
+
+def is_worth_retrying(error: BaseException) -> bool:
+    """Tell whether the same call of the REST API may have an answer a little later.
+
+    That is so if no answer came, or one about the moment: status 408, 421, 425, 429 or above 499. It is not if the
+    service's certificate does not verify, or a proxy does not let us through.
+    """
+    if not isinstance(error, RestError):
+        return False
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError) or (isinstance(cause, ProxyRejected) and cause.final):
+        return False
+    return error.status is None or error.status in _PASSING_STATUSES or error.status >= 500  # noqa: PLR2004
 
 
 @without_frames
@@ -142,7 +156,10 @@ def retry_after(value: str | None) -> float | None:
     if value.isascii() and value.isdigit():
         return float(value) if len(value) <= _MOST_DIGITS else None
     try:
-        until = email.utils.parsedate_to_datetime(value).timestamp()
+        # Not with the others: it loads a third of the package for mail, for one header that hardly ever comes.
+        from email.utils import parsedate_to_datetime  # noqa: PLC0415
+
+        until = parsedate_to_datetime(value).timestamp()
     except (ValueError, OverflowError):
         return None
     return max(0.0, until - time.time())

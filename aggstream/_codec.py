@@ -11,6 +11,7 @@ What counts as what:
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import secrets
@@ -33,7 +34,7 @@ import attrs
 from cattrs import AttributeValidationNote, ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn, override
 
-from aggstream._assembly import assembler
+from aggstream._assembly import Assemble, assembler
 from aggstream._limits import Limits
 from aggstream.errors import DecodeError
 from aggstream.events import WIRE_TYPES, Event, UnknownEvent, UserEvent
@@ -169,14 +170,19 @@ def _hook(converter: Converter, cls: type[Event]) -> Callable[[Any, Any], Event]
     return make_dict_structure_fn(cls, converter, **overrides)
 
 
-# Finding the path of a mistake costs twice the time of not finding it, so it is looked for only once there is
-# one. Both are compiled here, at import, and not under the first event.
-_FAST = strict_converter(detailed_validation=False)
-_DETAILED = strict_converter(detailed_validation=True)
-_fast_hooks = {name: _hook(_FAST, cls) for name, cls in WIRE_TYPES.items()}
-_detailed_hooks = {name: _hook(_DETAILED, cls) for name, cls in WIRE_TYPES.items()}
-# What comes in great numbers, as long as it is in order.
-_assemblers = {name: assembler(cls, wire_name) for name, cls in WIRE_TYPES.items() if issubclass(cls, UserEvent)}
+# Finding the path of a mistake costs twice the time of not finding it, so it is looked for only once there is one.
+@functools.cache
+def _hooks(*, detailed: bool) -> dict[str, Callable[[Any, Any], Event]]:
+    converter = strict_converter(detailed_validation=detailed)
+    return {name: _hook(converter, cls) for name, cls in WIRE_TYPES.items()}
+
+
+# For what comes in great numbers, as long as it is in order.
+@functools.cache
+def _assemblers() -> dict[str, Assemble]:
+    users = {name: cls for name, cls in WIRE_TYPES.items() if issubclass(cls, UserEvent)}
+    return {name: assembler(cls, wire_name) for name, cls in users.items()}
+
 
 _set_raw: Callable[[Event, Mapping[str, Any]], None] = Event.raw.__set__  # type: ignore[attr-defined]
 _set_received: Callable[[Event, int], None] = Event.received_ns.__set__  # type: ignore[attr-defined]
@@ -193,6 +199,9 @@ class Codec:
     def __init__(self, limits: Limits) -> None:
         """Make one; it keeps no state, so any thread may use it."""
         self._limits = limits
+        # They are compiled here, and not at import, nor under the first event.
+        self._hooks = _hooks(detailed=False)
+        self._assemblers = _assemblers()
         # Keeps the limits of decimals in C: it refuses what it would have to change.
         self._exact = Context(
             prec=min(limits.number_digits, MAX_PREC),
@@ -243,7 +252,7 @@ class Codec:
         if len(text) < _QUICK and text.isascii() and "\\" not in text:
             try:
                 payload, end = self._scan(text, 0)
-                event = _assemblers[payload.pop("type")](payload, text, received_ns)
+                event = self._assemblers[payload.pop("type")](payload, text, received_ns)
                 if event is not None and end == len(text):
                     return event
             except Exception:  # noqa: S110  (whatever it was, the strict way finds it again, and explains it)
@@ -258,7 +267,7 @@ class Codec:
         decoded: list[Event | DecodeError] = []
         for text, payload in zip(texts, payloads, strict=True):
             try:
-                event = _assemblers[payload.pop("type")](payload, text, received_ns)
+                event = self._assemblers[payload.pop("type")](payload, text, received_ns)
             except Exception:  # as above
                 event = None
             decoded.append(event or self._decode_or_error(text, received_ns))
@@ -295,7 +304,7 @@ class Codec:
         if name.__class__ is not str:
             problem = "missing" if name is None else f"expected a string, got {kind_of(name)}"
             raise DecodeError(problem, path="$.type")
-        hook = _fast_hooks.get(name)
+        hook = self._hooks.get(name)
         if hook is None:
             return UnknownEvent(name=structure_str(name, str), raw=payload, received_ns=received_ns)
         try:
@@ -351,7 +360,7 @@ def memory_of(text: str) -> int:
 
 def _explained(name: str, payload: dict[str, Any]) -> DecodeError:
     try:
-        _detailed_hooks[name](payload, None)
+        _hooks(detailed=True)[name](payload, None)
     except ClassValidationError as group:
         return _first_problem(group)
     raise AssertionError("the two converters disagree")  # pragma: no cover

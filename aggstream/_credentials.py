@@ -6,11 +6,11 @@ import logging
 import random
 import time
 
+from aggstream._providers import problem_with
 from aggstream._stacks import place_of, trail_of
 from aggstream._token import Token
 from aggstream._work import Abandoned, Job, WorkThread
 from aggstream.errors import AggStreamError, AuthenticationError, AuthenticationRejected, TokenUnavailable
-from aggstream.tokens import problem_with
 from aggstream.typing import TokenProvider
 
 logger = logging.getLogger("aggstream")

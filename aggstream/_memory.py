@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
+from typing import TYPE_CHECKING
 
 from aggstream._outage import Outage
 from aggstream._reconcile import Reconciler
 from aggstream._tracker import Tracker
 from aggstream.errors import DecodeError
-from aggstream.journal import Journal
+
+if TYPE_CHECKING:
+    from aggstream.journal import Journal
 
 _NS_PER_MS = 1_000_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from aggstream._dispatcher import Dispatcher
 from aggstream._health import Counters
@@ -23,7 +23,9 @@ from aggstream.events import (
     TokenRefreshed,
     UserEvent,
 )
-from aggstream.journal import Journal
+
+if TYPE_CHECKING:
+    from aggstream.journal import Journal
 
 logger = logging.getLogger("aggstream")
 

@@ -6,10 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from aggstream.errors import JournalError
 from aggstream.events import shown
-from aggstream.journal import Journal
+
+if TYPE_CHECKING:
+    from aggstream.journal import Journal
 
 logger = logging.getLogger("aggstream")
 

@@ -24,12 +24,11 @@ from typing import TypeAlias
 
 import attrs
 
-from aggstream._balance_snapshot import make_snapshot
+from aggstream._backoff import is_worth_retrying
 from aggstream._codec import to_json
 from aggstream._fold import milliseconds
 from aggstream._health import Continuity
 from aggstream._records import Balances, OrderRecord, OrdersPage
-from aggstream._rest_calls import is_worth_retrying
 from aggstream._rest_options import RestOptions
 from aggstream._tracker import Tracker
 from aggstream.errors import AggStreamError, DecodeError, RestError
@@ -298,6 +297,8 @@ class Reconciler:
             self._balances.positions,
         )
         if look.since is not None and has_changed:
+            from aggstream._balance_snapshot import make_snapshot  # noqa: PLC0415  (with what reads REST)
+
             self._tell(make_snapshot(balances, wall_ns))
             look.changed += 1
         self._balances = balances

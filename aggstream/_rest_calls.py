@@ -21,7 +21,7 @@ from aggstream._rest_options import RestOptions
 from aggstream._secret import Secret
 from aggstream.errors import DecodeError, ProxyRejected, RestError
 
-__all__ = ["Calls", "Unauthorized", "is_worth_retrying"]
+__all__ = ["Calls", "Unauthorized"]
 
 T = TypeVar("T")
 
@@ -29,7 +29,6 @@ _KEPT_CONNECTIONS = 8
 _OK = 200
 _REDIRECTS = range(300, 400)
 _UNAUTHORIZED = 401
-_PASSING_STATUSES = frozenset({408, 425, 429})
 _HINTS = {
     400: "look at rest_url and at the options of the REST API",
     403: "look at app_id, and at headers: the app may be set up to need x-app-api-key",
@@ -40,20 +39,6 @@ _HINTS = {
 
 class Unauthorized(RestError):
     """The service refuses the token (status 401): another one may help."""
-
-
-def is_worth_retrying(error: BaseException) -> bool:
-    """Tell whether the same call may have an answer a little later.
-
-    That is so if no answer came, or one about the moment: status 408, 425, 429 or above 499. It is not if the
-    service's certificate does not verify, or a proxy does not let us through.
-    """
-    if not isinstance(error, RestError):
-        return False
-    cause = error.__cause__
-    if isinstance(cause, ssl.SSLCertVerificationError) or (isinstance(cause, ProxyRejected) and cause.final):
-        return False
-    return error.status is None or error.status in _PASSING_STATUSES or error.status >= 500  # noqa: PLR2004
 
 
 class Calls:

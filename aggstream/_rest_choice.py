@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import attrs
 
 from aggstream._options import DEFAULT_REST_URL, DEFAULT_URL, Options, check_url
 from aggstream._proxy import choose_proxy
-from aggstream._rest_calls import Calls
 from aggstream._rest_options import RestOptions
 from aggstream.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from aggstream._rest_calls import Calls
 
 
 def choose_rest(
@@ -41,6 +44,9 @@ def choose_rest(
         if options.url != DEFAULT_URL:
             return None
         base = DEFAULT_REST_URL
+    # Loads an HTTP client, which a stream without REST does not need.
+    from aggstream._rest_calls import Calls  # noqa: PLC0415
+
     check_url(base, "rest_url", plain="http", secure="https", allow_insecure=options.allow_insecure)
     return Calls(
         app_id=options.app_id,

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -32,9 +33,7 @@ from aggstream._outage import Outage
 from aggstream._outbox import Outbox
 from aggstream._poller import Poller
 from aggstream._processes import close_here
-from aggstream._reading import Reading
 from aggstream._reconcile import Reconciler
-from aggstream._rest_calls import Calls
 from aggstream._suspension import SuspensionWatch
 from aggstream._token import Token
 from aggstream._tracker import Tracker
@@ -57,9 +56,13 @@ from aggstream.events import (
     Reconnecting,
     Stopped,
 )
-from aggstream.journal import Journal
 from aggstream.session import Session
 from aggstream.typing import TokenProvider
+
+if TYPE_CHECKING:
+    from aggstream._reading import Reading
+    from aggstream._rest_calls import Calls
+    from aggstream.journal import Journal
 
 logger = logging.getLogger("aggstream")
 
@@ -163,7 +166,11 @@ class Runner:
             self.reconciler,
             look_every=options.slow_handler_duration,
         )
-        self._reading = None if calls is None else Reading(self.reconciler, calls, self._credentials, self.work)
+        self._reading: Reading | None = None
+        if calls is not None:
+            from aggstream._reading import Reading  # noqa: PLC0415  (with an HTTP client)
+
+            self._reading = Reading(self.reconciler, calls, self._credentials, self.work)
         self.outbox = self._outbox_with(None)
 
     @property

@@ -22,6 +22,7 @@ from aggstream._health import Health, StopReport
 from aggstream._limits import Limits
 from aggstream._options import AUTH_CLOSE_CODES, Options, SessionOptions, check_auth, setting
 from aggstream._processes import call_at_exit, call_in_child
+from aggstream._providers import as_provider
 from aggstream._pull import EventIterator, Expectation, PullBuffer
 from aggstream._registry import check_handler, key_of
 from aggstream._rest_choice import choose_rest
@@ -37,12 +38,13 @@ from aggstream.events import (
     OrderEvent,
     OrderSubmitted,
 )
-from aggstream.journal import Journal, JournalOptions, as_journal_options
-from aggstream.tokens import as_provider
+from aggstream.journal import JournalOptions, as_journal_options
 from aggstream.typing import TokenSource
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from aggstream.journal import Journal
 
 __all__ = ["Client"]
 
@@ -628,10 +630,13 @@ class Client(Following):
     def _open_journal(self) -> tuple[Journal | None, JournalError | None]:
         """Return the journal, or why there is none and the stream is to go on all the same."""
         options = self._journal_options
+        if options is None:
+            return None, None
+        from aggstream.journal import Journal  # noqa: PLC0415  (loads a database)
+
         try:
-            return (None if options is None else Journal(options)), None
+            return Journal(options), None
         except JournalError as error:
-            assert options is not None
             if options.on_failure == "stop":
                 raise
             return None, error

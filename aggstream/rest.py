@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from aggstream._backoff import RetryAfter
+from aggstream._backoff import RetryAfter, is_worth_retrying
 from aggstream._checks import check_count, quiet
 from aggstream._credentials import provider_failure
 from aggstream._limits import Limits
@@ -24,9 +24,10 @@ from aggstream._options import (
     setting,
 )
 from aggstream._processes import call_in_child
+from aggstream._providers import as_provider, problem_with
 from aggstream._proxy import choose_proxy
 from aggstream._records import Balances, OrderRecord, OrdersPage
-from aggstream._rest_calls import Calls, Unauthorized, is_worth_retrying
+from aggstream._rest_calls import Calls, Unauthorized
 from aggstream._rest_options import RestOptions, check_page_size
 from aggstream._secret import Secret
 from aggstream.errors import (
@@ -37,7 +38,6 @@ from aggstream.errors import (
     StateError,
     TokenUnavailable,
 )
-from aggstream.tokens import as_provider, problem_with
 from aggstream.typing import TokenSource
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Where access tokens come from."""
+"""Access tokens that are bought with a refresh token."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from aggstream._options import (
     setting,
 )
 from aggstream._processes import call_in_child
+from aggstream._providers import checked_token, problem_with
 from aggstream._proxy import choose_proxy
 from aggstream._secret import MASK, Secret
 from aggstream._stacks import place_of
@@ -35,13 +36,11 @@ from aggstream._token import expiry
 from aggstream.errors import (
     AuthenticationError,
     AuthenticationRejected,
-    ConfigurationError,
     DecodeError,
     TokenUnavailable,
 )
-from aggstream.typing import TokenProvider, TokenSource
 
-__all__ = ["RefreshingToken", "TokenPair", "as_provider"]
+__all__ = ["RefreshingToken", "TokenPair"]
 
 logger = logging.getLogger("aggstream")
 
@@ -50,65 +49,6 @@ _LARGEST_ANSWER = 65536
 _ABOUT_TO_EXPIRE = 1.0
 _OK = 200
 _PASSING_STATUSES = frozenset({408, 425, 429})
-
-
-class _FixedToken:
-    """A token that somebody else made, once."""
-
-    def __init__(self, token: Secret) -> None:
-        self._token = token
-
-    def get_token(self, *, stale: str | None = None) -> str:
-        return self._token.reveal()
-
-
-class _TokenFunction:
-    """A function that is asked afresh each time."""
-
-    def __init__(self, function: Callable[[], str]) -> None:
-        self._function = function
-
-    def get_token(self, *, stale: str | None = None) -> str:
-        del stale  # if the function raises, a traceback may show the locals of this frame
-        return self._function()
-
-
-def as_provider(token: TokenSource) -> TokenProvider:
-    """Return a provider for whatever a user gave as a token.
-
-    Raises:
-        ConfigurationError: it is no token, function or provider.
-    """
-    if isinstance(token, str):
-        return _FixedToken(_checked(token))
-    if isinstance(token, TokenProvider):
-        return token
-    if callable(token):
-        return _TokenFunction(token)
-    raise ConfigurationError("token must be a text, a function that returns one, or have a get_token method")
-
-
-def problem_with(token: object) -> str | None:
-    """Return why a token cannot be sent, in words without the token; None if it can."""
-    if not isinstance(token, str):
-        return f"the token must be a text, got {type(token).__name__}"
-    if not token:
-        return "the token is empty"
-    if token.strip() != token:
-        return "the token begins or ends with a space or a line break: strip() it"
-    if token.lower().startswith("bearer "):
-        return "the token must be given without 'Bearer '"
-    if not token.isascii() or not token.isprintable() or " " in token:
-        return "the token must be printable ASCII without spaces, as the REST API takes it"
-    return None
-
-
-def _checked(token: object) -> Secret:
-    problem = problem_with(token)
-    if problem is not None:
-        raise ConfigurationError(problem)
-    assert isinstance(token, str)
-    return Secret(token)
 
 
 @attrs.frozen
@@ -192,8 +132,8 @@ class RefreshingToken:
             ConfigurationError: an option that cannot work.
         """
         # First of all, and then forgotten: a traceback may show the locals of its frames.
-        self._access = None if access_token is None else _checked(access_token)
-        self._refresh = _checked(refresh_token)
+        self._access = None if access_token is None else checked_token(access_token)
+        self._refresh = checked_token(refresh_token)
         del access_token, refresh_token
         app_id = check_app_id(setting(app_id, "app_id"))
         rest_url = setting(rest_url, "rest_url", default=DEFAULT_REST_URL)

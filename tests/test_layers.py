@@ -27,6 +27,7 @@ LAYERS = [
         "_suspension",
         "_processes",
         "_amounts",
+        "_lazy",
     ],
     ["events", "_state", "_token", "_commands", "_health", "_limits", "_processes", "_records"],
     [
@@ -40,6 +41,7 @@ LAYERS = [
         "_work",
         "_waiter",
         "_pull",
+        "_providers",
         "_proxy",
         "_liveness",
         "_records_codec",

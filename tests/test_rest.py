@@ -42,7 +42,8 @@ from aggstream import (
     StateError,
     TokenUnavailable,
 )
-from aggstream._rest_calls import Calls, Unauthorized, is_worth_retrying
+from aggstream._backoff import is_worth_retrying
+from aggstream._rest_calls import Calls, Unauthorized
 from aggstream._secret import Secret
 from aggstream.errors import AggStreamError, ProxyRejected
 from aggstream.simulator import Simulator

@@ -6,10 +6,15 @@ while so that repeats are told. One whose handlers failed too often is `dead`: s
 `Journal` is for the one stream that owns the file; `JournalReader`, `retry` and `replay` are for anybody else.
 """
 
-from aggstream.journal._journal import Journal
+from typing import TYPE_CHECKING
+
+from aggstream._lazy import lazy
 from aggstream.journal._options import JournalOptions, as_journal_options
-from aggstream.journal._stored import DECODERS, JournalCounts, JournalState, StoredEvent
-from aggstream.journal._tools import JournalReader, replay, retry
+
+if TYPE_CHECKING:
+    from aggstream.journal._journal import Journal
+    from aggstream.journal._stored import DECODERS, JournalCounts, JournalState, StoredEvent
+    from aggstream.journal._tools import JournalReader, replay, retry
 
 __all__ = [
     "DECODERS",
@@ -23,3 +28,13 @@ __all__ = [
     "replay",
     "retry",
 ]
+
+# They load a database, which a stream without a journal does not need.
+__getattr__ = lazy(
+    __name__,
+    {
+        "_journal": ("Journal",),
+        "_stored": ("DECODERS", "JournalCounts", "JournalState", "StoredEvent"),
+        "_tools": ("JournalReader", "replay", "retry"),
+    },
+)
