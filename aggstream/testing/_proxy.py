@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import attrs
 
-from aggstream._deadline import nearest
+from aggstream._deadline import nearest, seconds_until
 from aggstream.testing._pipe import Pipe
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class ChaosProxy:
             # Faults are plain attributes, which wake nobody, so whoever is held up by one looks again soon.
             held_up = any(pipe.is_held_up for connection in self._connections for pipe in connection.pipes)
             moments = [pipe.due for connection in self._connections for pipe in connection.pipes]
-            timeout = nearest(*moments)
+            timeout = seconds_until(nearest(*moments))
             if held_up:
                 timeout = 0.01 if timeout is None else min(timeout, 0.01)
             ready = {key.fd: events for key, events in self._selector.select(timeout)}
