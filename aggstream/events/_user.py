@@ -99,6 +99,8 @@ Add a row for a status that the service has and this version does not know:
 """
 
 _PREFIX = "order_"
+_OF_RUN = OrderEventKind("run")
+_OF_STEP = OrderEventKind("step")
 
 
 def order_event_kind(name: str) -> OrderEventKind | None:
@@ -108,9 +110,9 @@ def order_event_kind(name: str) -> OrderEventKind | None:
     if kind is not None:
         return kind
     if bare.startswith("dag_"):
-        return OrderEventKind("run")
+        return _OF_RUN
     if bare.startswith("step_"):
-        return OrderEventKind("step")
+        return _OF_STEP
     return None
 
 
