@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import pytest
 from conftest import BALANCE_UPDATE, ORDER_SUBMITTED
-from journals import CODEC, happened, is_intact
+from journals import CODEC, happened, is_intact, write_version_1
 
 import aggstream
 from aggstream._codec import to_json
@@ -27,7 +27,8 @@ from aggstream.errors import (
     UserMismatch,
 )
 from aggstream.events import UserEvent
-from aggstream.journal import DECODERS, Journal, JournalOptions, JournalReader, StoredEvent
+from aggstream.journal import DECODERS, Journal, JournalOptions, JournalReader, StoredEvent, replay, retry
+from aggstream.journal._file import connect
 
 DAY = 86_400 * 10**9
 Open = Callable[..., Journal]
@@ -143,6 +144,64 @@ def test_a_seq_is_never_used_twice(owned: Open) -> None:
     settle(journal, happened("o"), happened("o", "filled"))
     assert journal.retention(time.time_ns() + 8 * DAY) == 2
     assert journal.store([happened("p")]) == [3]
+
+
+def test_a_seq_is_not_used_again_when_its_event_was_deleted_and_the_journal_is_opened_again(owned: Open) -> None:
+    journal = owned()
+    settle(journal, happened("o"), happened("o", "filled"))
+    assert journal.retention(time.time_ns() + 8 * DAY) == 2
+    journal.close()
+    assert owned().store([happened("p")]) == [3]
+
+
+def test_repeats_are_told_of_every_type_wherever_in_a_batch_they_are(owned: Open) -> None:
+    journal = owned()
+    balances = [
+        CODEC.decode(BALANCE_UPDATE.replace("1710000000000", str(1_710_000_000_000 + n)), 1) for n in (0, 1)
+    ]
+    orders = [happened("o"), happened("p", "filled"), happened("o", "partially_filled")]
+    batch: list[Any] = [*balances, *orders]
+    assert len({event.id for event in batch}) == 5
+    assert journal.store([batch[0], batch[2]]) == [1, 2]
+    stored = journal.store([batch[0], batch[1], batch[2], batch[3], batch[3], batch[4], batch[1]])
+    assert [seq is None for seq in stored] == [True, False, True, False, True, False, True]
+    assert [entry.id for entry in journal.pending()] == [batch[at].id for at in (0, 2, 1, 3, 4)]
+    assert [entry.seq for entry in journal.pending(after=2)] == [seq for seq in stored if seq is not None]
+    assert journal.store(batch) == [None] * 5
+    assert journal.counts().pending == 5
+
+
+def test_a_status_is_a_repeat_whenever_and_by_whatever_way_it_comes_again(owned: Open) -> None:
+    journal = owned()
+    told = happened("o", "filled", timestamp=1_000)
+    again = attrs.evolve(happened("o", "order_filled", timestamp=9_000), source="reconcile")
+    assert journal.store([told]) == [1]
+    assert journal.store([again, happened("p", "filled", timestamp=1_000)])[0] is None
+    assert journal.counts().pending == 2
+
+
+@pytest.mark.parametrize(
+    "done", [[1, 2, 3], [6, 2, 4], [3, 1, 2, 2, 1], [5], [6, 5, 1], list(range(1, 7)), [0, 1, 99]]
+)
+def test_exactly_those_that_are_told_become_done_in_whatever_order(done: list[int], owned: Open) -> None:
+    journal = owned()
+    journal.store([happened("o") for _ in range(6)])
+    journal.done(done)
+    assert [stored.seq for stored in journal.pending()] == [seq for seq in range(1, 7) if seq not in done]
+    assert journal.counts().done == len(set(done) & set(range(1, 7)))
+
+
+def test_an_order_is_followed_until_its_terminal_event_even_if_that_is_a_repeat(owned: Open) -> None:
+    journal = owned()
+    end = happened("o", "filled")
+    journal.store([end])
+    journal.follow(["o", "p"])
+    journal.store([happened("o"), happened("p")])
+    assert journal.open_orders() == {"o", "p"}
+    journal.store([end])
+    assert journal.open_orders() == {"p"}
+    journal.store([happened("p", "cancelled")])
+    assert journal.open_orders() == set()
 
 
 def test_an_event_comes_back_with_all_that_it_was_and_says_that_it_is_redelivered(owned: Open) -> None:
@@ -447,6 +506,96 @@ def test_what_may_not_be_deleted_does_not_hide_what_may(owned: Open) -> None:
     journal.store([happened("open", "filled")])
     journal.done([452])
     assert sum(journal.retention(later) for _ in range(4)) == 451
+
+
+# --- journals of earlier versions ---------------------------------------------------------------------------
+
+
+def of_all_kinds() -> list[UserEvent]:
+    submitted, balance = (CODEC.decode(text, 1) for text in (ORDER_SUBMITTED, BALANCE_UPDATE))
+    assert isinstance(submitted, UserEvent)
+    assert isinstance(balance, UserEvent)
+    half = attrs.evolve(happened("o"), order_id="\udc00")
+    return [
+        submitted,
+        balance,
+        happened("o"),
+        happened("p", "filled"),
+        half,
+        happened("q"),
+        happened("q", "failed"),
+    ]
+
+
+def all_of(path: pathlib.Path) -> list[StoredEvent]:
+    with JournalReader(path) as reader:
+        return list(reader.export())
+
+
+def test_a_journal_of_version_1_is_upgraded_when_it_is_owned_and_nothing_of_it_is_lost(
+    owned: Open, path: pathlib.Path
+) -> None:
+    events = of_all_kinds()
+    write_version_1(path, events)
+    before = all_of(path)
+    journal = owned()
+    assert all_of(path) == before
+    assert [(stored.seq, stored.id, stored.text) for stored in before] == [
+        (seq, event.id, event.text) for seq, event in enumerate(events, 1)
+    ]
+    assert [stored.seq for stored in journal.pending()] == [3, 6]
+    assert (journal.closed_ns, journal.last_timestamp(), journal.last_received_ns()) == (5, 6, 7)
+    assert journal.user_id == "usr_1"
+    assert journal.open_orders() == {"ord_abc123", "o", "\udc00", "followed"}
+    assert journal.store([happened("new"), *events]) == [9] + [None] * 7, "the deleted event had the number 8"
+    journal.close()
+    assert is_intact(path)
+    assert len(owned().events_of("q")) == 2
+
+
+def test_a_journal_of_version_1_can_be_read_and_put_back_without_owning_it_and_stays_one(
+    path: pathlib.Path,
+) -> None:
+    write_version_1(path, of_all_kinds())
+    with JournalReader(path) as reader:
+        counts = reader.counts()
+        assert (counts.pending, counts.done, counts.dead) == (2, 3, 2)
+        assert [stored.seq for stored in reader.find(order_id="q")] == [6, 7]
+        assert (retry(path), replay(path, order_id="q")) == (2, 1)
+        assert [stored.seq for stored in reader.find(state="pending")] == [2, 3, 5, 6, 7]
+        # Its owner may be of that version.
+        assert reader._connection is not None
+        assert reader._connection.execute("SELECT version FROM meta").fetchone() == (1,)
+
+
+def test_an_upgrade_for_which_there_is_no_room_leaves_the_journal_as_it_was(
+    owned: Open, path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_version_1(path, [happened(f"o{number}") for number in range(300)])
+    before = all_of(path)
+
+    def connect_to_a_full_disk(name: str) -> sqlite3.Connection:
+        connection = connect(name)
+        [pages] = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages + 2}").fetchall()
+        return connection
+
+    with monkeypatch.context() as patch:
+        patch.setattr("aggstream.journal._journal.connect", connect_to_a_full_disk)
+        with pytest.raises(JournalFull, match="Make room"):
+            owned()
+    assert all_of(path) == before
+    assert owned().counts().pending == 100
+    assert all_of(path) == before
+
+
+def test_a_reader_goes_on_while_the_journal_is_upgraded(owned: Open, path: pathlib.Path) -> None:
+    write_version_1(path, of_all_kinds())
+    with JournalReader(path) as reader:
+        first = next(exported := reader.export())
+        owned()
+        assert [first, *exported] == all_of(path)
+        assert reader.counts().done == 3
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------

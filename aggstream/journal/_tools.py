@@ -12,22 +12,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from aggstream.errors import ConfigurationError, JournalError, StateError
-from aggstream.journal._file import (
-    check_version,
-    connect,
-    from_column,
-    to_column,
-    to_integer,
-    transaction,
-    translated,
-)
+from aggstream.journal._file import connect, from_column, to_column, to_integer, transaction, translated
+from aggstream.journal._schema import states_table, version_of
 from aggstream.journal._stored import JournalCounts, JournalState, StoredEvent, count_all, from_row
-
-# A page is read at once, so that neither memory nor the owner's log grows with a slow reader.
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+# A page is read at once, so that neither memory nor the owner's log grows with a slow reader.
 _PAGE = 500
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
@@ -38,7 +30,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[sqlite3.Connection, 
     if not pathlib.Path(real).is_file():
         raise JournalError(f"there is no journal at {real}", path=real)
     with translated(real), contextlib.closing(connect(real)) as connection:
-        check_version(connection, real)
+        version_of(connection, real)
         yield connection, real
 
 
@@ -99,7 +91,7 @@ class JournalReader:
     def export(self) -> Iterator[StoredEvent]:
         """Yield all events that are there now, oldest first, a page of them in memory at a time."""
         with self._using() as connection:
-            [last] = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM events").fetchone()
+            last = (connection.execute("SELECT seq FROM events ORDER BY seq DESC LIMIT 1").fetchone() or (0,))[0]
         place = 0
         while page := self.find(after=place, limit=_PAGE):
             for stored in page:
@@ -153,10 +145,10 @@ def retry(path: str | os.PathLike[str], seqs: Iterable[int] | None = None) -> in
     Raises:
         JournalError: there is no journal, or it cannot be written; the class says why.
     """
-    with _opened(path) as (connection, _):
+    with _opened(path) as (connection, real):
         if seqs is None:
-            return _revive(connection, "dead", {})
-        return sum(_revive(connection, "dead", {"first": seq, "last": seq}) for seq in seqs)
+            return _revive(connection, real, "dead", {})
+        return sum(_revive(connection, real, "dead", {"first": seq, "last": seq}) for seq in seqs)
 
 
 def replay(
@@ -187,8 +179,8 @@ def replay(
         raise ConfigurationError("say which events to replay: first, last, order_id or since")
     if since is not None and since.tzinfo is None:
         raise ConfigurationError("since needs a time zone, as in datetime.now(timezone.utc)")
-    with _opened(path) as (connection, _):
-        return _revive(connection, "done", given)
+    with _opened(path) as (connection, real):
+        return _revive(connection, real, "done", given)
 
 
 _CONDITIONS = {
@@ -201,7 +193,6 @@ _CONDITIONS = {
 }
 # Spelled out, because SQLite uses the index of a state only if it sees the state in the query.
 _STATES = {"pending": "state = 'pending'", "done": "state = 'done'", "dead": "state = 'dead'"}
-_REVIVE = "UPDATE events SET state = 'pending', attempts = 0, settled_ns = NULL WHERE seq = ?"
 
 
 def _select(columns: str, state: str | None, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -222,14 +213,19 @@ def _value(value: str | int | dt.datetime) -> str | bytes | int:
     return to_integer(value)
 
 
-def _revive(connection: sqlite3.Connection, state: JournalState, given: Mapping[str, Any]) -> int:
+def _revive(connection: sqlite3.Connection, path: str, state: JournalState, given: Mapping[str, Any]) -> int:
     revived = place = 0
     while True:
         # In pages, so that the owner never waits for long to store what it receives.
         query, values = _select("seq", state, {**given, "after": place})
         with transaction(connection):
             page = connection.execute(query, {**values, "limit": _PAGE}).fetchall()
-            connection.executemany(_REVIVE, page)
+            # Asked in the transaction, because an owner of this version may have upgraded the file until it began.
+            table = states_table(connection, path)
+            connection.executemany(
+                f"UPDATE {table} SET state = 'pending', attempts = 0, settled_ns = NULL WHERE seq = ?",  # noqa: S608
+                page,
+            )
         if not page:
             return revived
         revived += len(page)
