@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import pytest
 from conftest import BALANCE_UPDATE, ORDER_SUBMITTED
-from journals import CODEC, happened, is_intact, write_version_1
+from journals import CODEC, happened, is_intact
 
 import aggstream
 from aggstream._codec import to_json
@@ -27,8 +27,7 @@ from aggstream.errors import (
     UserMismatch,
 )
 from aggstream.events import UserEvent
-from aggstream.journal import DECODERS, Journal, JournalOptions, JournalReader, StoredEvent, replay, retry
-from aggstream.journal._file import connect
+from aggstream.journal import DECODERS, Journal, JournalOptions, JournalReader, StoredEvent
 
 DAY = 86_400 * 10**9
 Open = Callable[..., Journal]
@@ -506,96 +505,6 @@ def test_what_may_not_be_deleted_does_not_hide_what_may(owned: Open) -> None:
     journal.store([happened("open", "filled")])
     journal.done([452])
     assert sum(journal.retention(later) for _ in range(4)) == 451
-
-
-# --- journals of earlier versions ---------------------------------------------------------------------------
-
-
-def of_all_kinds() -> list[UserEvent]:
-    submitted, balance = (CODEC.decode(text, 1) for text in (ORDER_SUBMITTED, BALANCE_UPDATE))
-    assert isinstance(submitted, UserEvent)
-    assert isinstance(balance, UserEvent)
-    half = attrs.evolve(happened("o"), order_id="\udc00")
-    return [
-        submitted,
-        balance,
-        happened("o"),
-        happened("p", "filled"),
-        half,
-        happened("q"),
-        happened("q", "failed"),
-    ]
-
-
-def all_of(path: pathlib.Path) -> list[StoredEvent]:
-    with JournalReader(path) as reader:
-        return list(reader.export())
-
-
-def test_a_journal_of_version_1_is_upgraded_when_it_is_owned_and_nothing_of_it_is_lost(
-    owned: Open, path: pathlib.Path
-) -> None:
-    events = of_all_kinds()
-    write_version_1(path, events)
-    before = all_of(path)
-    journal = owned()
-    assert all_of(path) == before
-    assert [(stored.seq, stored.id, stored.text) for stored in before] == [
-        (seq, event.id, event.text) for seq, event in enumerate(events, 1)
-    ]
-    assert [stored.seq for stored in journal.pending()] == [3, 6]
-    assert (journal.closed_ns, journal.last_timestamp(), journal.last_received_ns()) == (5, 6, 7)
-    assert journal.user_id == "usr_1"
-    assert journal.open_orders() == {"ord_abc123", "o", "\udc00", "followed"}
-    assert journal.store([happened("new"), *events]) == [9] + [None] * 7, "the deleted event had the number 8"
-    journal.close()
-    assert is_intact(path)
-    assert len(owned().events_of("q")) == 2
-
-
-def test_a_journal_of_version_1_can_be_read_and_put_back_without_owning_it_and_stays_one(
-    path: pathlib.Path,
-) -> None:
-    write_version_1(path, of_all_kinds())
-    with JournalReader(path) as reader:
-        counts = reader.counts()
-        assert (counts.pending, counts.done, counts.dead) == (2, 3, 2)
-        assert [stored.seq for stored in reader.find(order_id="q")] == [6, 7]
-        assert (retry(path), replay(path, order_id="q")) == (2, 1)
-        assert [stored.seq for stored in reader.find(state="pending")] == [2, 3, 5, 6, 7]
-        # Its owner may be of that version.
-        assert reader._connection is not None
-        assert reader._connection.execute("SELECT version FROM meta").fetchone() == (1,)
-
-
-def test_an_upgrade_for_which_there_is_no_room_leaves_the_journal_as_it_was(
-    owned: Open, path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_version_1(path, [happened(f"o{number}") for number in range(300)])
-    before = all_of(path)
-
-    def connect_to_a_full_disk(name: str) -> sqlite3.Connection:
-        connection = connect(name)
-        [pages] = connection.execute("PRAGMA page_count").fetchone()
-        connection.execute(f"PRAGMA max_page_count = {pages + 2}").fetchall()
-        return connection
-
-    with monkeypatch.context() as patch:
-        patch.setattr("aggstream.journal._journal.connect", connect_to_a_full_disk)
-        with pytest.raises(JournalFull, match="Make room"):
-            owned()
-    assert all_of(path) == before
-    assert owned().counts().pending == 100
-    assert all_of(path) == before
-
-
-def test_a_reader_goes_on_while_the_journal_is_upgraded(owned: Open, path: pathlib.Path) -> None:
-    write_version_1(path, of_all_kinds())
-    with JournalReader(path) as reader:
-        first = next(exported := reader.export())
-        owned()
-        assert [first, *exported] == all_of(path)
-        assert reader.counts().done == 3
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 from conftest import DEADLINE
-from journals import happened, is_intact, run, write_version_1
+from journals import happened, is_intact, run
 
 from aggstream.errors import JournalInUse
 from aggstream.journal import Journal, JournalOptions, JournalReader
@@ -102,41 +102,6 @@ def test_a_process_killed_at_any_moment_loses_nothing_that_it_had_stored(seed: i
         out, err = process.communicate(timeout=DEADLINE)
     assert err == ""
     balance(path, "".join(lines) + out)
-
-
-UPGRADING = """
-import aggstream.journal._journal as module
-connect = module.connect
-def connect_and_die(path):
-    connection = connect(path)
-    connection.set_trace_callback(
-        lambda statement: statement.startswith(sys.argv[2]) and os.kill(os.getpid(), signal.SIGKILL)
-    )
-    return connection
-module.connect = connect_and_die
-own()
-say("upgraded")
-"""
-
-
-@pytest.mark.parametrize(
-    "statement", ["INSERT INTO states", "DROP TABLE", "CREATE UNIQUE INDEX", "UPDATE meta SET version", "COMMIT"]
-)
-def test_a_process_killed_in_the_middle_of_an_upgrade_leaves_the_journal_as_it_was(
-    statement: str, path: pathlib.Path
-) -> None:
-    events = [happened(f"o{number}") for number in range(300)]
-    write_version_1(path, events)
-    with run(UPGRADING, path, statement) as process:
-        out, err = process.communicate(timeout=DEADLINE)
-    assert (process.returncode, out, err) == (-signal.SIGKILL, "", "")
-    with JournalReader(path) as reader:
-        assert [stored.event for stored in reader.export()] == events
-        assert reader._connection is not None
-        assert reader._connection.execute("SELECT version FROM meta").fetchone() == (1,)
-    with own(path) as journal:
-        assert journal.store([happened("after"), *events]) == [302] + [None] * 300
-    assert is_intact(path)
 
 
 # --- owners ---------------------------------------------------------------------------------------------

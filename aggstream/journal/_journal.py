@@ -28,7 +28,7 @@ from aggstream.journal._file import (
 from aggstream.journal._options import JournalOptions
 from aggstream.journal._owner import Ownership
 from aggstream.journal._retention import Retention
-from aggstream.journal._schema import VERSION, create, is_new, upgrade, version_of
+from aggstream.journal._schema import check_version, create, is_new
 from aggstream.journal._stored import INSERT, JournalCounts, StoredEvent, count_all, from_row, to_row
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ class Journal:
             new = is_new(connection)
             if new:
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has no effect later
-            version = VERSION if new else version_of(connection, self.path)
+            else:
+                check_version(connection, self.path)
             [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise JournalFull(
@@ -106,7 +107,6 @@ class Journal:
             with transaction(connection):
                 if new:
                     create(connection)
-                upgrade(connection, version)
                 [self.closed_ns] = connection.execute("SELECT closed_ns FROM meta").fetchone()
                 connection.execute("UPDATE meta SET owner_pid = ?, closed_ns = NULL", (os.getpid(),))
 

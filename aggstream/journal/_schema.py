@@ -1,4 +1,4 @@
-"""What is in a journal's file, in this version and in those before it."""
+"""What is in a journal's file."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import sqlite3
 
 from aggstream.journal._file import corrupt
 
-VERSION = 2
+VERSION = 1
 
-_META = """CREATE TABLE meta (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    version INTEGER NOT NULL,
-    user_id TEXT,
-    owner_pid INTEGER,
-    closed_ns INTEGER,
-    last_timestamp INTEGER,
-    last_received_ns INTEGER,
-    last_seq INTEGER NOT NULL DEFAULT 0
-)"""
-# Orders that were open when REST told of them, without an event that told the handlers.
-_FOLLOWED = "CREATE TABLE followed (order_id TEXT PRIMARY KEY) WITHOUT ROWID"
-# What happened, which is written once, is apart from what becomes of it, which changes: to settle an event, its
-# text need not be written again.
-_TABLES = (
+_SCHEMA = (
+    """CREATE TABLE meta (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        version INTEGER NOT NULL,
+        user_id TEXT,
+        owner_pid INTEGER,
+        closed_ns INTEGER,
+        last_timestamp INTEGER,
+        last_received_ns INTEGER,
+        last_seq INTEGER NOT NULL DEFAULT 0
+    )""",
+    # Orders that were open when REST told of them, without an event that told the handlers.
+    "CREATE TABLE followed (order_id TEXT PRIMARY KEY) WITHOUT ROWID",
+    # What happened, which is written once, is apart from what becomes of it, which changes: to settle an event,
+    # its text need not be written again.
     """CREATE TABLE facts (
         seq INTEGER PRIMARY KEY,
         id TEXT NOT NULL,
@@ -42,8 +42,6 @@ _TABLES = (
         last_error TEXT,
         settled_ns INTEGER
     )""",
-)
-_INDEXES = (
     # An id is there once. It is a hash, and an index of hashes alone would change in another page for every event,
     # all of which have to be written. So an id stands beside those that are stored at the same time: that of an
     # order's event with its order, any other by its time. Every repeat is found: with the same id come the same
@@ -57,30 +55,14 @@ _INDEXES = (
     "CREATE INDEX states_pending ON states (seq) WHERE state = 'pending'",
     "CREATE INDEX states_dead ON states (seq) WHERE state = 'dead'",
     "CREATE INDEX states_done ON states (settled_ns) WHERE state = 'done'",
+    # Who reads need not know that it is two tables. The order of the columns is that of StoredEvent's fields.
+    # `seq` is that of `states`, so that pages of one state are read from that state's index.
+    """CREATE VIEW events AS
+        SELECT seq, id, type, event, order_id, terminal, source, timestamp, received_ns, text,
+            state, attempts, last_error, settled_ns
+        FROM states JOIN facts USING (seq)""",
+    f"INSERT INTO meta (one, version) VALUES (1, {VERSION})",  # noqa: S608
 )
-# Who reads need not know that it is two tables. The order of the columns is that of StoredEvent's fields. `seq` is
-# that of `states`, so that pages of one state are read from that state's index.
-_EVENTS = """CREATE VIEW events AS
-    SELECT seq, id, type, event, order_id, terminal, source, timestamp, received_ns, text,
-        state, attempts, last_error, settled_ns
-    FROM states JOIN facts USING (seq)
-"""
-# Version 1 had one table `events`, with the columns of the view.
-_FROM_1 = (
-    *_TABLES,
-    """INSERT INTO facts
-        SELECT seq, id, type, event, order_id, terminal, source, timestamp, received_ns, text
-        FROM events ORDER BY seq""",
-    "INSERT INTO states SELECT seq, state, attempts, last_error, settled_ns FROM events ORDER BY seq",
-    "ALTER TABLE meta ADD COLUMN last_seq INTEGER NOT NULL DEFAULT 0",
-    "UPDATE meta SET last_seq = COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)",
-    "DROP TABLE events",
-    *_INDEXES,
-    _EVENTS,
-    f"UPDATE meta SET version = {VERSION}",  # noqa: S608
-)
-
-_STATES_IN = {1: "events", VERSION: "states"}
 
 
 def is_new(connection: sqlite3.Connection) -> bool:
@@ -90,38 +72,19 @@ def is_new(connection: sqlite3.Connection) -> bool:
 
 def create(connection: sqlite3.Connection) -> None:
     """Fill a new file, inside a transaction."""
-    for statement in (_META, _FOLLOWED, *_TABLES, *_INDEXES, _EVENTS):
+    for statement in _SCHEMA:
         connection.execute(statement)
-    connection.execute("INSERT INTO meta (one, version) VALUES (1, ?)", (VERSION,))
 
 
-def version_of(connection: sqlite3.Connection, path: str) -> int:
-    """Return the version of a journal; all of them can be read from `events`.
+def check_version(connection: sqlite3.Connection, path: str) -> None:
+    """See that the file is a journal of this version.
 
     Raises:
-        JournalCorrupt: it is no journal, or of a version that is not known here.
+        JournalCorrupt: it is something else.
     """
-    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    if not {"meta", "events"} <= names:
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not {"meta", "facts"} <= names:
         raise corrupt(path, "it is a database, but no journal")
     row = connection.execute("SELECT version FROM meta").fetchone()
-    version = row and row[0]
-    if version not in _STATES_IN:
-        raise corrupt(path, f"its version is {version!a}, this aggstream knows {VERSION}")
-    assert isinstance(version, int)
-    return version
-
-
-def states_table(connection: sqlite3.Connection, path: str) -> str:
-    """Return the name of the table that holds what became of the events: `seq`, `state` and what belongs to it."""
-    return _STATES_IN[version_of(connection, path)]
-
-
-def upgrade(connection: sqlite3.Connection, version: int) -> None:
-    """Make a journal of an earlier version one of this version, inside a transaction. Only its owner may do this.
-
-    All is copied inside the file, which becomes twice as large, as does its log; what comes next fills the space.
-    """
-    if version != VERSION:
-        for statement in _FROM_1:
-            connection.execute(statement)
+    if row != (VERSION,):
+        raise corrupt(path, f"its version is {row and row[0]!a}, this aggstream knows {VERSION}")

@@ -16,7 +16,6 @@ from aggstream._limits import Limits
 from aggstream.errors import DecodeError
 from aggstream.events import BalanceSnapshot, Event, OrderEvent, OrderSubmitted, Source, UserEvent
 from aggstream.journal._file import from_column, to_column, to_integer
-from aggstream.journal._schema import states_table
 
 JournalState: TypeAlias = Literal["pending", "done", "dead"]
 """Its handlers have not finished; they have; they failed so often that it was set aside."""
@@ -172,12 +171,11 @@ def from_row(row: tuple[Any, ...]) -> StoredEvent:
 
 def count_all(connection: sqlite3.Connection, path: str) -> JournalCounts:
     """Count the events of each state, and measure the file."""
-    table = states_table(connection, path)
     # Three queries, because each is answered from the index of its state alone.
     pending, done, dead = connection.execute(
-        f"""SELECT (SELECT COUNT(*) FROM {table} WHERE state = 'pending'),
-            (SELECT COUNT(*) FROM {table} WHERE state = 'done'),
-            (SELECT COUNT(*) FROM {table} WHERE state = 'dead')"""  # noqa: S608
+        """SELECT (SELECT COUNT(*) FROM states WHERE state = 'pending'),
+            (SELECT COUNT(*) FROM states WHERE state = 'done'),
+            (SELECT COUNT(*) FROM states WHERE state = 'dead')"""
     ).fetchone()
     return JournalCounts(pending, done, dead, _size(path) + _size(f"{path}-wal"))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aggstream.errors import ConfigurationError, JournalError, StateError
 from aggstream.journal._file import connect, from_column, to_column, to_integer, transaction, translated
-from aggstream.journal._schema import states_table, version_of
+from aggstream.journal._schema import check_version
 from aggstream.journal._stored import JournalCounts, JournalState, StoredEvent, count_all, from_row
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[sqlite3.Connection, 
     if not pathlib.Path(real).is_file():
         raise JournalError(f"there is no journal at {real}", path=real)
     with translated(real), contextlib.closing(connect(real)) as connection:
-        version_of(connection, real)
+        check_version(connection, real)
         yield connection, real
 
 
@@ -91,7 +91,7 @@ class JournalReader:
     def export(self) -> Iterator[StoredEvent]:
         """Yield all events that are there now, oldest first, a page of them in memory at a time."""
         with self._using() as connection:
-            last = (connection.execute("SELECT seq FROM events ORDER BY seq DESC LIMIT 1").fetchone() or (0,))[0]
+            [last] = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM states").fetchone()
         place = 0
         while page := self.find(after=place, limit=_PAGE):
             for stored in page:
@@ -145,10 +145,10 @@ def retry(path: str | os.PathLike[str], seqs: Iterable[int] | None = None) -> in
     Raises:
         JournalError: there is no journal, or it cannot be written; the class says why.
     """
-    with _opened(path) as (connection, real):
+    with _opened(path) as (connection, _):
         if seqs is None:
-            return _revive(connection, real, "dead", {})
-        return sum(_revive(connection, real, "dead", {"first": seq, "last": seq}) for seq in seqs)
+            return _revive(connection, "dead", {})
+        return sum(_revive(connection, "dead", {"first": seq, "last": seq}) for seq in seqs)
 
 
 def replay(
@@ -179,8 +179,8 @@ def replay(
         raise ConfigurationError("say which events to replay: first, last, order_id or since")
     if since is not None and since.tzinfo is None:
         raise ConfigurationError("since needs a time zone, as in datetime.now(timezone.utc)")
-    with _opened(path) as (connection, real):
-        return _revive(connection, real, "done", given)
+    with _opened(path) as (connection, _):
+        return _revive(connection, "done", given)
 
 
 _CONDITIONS = {
@@ -193,6 +193,7 @@ _CONDITIONS = {
 }
 # Spelled out, because SQLite uses the index of a state only if it sees the state in the query.
 _STATES = {"pending": "state = 'pending'", "done": "state = 'done'", "dead": "state = 'dead'"}
+_REVIVE = "UPDATE states SET state = 'pending', attempts = 0, settled_ns = NULL WHERE seq = ?"
 
 
 def _select(columns: str, state: str | None, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -213,19 +214,14 @@ def _value(value: str | int | dt.datetime) -> str | bytes | int:
     return to_integer(value)
 
 
-def _revive(connection: sqlite3.Connection, path: str, state: JournalState, given: Mapping[str, Any]) -> int:
+def _revive(connection: sqlite3.Connection, state: JournalState, given: Mapping[str, Any]) -> int:
     revived = place = 0
     while True:
         # In pages, so that the owner never waits for long to store what it receives.
         query, values = _select("seq", state, {**given, "after": place})
         with transaction(connection):
             page = connection.execute(query, {**values, "limit": _PAGE}).fetchall()
-            # Asked in the transaction, because an owner of this version may have upgraded the file until it began.
-            table = states_table(connection, path)
-            connection.executemany(
-                f"UPDATE {table} SET state = 'pending', attempts = 0, settled_ns = NULL WHERE seq = ?",  # noqa: S608
-                page,
-            )
+            connection.executemany(_REVIVE, page)
         if not page:
             return revived
         revived += len(page)
