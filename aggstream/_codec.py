@@ -10,16 +10,29 @@ What counts as what:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal
+from decimal import (
+    MAX_EMAX,
+    MAX_PREC,
+    Clamped,
+    Context,
+    Decimal,
+    Inexact,
+    InvalidOperation,
+    Overflow,
+    Rounded,
+    Subnormal,
+)
 from typing import Any, NoReturn
 
 import attrs
 from cattrs import AttributeValidationNote, ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn, override
 
+from aggstream._assembly import assembler
 from aggstream._limits import Limits
 from aggstream.errors import DecodeError
 from aggstream.events import WIRE_TYPES, Event, UnknownEvent, UserEvent
@@ -32,8 +45,6 @@ _LARGEST_INT = 2**63 - 1
 _PER_VALUE = 128
 _SHORT = 512
 _PER_CHARACTER = 8
-# A sign, a point, and an exponent with its own sign: what a number's text may have beside its digits.
-_MOST_BESIDE_DIGITS = 4
 # A bracket, or a whole string, in which brackets mean nothing. A string without an end is one as well: else the
 # search would begin again at each quote in it, and take a time that grows with the square of its length.
 _NESTING = re.compile(r'[\[{]|[\]}]|"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -162,6 +173,8 @@ _FAST = strict_converter(detailed_validation=False)
 _DETAILED = strict_converter(detailed_validation=True)
 _fast_hooks = {name: _hook(_FAST, cls) for name, cls in WIRE_TYPES.items()}
 _detailed_hooks = {name: _hook(_DETAILED, cls) for name, cls in WIRE_TYPES.items()}
+# What comes in great numbers, as long as it is in order.
+_assemblers = {name: assembler(cls, wire_name) for name, cls in WIRE_TYPES.items() if issubclass(cls, UserEvent)}
 
 _set_raw: Callable[[Event, Mapping[str, Any]], None] = Event.raw.__set__  # type: ignore[attr-defined]
 _set_received: Callable[[Event, int], None] = Event.received_ns.__set__  # type: ignore[attr-defined]
@@ -178,9 +191,20 @@ class Codec:
     def __init__(self, limits: Limits) -> None:
         """Make one; it keeps no state, so any thread may use it."""
         self._limits = limits
+        # Keeps the limits of decimals in C: it refuses what it would have to change.
+        self._exact = Context(
+            prec=min(limits.number_digits, MAX_PREC),
+            Emin=-min(limits.number_exponent, MAX_EMAX),
+            Emax=min(limits.number_exponent, MAX_EMAX),
+            traps=[Clamped, Inexact, InvalidOperation, Overflow, Rounded, Subnormal],
+        )
         self._parse = json.JSONDecoder(
             parse_float=self._decimal, parse_int=self._integer, parse_constant=_refuse_constant
         ).decode
+        # Without a frame of ours for each number; how long an integer is, the assemblers see.
+        self._scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(  # type: ignore[attr-defined]
+            parse_float=self._exact.create_decimal, parse_constant=_refuse_constant
+        ).scan_once
 
     def parse(self, text: str) -> Any:
         """Return a JSON text's value, with `Decimal` for numbers that have a fraction or an exponent.
@@ -211,6 +235,18 @@ class Codec:
             DecodeError: it is not a JSON object with a `type`, or a field has a wrong type, or something is past
                 a limit; names the path.
         """
+        # Where there is no escape, there is no half of a surrogate pair.
+        if text.isascii() and "\\" not in text:
+            try:
+                payload, end = self._scan(text, 0)
+                event = _assemblers[payload.pop("type")](payload, text, received_ns)
+                if event is not None and end == len(text):
+                    return event
+            except Exception:  # noqa: S110  (whatever it was, the strict way finds it again, and explains it)
+                pass
+        return self._decode_strictly(text, received_ns)
+
+    def _decode_strictly(self, text: str, received_ns: int) -> Event:
         payload = self.parse(text)
         if payload.__class__ is not dict:
             raise DecodeError(f"expected an object, got {kind_of(payload)}")
@@ -226,32 +262,31 @@ class Codec:
         except Exception:  # whatever it was, the slow way says where
             raise _explained(name, payload) from None
         # Nobody has seen the event yet: it is completed here, below attrs' guard against assignment.
-        _set_raw(event, payload)
         _set_received(event, received_ns)
         if isinstance(event, UserEvent):
             _set_text(event, text)
+        _set_raw(event, payload)
         return event
 
     def _integer(self, text: str) -> int:
-        self._check_digits(text)
+        # Before it is converted, which takes a time that grows with the square of its length.
+        if len(text.lstrip("-")) > self._limits.number_digits:
+            raise self._too_many_digits()
         return int(text)
 
     def _decimal(self, text: str) -> Decimal:
-        self._check_digits(text)
         try:
-            number = Decimal(text)
-        except ArithmeticError:  # an exponent beyond what the class can hold
-            number = None
-        most = self._limits.number_exponent
-        if number is None or not -most <= number.adjusted() <= most:
-            raise DecodeError(f"a number with an exponent above limits.number_exponent ({most})")
-        return number
+            return self._exact.create_decimal(text)
+        except ArithmeticError:
+            most = self._limits.number_exponent
+        # Which of the two it was. Its exponent may be beyond what the class can hold.
+        with contextlib.suppress(ArithmeticError):
+            if -most <= Decimal(text).adjusted() <= most:
+                raise self._too_many_digits()
+        raise DecodeError(f"a number with an exponent above limits.number_exponent ({most})")
 
-    def _check_digits(self, text: str) -> None:
-        # Nearly every number is shorter than the limit as a text; only of one that is not the digits are counted.
-        most = self._limits.number_digits
-        if len(text) > most and (len(text) > most + _MOST_BESIDE_DIGITS or sum(map(str.isdigit, text)) > most):
-            raise DecodeError(f"a number of more than limits.number_digits ({most}) digits")
+    def _too_many_digits(self) -> DecodeError:
+        return DecodeError(f"a number of more than limits.number_digits ({self._limits.number_digits}) digits")
 
     def _check_depth(self, text: str) -> None:
         depth = 0

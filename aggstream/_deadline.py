@@ -9,9 +9,17 @@ from aggstream.errors import ConfigurationError
 
 
 def nearest(*moments: float | None) -> float | None:
-    """Return the seconds until the first of some moments on the monotonic clock; None if there is none."""
-    at = min((moment for moment in moments if moment is not None), default=None)
-    return None if at is None else max(0.0, at - time.monotonic())
+    """Return the first of some moments; None if there is none."""
+    first = None
+    for moment in moments:
+        if moment is not None and (first is None or moment < first):
+            first = moment
+    return first
+
+
+def seconds_until(moment: float | None) -> float | None:
+    """Return the seconds until a moment on the monotonic clock, not below 0; None if it never comes."""
+    return None if moment is None else max(0.0, moment - time.monotonic())
 
 
 class Deadline:

@@ -5,8 +5,8 @@ the events of one order id, which always go to the same worker; events without o
 
 With a journal, an event whose handlers failed is tried again, and what follows of its order waits behind it.
 
-Nothing here takes a lock for an event: what is counted has one writer each, and the queues are `SimpleQueue`s.
-Only a balance that may be coalesced has a lock of its own.
+Events that arrive together are handed over together. Nothing here takes a lock for an event: what is counted has
+one writer each, and the queues are `SimpleQueue`s. Only a balance that may be coalesced has a lock of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import queue
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 import attrs
@@ -26,10 +26,12 @@ from aggstream._deadline import Deadline
 from aggstream._receipts import Receipts
 from aggstream._registry import Handler, Registry
 from aggstream._retries import Retries
-from aggstream.events import BalancesCoalesced, BalanceUpdate, Event, UserEvent, is_users, shown
+from aggstream.events import BalancesCoalesced, BalanceUpdate, Event, UnknownEvent, UserEvent, is_users, shown
 
 logger = logging.getLogger("aggstream")
 
+Sized: TypeAlias = "tuple[Event, int]"
+"""An event, and about the size of its message."""
 ErrorHandler: TypeAlias = "Callable[[BaseException, Event], object]"
 Tap: TypeAlias = "Callable[[Event, int, int], None]"
 
@@ -43,6 +45,18 @@ class _Item:
     size: int
     seq: int | None = None
     """Its number in the journal; None if it is in none."""
+
+
+@attrs.define  # and not frozen, which takes four times as long to make
+class _Batch:
+    events: Sequence[Sized]
+    epoch: int
+    seqs: Sequence[int | None] | None
+    """Their numbers in the journal; None if none is in it."""
+
+    def items(self) -> Iterable[_Item]:
+        for (event, size), seq in zip(self.events, self.seqs or (None,) * len(self.events), strict=True):
+            yield _Item(event, self.epoch, size, seq)
 
 
 @attrs.frozen
@@ -115,7 +129,7 @@ class _Worker:
     def __init__(self, name: str) -> None:
         self.thread: threading.Thread | None = None
         self.name = name
-        self.queue: queue.SimpleQueue[_Item | _Latest | _Call | _End] = queue.SimpleQueue()
+        self.queue: queue.SimpleQueue[_Batch | _Latest | _Call | _End] = queue.SimpleQueue()
         self.retries: Retries[_Failed] = Retries()
         self.begun = 0
         self.done = 0
@@ -123,7 +137,7 @@ class _Worker:
         self.delivered = 0
         self.stale = 0
         self.handler_errors = 0
-        self.current: tuple[Handler, str, float] | None = None
+        self.current: tuple[Handler, Event, float] | None = None
 
     def running(self) -> Running | None:
         current = self.current
@@ -131,7 +145,7 @@ class _Worker:
             return None
         handler, event, since = current
         name = getattr(handler, "__qualname__", None) or repr(handler)
-        return Running(name, event, since, time.monotonic() - since, self.thread)
+        return Running(name, event.type, since, time.monotonic() - since, self.thread)
 
 
 class Dispatcher:
@@ -217,14 +231,54 @@ class Dispatcher:
             size: of its message, about.
             seq: its number in the journal, if it is in one.
         """
-        item = _Item(event, epoch, size, seq)
-        place: _Item | _Latest | None = item
-        if self._coalesce_balances and isinstance(event, BalanceUpdate):
-            place = self._place_for(event.venue, item)
-        self._put_size += size
-        if place is not None:
-            self._put += 1
-            self._worker_for(event).queue.put(place)
+        self.put_all([(event, size)], epoch, None if seq is None else [seq])
+
+    def put_all(self, events: Sequence[Sized], epoch: int, seqs: Sequence[int | None] | None = None) -> None:
+        """Queue events, in order; as `put` does.
+
+        Args:
+            events: the events, and about the sizes of their messages.
+            epoch: whose they are.
+            seqs: their numbers in the journal; None: none is in it.
+        """
+        batch = _Batch(events, epoch, seqs)
+        if len(self._workers) == 1 and not self._coalesce_balances:
+            self._enqueue(self._workers[0], batch)
+        else:
+            self._distribute(batch)
+
+    def _enqueue(self, worker: _Worker, batch: _Batch) -> None:
+        # Counted first: a worker is never ahead.
+        self._put += len(batch.events)
+        for _, size in batch.events:
+            self._put_size += size
+        worker.queue.put(batch)
+
+    def _distribute(self, batch: _Batch) -> None:
+        """Queue the events for the workers that they belong to, balances where they may be replaced."""
+        shares: dict[_Worker, list[_Item]] = {}
+        for item in batch.items():
+            worker = self._worker_for(item.event)
+            share = shares.setdefault(worker, [])
+            if not (self._coalesce_balances and isinstance(item.event, BalanceUpdate)):
+                share.append(item)
+                continue
+            place = self._place_for(item.event.venue, item)
+            self._put_size += item.size
+            if place is not None:
+                self._enqueue_share(worker, share)
+                self._put += 1
+                worker.queue.put(place)
+        for worker, share in shares.items():
+            self._enqueue_share(worker, share)
+
+    def _enqueue_share(self, worker: _Worker, share: list[_Item]) -> None:
+        """Queue what is one worker's, and let it begin anew."""
+        if share:
+            seqs = [item.seq for item in share]
+            events = [(item.event, item.size) for item in share]
+            self._enqueue(worker, _Batch(events, share[0].epoch, None if set(seqs) <= {None} else seqs))
+            share.clear()
 
     def call(self, function: Callable[[], object]) -> None:
         """Let a function be called where handlers are, after what is queued."""
@@ -243,12 +297,18 @@ class Dispatcher:
     @property
     def depth(self) -> int:
         """How many events wait, or are being handled."""
-        return max(0, self._put - sum(worker.done for worker in self._workers))
+        left = self._put
+        for worker in self._workers:
+            left -= worker.done
+        return max(0, left)
 
     @property
     def size(self) -> int:
         """How large the messages are of the events that wait or are being handled, about."""
-        return max(0, self._put_size - sum(worker.done_size for worker in self._workers))
+        left = self._put_size
+        for worker in self._workers:
+            left -= worker.done_size
+        return max(0, left)
 
     def _has_room(self) -> bool:
         """Tell whether low water is reached; that must be so when nothing waits."""
@@ -332,27 +392,24 @@ class Dispatcher:
         return place
 
     def _worker_for(self, event: Event) -> _Worker:
-        order_id = event.raw.get("orderId")
-        if len(self._workers) == 1 or not isinstance(order_id, str):
+        if len(self._workers) == 1:
+            return self._workers[0]
+        order_id = (
+            event.raw.get("orderId") if isinstance(event, UnknownEvent) else getattr(event, "order_id", None)
+        )
+        if not isinstance(order_id, str):
             return self._workers[0]
         return self._workers[zlib.crc32(order_id.encode(errors="surrogatepass")) % len(self._workers)]
 
     def _run(self, worker: _Worker) -> None:
         try:
-            while not isinstance(item := self._next(worker), _End):
-                if isinstance(item, _Call):
-                    self._call(item)
-                    continue
-                replaced: list[int | None] = []
-                if isinstance(item, _Latest):
-                    item, replaced = item.take()
-                self._take(worker, item, replaced)
-                self._retry_what_is_due(worker)
+            while not isinstance(place := self._next(worker), _End):
+                self._go_through(worker, place)
             if worker is self._workers[0]:
                 for other in self._workers[1:]:
                     if other.thread is not None:  # it may not have been possible to start it
                         other.thread.join()
-                self._deliver(worker, _Item(item.event, self.epoch, 0))
+                self._deliver(worker, place.event, self.epoch, 0)
         except BaseException as error:  # a thread of ours must not die unheard
             self._on_fatal(error)
             raise
@@ -362,7 +419,7 @@ class Dispatcher:
                     self.receipts.write()
                 self._on_end()
 
-    def _next(self, worker: _Worker) -> _Item | _Latest | _Call | _End:
+    def _next(self, worker: _Worker) -> _Batch | _Latest | _Call | _End:
         """Return what is next, and use the time until it comes."""
         if self.receipts is None:
             return worker.queue.get()
@@ -385,21 +442,51 @@ class Dispatcher:
         except BaseException as leaving:
             self._on_fatal(leaving)
 
-    def _take(self, worker: _Worker, item: _Item, replaced: list[int | None]) -> None:
+    def _go_through(self, worker: _Worker, place: _Batch | _Latest | _Call) -> None:
+        if isinstance(place, _Call):
+            self._call(place)
+        elif isinstance(place, _Latest):
+            self._take_latest(worker, *place.take())
+        elif place.seqs is None:
+            self._take_all(worker, place)
+        else:
+            for item in place.items():
+                self._take(worker, item)
+
+    def _take_all(self, worker: _Worker, batch: _Batch) -> None:
+        """Take events that are in no journal: nothing is written down, and nothing tried again."""
+        epoch, deliver = batch.epoch, self._deliver
+        for event, size in batch.events:
+            if not self._abandoned:
+                worker.begun += 1
+                if epoch != self.epoch and is_users(event):
+                    worker.stale += 1
+                else:
+                    deliver(worker, event, epoch, size)
+                    worker.delivered += 1
+            worker.done += 1
+            worker.done_size += size
+            if self._waiting_for_room:
+                self._tell_of_room()
+
+    def _take_latest(self, worker: _Worker, item: _Item, replaced: list[int | None]) -> None:
         if replaced and not self._is_stale(item):
             assert isinstance(item.event, BalanceUpdate)
             told = BalancesCoalesced(venue=item.event.venue, count=len(replaced))
-            self._deliver(worker, _Item(told, item.epoch, 0))
+            self._deliver(worker, told, item.epoch, 0)
             for seq in replaced:
                 self._succeeded(seq)
+        self._take(worker, item)
+
+    def _take(self, worker: _Worker, item: _Item) -> None:
         failed = _Failed(item, None)
-        if item.seq is not None and worker.retries and worker.retries.join(_line_of(item.event), failed):
-            return
-        again = self._handle(worker, failed)
-        if again is None:
-            self._is_done(worker, item)
-        else:
-            worker.retries.begin(_line_of(item.event), *again)
+        if item.seq is None or not worker.retries or not worker.retries.join(_line_of(item.event), failed):
+            again = self._handle(worker, failed)
+            if again is None:
+                self._is_done(worker, item.size)
+            else:
+                worker.retries.begin(_line_of(item.event), *again)
+        self._retry_what_is_due(worker)
 
     def _retry_what_is_due(self, worker: _Worker) -> None:
         while worker.retries and (key := worker.retries.take_due(time.monotonic())) is not None:
@@ -410,12 +497,16 @@ class Dispatcher:
                     worker.retries.again(key, again[1])
                     break
                 worker.retries.leave(key)
-                self._is_done(worker, failed.item)
+                self._is_done(worker, failed.item.size)
 
-    def _is_done(self, worker: _Worker, item: _Item) -> None:
+    def _is_done(self, worker: _Worker, size: int) -> None:
         worker.done += 1
-        worker.done_size += item.size
-        if self._waiting_for_room and self._has_room():
+        worker.done_size += size
+        if self._waiting_for_room:
+            self._tell_of_room()
+
+    def _tell_of_room(self) -> None:
+        if self._has_room():
             self._waiting_for_room = False
             self._on_low_water()
 
@@ -428,7 +519,7 @@ class Dispatcher:
         if self._is_stale(item):
             worker.stale += 1
             return None
-        errors = self._deliver(worker, item, failed.handlers)
+        errors = self._deliver(worker, item.event, item.epoch, item.size, failed.handlers)
         worker.delivered += not failed.attempts
         if not errors or item.seq is None or self.receipts is None or self._abandoned:
             if not self._abandoned:
@@ -453,42 +544,44 @@ class Dispatcher:
         return item.epoch != self.epoch and is_users(item.event)
 
     def _deliver(
-        self, worker: _Worker, item: _Item, handlers: tuple[Handler, ...] | None = None
-    ) -> list[tuple[Handler, BaseException]]:
+        self, worker: _Worker, event: Event, epoch: int, size: int, handlers: Sequence[Handler] | None = None
+    ) -> Sequence[tuple[Handler, BaseException]]:
         """Call an event's handlers, all or some of them; return those that failed."""
-        failed: list[tuple[Handler, BaseException]] = []
         if self._abandoned:
-            return failed
-        event = item.event
+            return ()
         if handlers is None:
             for tap in self.taps:
-                tap(event, item.epoch, item.size)
-        for handler in self._registry.handlers(event) if handlers is None else handlers:
-            if self._is_stale(item):  # the handler before, or another thread, has switched the user
-                return failed
-            worker.current = (handler, event.type, time.monotonic())
+                tap(event, epoch, size)
+            handlers = self._registry.handlers(event)
+        failed: list[tuple[Handler, BaseException]] | None = None
+        for handler in handlers:
+            # The handler before, or another thread, may have switched the user.
+            if epoch != self.epoch and is_users(event):
+                break
+            worker.current = (handler, event, time.monotonic())
             try:
                 handler(event)
             except BaseException as error:  # the next handler and the next event must run
-                worker.handler_errors += 1
-                failed.append((handler, error))
-                self._handler_failed(error, handler, item)
-            finally:
                 worker.current = None
-        self._registry.forget_ended(event)
-        return failed
+                worker.handler_errors += 1
+                failed = [*(failed or ()), (handler, error)]
+                self._handler_failed(error, handler, event, epoch)
+        worker.current = None
+        if self._registry.by_order:
+            self._registry.forget_ended(event)
+        return failed or ()
 
-    def _handler_failed(self, error: BaseException, handler: Handler, item: _Item) -> None:
+    def _handler_failed(self, error: BaseException, handler: Handler, event: Event, epoch: int) -> None:
         if not isinstance(error, Exception):
             # sys.exit() in a handler means the program, not a thread that nobody would miss.
             self._on_fatal(error)
             return
-        logger.error("handler %r failed on %s", handler, self._in_a_log(item.event.type), exc_info=error)
+        logger.error("handler %r failed on %s", handler, self._in_a_log(event.type), exc_info=error)
         for on_error in self.error_handlers:
-            if self._is_stale(item):
+            if epoch != self.epoch and is_users(event):
                 return
             try:
-                on_error(error, item.event)
+                on_error(error, event)
             except Exception:
                 logger.exception("on_error %r failed", on_error)
             except BaseException as leaving:

@@ -93,10 +93,12 @@ class OrderFold:
         "_first",
         "_from_rest",
         "_last",
+        "_rank",
         "_snapshot",
         "_steps",
         "_told",
         "is_known",
+        "is_terminal",
         "order_id",
         "status",
     )
@@ -106,6 +108,9 @@ class OrderFold:
         self.is_known = False
         """True once anything was said of it."""
         self.status: str | None = None
+        self.is_terminal = False
+        """True if nothing more happens to the order."""
+        self._rank = 0
         self._facts: dict[str, Any] = {}
         # The names of the facts that REST told first, and "status"; all others are the stream's. There may be a
         # hundred thousand orders, so what most of them do not have takes no place.
@@ -121,11 +126,6 @@ class OrderFold:
         self._snapshot: Order | None = None
 
     @property
-    def is_terminal(self) -> bool:
-        """True if nothing more happens to the order."""
-        return _rank(self.status) == _END
-
-    @property
     def was_told_by_rest(self) -> bool:
         """True if the handlers have the order's end from a reconciliation."""
         return self.status is not None and self._told.get(self.status, (None, ""))[1] == "reconcile"
@@ -139,11 +139,19 @@ class OrderFold:
         """Take an `order_submitted`."""
         self._hear(event.timestamp)
         source = event.source
-        self._fact("venue", _shared(event.venue), source, event.timestamp)
-        self._fact("side", _shared(event.side), source, event.timestamp)
-        self._fact("price", event.price, source, event.timestamp)
-        self._fact("size", event.size, source, event.timestamp)
-        self._fact("outcome_id", event.outcome_id, source, event.timestamp)
+        told = {
+            "venue": event.venue,
+            "side": event.side,
+            "price": event.price,
+            "size": event.size,
+            "outcome_id": event.outcome_id,
+        }
+        if not self._facts:  # it is what is heard first of nearly every order
+            told.update(venue=_shared(event.venue), side=_shared(event.side))
+            self._facts = told
+        elif not told.items() <= self._facts.items():
+            for name, value in told.items():
+                self._fact(name, value, source, event.timestamp)
         self._tell(_SUBMITTED, None, "stream")
         self._move(_SUBMITTED, source, event.timestamp)
 
@@ -155,9 +163,13 @@ class OrderFold:
         """
         self._hear(event.timestamp)
         source = event.source
-        self._fact("venue", _shared(event.venue), source, event.timestamp)
-        self._fact("dag_run_id", event.dag_run_id, source, event.timestamp)
-        status = _shared(event.sub_event)
+        # Most events repeat these.
+        facts = self._facts
+        if event.venue != facts.get("venue"):
+            self._fact("venue", _shared(event.venue), source, event.timestamp)
+        if event.dag_run_id != facts.get("dag_run_id"):
+            self._fact("dag_run_id", event.dag_run_id, source, event.timestamp)
+        status = event.sub_event
         kind = order_event_kind(status)
         family = None if kind is None else kind.family
         if family == "step":
@@ -165,6 +177,7 @@ class OrderFold:
         elif family == "run":
             self._run(event, status.removeprefix("dag_"))
         elif family == "terminal" or source == "reconcile":
+            status = _shared(status)
             self._amounts(event.filled_amount_raw, event.remaining_amount_raw, source, event.timestamp)
             self._error(event.error_reason, _END, source)
             how = self._how_told(status, event.filled_amount_raw)
@@ -186,7 +199,7 @@ class OrderFold:
             True if the handlers were not told of this status before and are to be told now.
         """
         updated = milliseconds(record.updated_at)
-        moves_on = _rank(status) >= _rank(self.status) and (
+        moves_on = _rank(status) >= self._rank and (
             self.status != status or (record.filled_amount_raw or 0) > (self._facts.get("filled_amount_raw") or 0)
         )
         how = self._how_told(status, record.filled_amount_raw)
@@ -194,8 +207,10 @@ class OrderFold:
         is_late = status == _SUBMITTED and (updated or 0) < (self._last or 0)
         self._hear(updated)
         self._hear(milliseconds(record.created_at))
-        for name in ("venue", "side", "amount_raw", "execution_price"):
-            self._fact(name, getattr(record, name), "reconcile", updated)
+        self._fact("venue", _shared(record.venue), "reconcile", updated)
+        self._fact("side", _shared(record.side), "reconcile", updated)
+        self._fact("amount_raw", record.amount_raw, "reconcile", updated)
+        self._fact("execution_price", record.execution_price, "reconcile", updated)
         filled, amount = record.filled_amount_raw, record.amount_raw
         remaining = amount - filled if amount is not None and filled is not None and amount >= filled else None
         self._amounts(filled, remaining, "reconcile", updated)
@@ -224,7 +239,10 @@ class OrderFold:
     # --- inside -----------------------------------------------------------------------------------------
 
     def _came_from(self, name: str, source: Source) -> None:
-        self._from_rest = self._from_rest | {name} if source == "reconcile" else self._from_rest - {name}
+        if source == "reconcile":
+            self._from_rest |= {name}
+        elif self._from_rest:
+            self._from_rest -= {name}
 
     def _sources(self) -> dict[str, Source]:
         names = self._facts if self.status is None else (*self._facts, "status")
@@ -235,8 +253,10 @@ class OrderFold:
         self.is_known = True
         if timestamp is None:
             return
-        self._first = timestamp if self._first is None else min(self._first, timestamp)
-        self._last = timestamp if self._last is None else max(self._last, timestamp)
+        if self._last is None or timestamp > self._last:
+            self._last = timestamp
+        if self._first is None or timestamp < self._first:
+            self._first = timestamp
 
     def _how_told(self, status: str, filled: int | None) -> Told | None:
         """Return how the handlers were told of a status; of one that can be taken on again, with this amount."""
@@ -252,23 +272,22 @@ class OrderFold:
         """Move on to a status; tell whether it contradicts the end that is known."""
         if status == self.status:
             return False
-        if self.is_terminal:
-            if _rank(status) == _END:
-                return self._contradict("status", self.status, status, source, timestamp)
-            return False
-        if _rank(status) >= _rank(self.status):
-            self.status = status
+        rank = _rank(status)
+        if self._rank == _END:
+            return rank == _END and self._contradict("status", self.status, status, source, timestamp)
+        if rank >= self._rank:
+            self.status, self._rank, self.is_terminal = status, rank, rank == _END
             self._came_from("status", source)
         return False
 
     def _fact(self, name: str, value: object, source: Source, timestamp: int | None) -> None:
-        if value is None:
-            return
         known = self._facts.get(name)
+        if value is None or known == value:
+            return
         if known is None:
             self._facts[name] = value
             self._came_from(name, source)
-        elif known != value:
+        else:
             self._contradict(name, known, value, source, timestamp)
 
     def _amounts(self, filled: int | None, remaining: int | None, source: Source, timestamp: int | None) -> None:
@@ -296,8 +315,9 @@ class OrderFold:
             self._came_from("error_reason", source)
 
     def _run(self, event: OrderEvent, state: str) -> None:
-        if self._facts.get("run_state") in (None, "started"):
-            self._facts["run_state"] = state
+        known = self._facts.get("run_state")
+        if known != state and known in (None, "started"):
+            self._facts["run_state"] = _shared(state)
             self._came_from("run_state", event.source)
         self._error(event.error_reason, 0, event.source)
 

@@ -24,7 +24,7 @@ class Limits:
         message_timeout: seconds from the first byte of a message to its last.
         handshake_size: bytes of the largest answer to the WebSocket handshake.
         json_depth: the deepest nesting of objects and arrays.
-        number_digits: the most digits of a number as it is written, with those of its exponent.
+        number_digits: the most digits of a number, without zeros before the first other one, and its exponent.
         number_exponent: the largest power of ten that a number is made of, up or down.
         queued_size: bytes of memory, about, that messages may take while they wait for handlers; past it reading
             pauses. What is made of a message can take thirty times the size of its text, and counts.

@@ -76,16 +76,20 @@ class Outbox:
         Raises:
             JournalError: they could not be written down first, and the stream is to end then.
         """
-        seqs = self._store([event for event, _ in outgoing if isinstance(event, UserEvent)])
-        for event, size in outgoing:
-            seq = None
-            if isinstance(event, UserEvent) and seqs is not None:
-                seq = seqs.pop(0)
-                if seq is None:
-                    self._counters.repeats += 1
-                    continue
-            self._count(event)
-            self._dispatcher.put(event, self.epoch, size, seq)
+        if not outgoing:
+            return
+        seqs: list[int | None] | None = None
+        if self.journal is not None:
+            outgoing, seqs = self._written_down(self.journal, outgoing)
+        count = 0
+        for event, _ in outgoing:
+            if isinstance(event, UserEvent):
+                count += 1
+            else:
+                self._count(event)
+        self._counters.user_events += count
+        if outgoing:
+            self._dispatcher.put_all(outgoing, self.epoch, seqs)
 
     def follow(self, order_ids: Sequence[str]) -> None:
         """Write down which orders are open that no event has told of.
@@ -176,14 +180,26 @@ class Outbox:
         if self.failure is not None and self.journal is not None:
             self._give_up(self.failure)
 
-    def _store(self, events: Sequence[UserEvent]) -> list[int | None] | None:
-        if self.journal is None or not events:
-            return None
+    def _written_down(
+        self, journal: Journal, outgoing: Sequence[Outgoing]
+    ) -> tuple[Sequence[Outgoing], list[int | None] | None]:
+        """Write the user's events to the journal; return what is no repeat, with the numbers there."""
+        events = [event for event, _ in outgoing if isinstance(event, UserEvent)]
         try:
-            return self.journal.store(events, complete=self._is_complete())
+            numbers = iter(journal.store(events, complete=self._is_complete()))
         except JournalError as error:
             self._give_up(error)
-            return None
+            return outgoing, None
+        kept: list[Outgoing] = []
+        seqs: list[int | None] = []
+        for event, size in outgoing:
+            seq = next(numbers) if isinstance(event, UserEvent) else None
+            if seq is None and isinstance(event, UserEvent):
+                self._counters.repeats += 1
+                continue
+            kept.append((event, size))
+            seqs.append(seq)
+        return kept, seqs if events else None
 
     def _give_up(self, error: JournalError) -> None:
         assert self.journal is not None
@@ -202,9 +218,7 @@ class Outbox:
 
     def _count(self, event: Event) -> None:
         counters = self._counters
-        if isinstance(event, UserEvent):
-            counters.user_events += 1
-        elif isinstance(event, DecodeFailed):
+        if isinstance(event, DecodeFailed):
             counters.decode_failures += 1
             logger.warning("%s: a message was not understood: %s", self._name, event.error)
         elif isinstance(event, TokenRefreshed):

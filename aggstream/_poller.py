@@ -21,6 +21,8 @@ class Poller:
         self._sender.setblocking(False)
         self._selector.register(self._receiver, selectors.EVENT_READ)
         self._watched: tuple[int, int] | None = None
+        self.woken = False
+        """Whether `wake` was called since the wait before the last one."""
 
     def wake(self) -> None:
         """End the present wait, or else the next one."""
@@ -45,8 +47,10 @@ class Poller:
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         self._watch(None if fd is None or not events else (fd, events))
         ready = 0
+        self.woken = False
         for key, mask in self._selector.select(None if timeout is None else min(timeout, _LONGEST)):
             if key.fileobj is self._receiver:
+                self.woken = True
                 with contextlib.suppress(BlockingIOError):
                     self._receiver.recv(_WAKE_UPS)
             else:

@@ -46,6 +46,8 @@ class PullBuffer:
         self._held_size = 0
         self._epoch = 0
         self._open = False
+        self.is_used = False
+        """True once it was opened."""
         self._bounded = True
         self._ended = False
 
@@ -56,7 +58,7 @@ class PullBuffer:
     def open(self) -> None:
         """Begin to keep events."""
         with self._changed:
-            self._open = True
+            self._open = self.is_used = True
 
     def close(self) -> None:
         """Keep nothing any more, and forget what is kept."""

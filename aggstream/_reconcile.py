@@ -229,11 +229,15 @@ class Reconciler:
 
     def receive(self, incoming: Sequence[Outgoing], now: float) -> None:
         """Take what came from the session, in order: events, and the sizes of their messages."""
-        repeats = self._tracker.fold((event for event, _ in incoming), now)
-        for (event, size), is_repeat in zip(incoming, repeats, strict=True):
-            if is_repeat:
+        repeats = self._tracker.fold([event for event, _ in incoming], now)
+        holds = self._is_holding()
+        if not (repeats or holds):
+            self._out += incoming
+            return
+        for at, (event, size) in enumerate(incoming):
+            if at in repeats:
                 self.repeats += 1
-            elif self._is_holding() and isinstance(event, UserEvent):
+            elif holds and isinstance(event, UserEvent):
                 self._hold(event, size)
             else:
                 self._out.append((event, size))

@@ -146,9 +146,10 @@ class Registry:
         # code runs under it.
         self._lock = threading.Lock()
         self._registrations: tuple[_Registration, ...] = ()
-        self._found: dict[tuple[type[Event], str, str | None], tuple[_Registration, ...]] = {}
-        # Handlers of single orders; the tuples are never changed in place.
-        self._by_order: dict[str, tuple[Handler, ...]] = {}
+        # By what tells events apart: the name of an `order_event`, else the class, and what an unknown one says.
+        self._found: dict[object, tuple[Handler, ...]] = {}
+        self.by_order: dict[str, tuple[Handler, ...]] = {}
+        """Handlers of single orders; the tuples are never changed in place."""
 
     def after_fork_in_child(self) -> None:
         """Replace the lock, which a thread of the parent may hold."""
@@ -176,18 +177,29 @@ class Registry:
             self._replace(kept)
             return removed
 
-    def handlers(self, event: Event) -> list[Handler]:
+    def handlers(self, event: Event) -> tuple[Handler, ...]:
         """Return the handlers for an event, in order. A `once` handler is returned once."""
+        cls = event.__class__
+        key: object = cls
+        if cls is OrderEvent:
+            key = event.event  # type: ignore[attr-defined]  # an OrderEvent's
+        elif cls is UnknownEvent:
+            key = (event.type, event.sub_event)
+        handlers = self._found.get(key)
+        if handlers is None:
+            handlers = self._find(event, key)
+        if self.by_order and isinstance(event, (OrderEvent, OrderSubmitted)):
+            handlers += self.by_order.get(event.order_id, ())
+        return handlers
+
+    def _find(self, event: Event, key: object) -> tuple[Handler, ...]:
+        """Find an event's handlers, and remember them if they stay the same."""
         found = self._found
-        key = (type(event), event.type, event.sub_event)
-        entries = found.get(key)
-        if entries is None:
-            entries = tuple(entry for entry in self._registrations if entry.key.matches(event))
-            if len(found) < _REMEMBERED and len(event.type) + len(event.sub_event or "") < _LONGEST_REMEMBERED:
-                found[key] = entries
-        handlers = [entry.handler for entry in entries if not entry.once or self._take(entry)]
-        if self._by_order and isinstance(event, (OrderEvent, OrderSubmitted)):
-            handlers += self._by_order.get(event.order_id, ())
+        entries = [entry for entry in self._registrations if entry.key.matches(event)]
+        handlers = tuple(entry.handler for entry in entries if not entry.once or self._take(entry))
+        is_short = len(event.type) + len(event.sub_event or "") < _LONGEST_REMEMBERED
+        if is_short and len(found) < _REMEMBERED and not any(entry.once for entry in entries):
+            found[key] = handlers
         return handlers
 
     def add_for_order(self, order_id: str, handler: Handler) -> None:
@@ -198,18 +210,18 @@ class Registry:
         """
         check_handler(handler)
         with self._lock:
-            self._by_order[order_id] = (*self._by_order.get(order_id, ()), handler)
+            self.by_order[order_id] = (*self.by_order.get(order_id, ()), handler)
 
     def remove_for_order(self, order_id: str, handler: Handler | None = None) -> None:
         """Remove a handler of an order, or all of them."""
         with self._lock:
-            kept = tuple(h for h in self._by_order.pop(order_id, ()) if handler is not None and h != handler)
+            kept = tuple(h for h in self.by_order.pop(order_id, ()) if handler is not None and h != handler)
             if kept:
-                self._by_order[order_id] = kept
+                self.by_order[order_id] = kept
 
     def forget_ended(self, event: Event) -> None:
         """Forget the handlers of an order that this event has ended; call it once they were called."""
-        if self._by_order and isinstance(event, OrderEvent) and event.is_terminal:
+        if isinstance(event, OrderEvent) and event.is_terminal:
             self.remove_for_order(event.order_id)
 
     def _take(self, entry: _Registration) -> bool:

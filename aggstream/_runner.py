@@ -25,6 +25,7 @@ from aggstream._credentials import Credentials, ask_again_in, provider_failure, 
 from aggstream._deadline import Deadline, nearest
 from aggstream._dispatcher import Dispatcher
 from aggstream._health import Continuity, Counters, Phase
+from aggstream._intake import Intake
 from aggstream._memory import recall, take_up
 from aggstream._options import Options
 from aggstream._outage import Outage
@@ -44,7 +45,6 @@ from aggstream.errors import (
     AggStreamError,
     AuthenticationRejected,
     ConnectionLost,
-    DecodeError,
     HandshakeRejected,
     JournalError,
 )
@@ -155,6 +155,13 @@ class Runner:
             most_held=options.queue_size,
             most_held_size=options.session.limits.queued_size,
             jitter=random.random,
+        )
+        self._intake = Intake(
+            dispatcher,
+            self.counters,
+            self._outage,
+            self.reconciler,
+            look_every=options.slow_handler_duration,
         )
         self._reading = None if calls is None else Reading(self.reconciler, calls, self._credentials, self.work)
         self.outbox = self._outbox_with(None)
@@ -511,63 +518,37 @@ class Runner:
             ):
                 return
             self._obey(session)
-            if slept := self._suspension.slept():
+            if slept := self._suspension.slept(now):
                 logger.info("%s: the machine was suspended for %.0f s", self._options.name, slept)
                 session.slept(slept)
             self._answer_token_request(session)
             self._drain(session, transport)
-            self._reconcile(session)
-            self._pause_or_resume(session)
+            self._reconcile(session, now)
+            self._pause_or_resume(session, now)
             if session.close_expected():
                 break
-            self._wait_and_read(session, transport, healthy_after)
+            until = self._next_deadline(session, healthy_after)
+            if self.paused:
+                self._intake.wait(session, transport, self._poller, until, read=False)
+            else:
+                self._intake.take(session, transport, self.outbox, self._poller, until)
             # Only now, and only what was due before: nobody is blamed for silence whose words wait to be read.
             session.handle_deadline(now)
             self._drain(session, transport)
         self._end_session(session, transport)
 
-    def _wait_and_read(self, session: Session, transport: wire.Transport, healthy_after: float | None) -> None:
-        reading = not self.paused
-        timeout = nearest(
+    def _next_deadline(self, session: Session, healthy_after: float | None) -> float | None:
+        return nearest(
             session.next_deadline(),
             self.reconciler.next_deadline(),
             self._token_deadline.at if self._token_job is not None else None,
             None if healthy_after is None or self.live_since is None else self.live_since + healthy_after,
             self._watch.look(),
         )
-        if reading and transport.has_buffered:
-            timeout = 0.0
-        readable, writable = self._poller.wait(
-            transport.fileno(), read=reading, write=transport.wants_write, timeout=timeout
-        )
-        try:
-            if writable:
-                transport.flush()
-            if reading and (readable or writable or transport.has_buffered):
-                self._read(session, transport)
-        except AggStreamError as error:
-            session.connection_lost(error)
 
-    def _read(self, session: Session, transport: wire.Transport) -> None:
-        now, wall = time.monotonic(), time.time_ns()
-        for message in transport.receive():
-            self._outage.heard(wall)
-            if isinstance(message, wire.Text):
-                self.counters.messages += 1
-                session.receive_text(message.text, now, wall)
-            elif isinstance(message, wire.ControlFrame):
-                session.receive_control_frame(now)
-            elif isinstance(message, wire.Binary):
-                text = message.data.decode(errors="backslashreplace")
-                session.receive_undecodable(text, DecodeError("a binary message"), now, wall)
-            else:
-                session.receive_close(message.code, message.reason, now)
-        session.receive_partial(transport.partial, now)
-        transport.flush()
-
-    def _reconcile(self, session: Session) -> None:
+    def _reconcile(self, session: Session, now: float) -> None:
         """Let what is read from REST, and what waits for it, go on."""
-        self.outbox.tidy(time.monotonic())
+        self.outbox.tidy(now)
         if self._reading is not None:
             self._reading.step(session.token)
             self.reconciler.handle_deadline(time.monotonic())
@@ -576,13 +557,12 @@ class Runner:
             self.outbox.follow(self.reconciler.found())
             self.outbox.put_all(self.reconciler.events())
 
-    def _pause_or_resume(self, session: Session) -> None:
+    def _pause_or_resume(self, session: Session, now: float) -> None:
         is_behind = self._dispatcher.is_full()
         # While the stream stops as well: a server that goes on sending must not fill the memory.
         pause = is_behind or self.reconciler.is_full()
         if pause == self.paused:
             return
-        now = time.monotonic()
         if pause:
             self.paused = True
             self.counters.pauses += 1
@@ -602,9 +582,28 @@ class Runner:
         self.outbox.put(ReadingResumed(paused_for=now - self._paused_at))
 
     def _drain(self, session: Session, transport: wire.Transport) -> None:
+        if session.sign_in_received():
+            self._sign_in(session)
+        self._intake.pass_on(session, self.outbox)
+        commands = session.data_to_send()
+        if not (commands or transport.wants_write):
+            return
+        try:
+            for command in commands:
+                if isinstance(command, Authenticate):
+                    transport.queue_text(json.dumps({"action": "authenticate", "token": command.token.reveal()}))
+                elif isinstance(command, Ping):
+                    transport.queue_ping()
+                else:
+                    transport.queue_close(command.code, command.reason)
+            transport.flush()
+        except AggStreamError as error:
+            session.connection_lost(error)
+
+    def _sign_in(self, session: Session) -> None:
+        """Deliver events. What follows an acknowledged token may have to wait for what REST says."""
         events = session.sized_events_received()
         while events:
-            # What follows an acknowledged token may have to wait for what REST says.
             signed_in = (at for at, (event, _) in enumerate(events, 1) if isinstance(event, Authenticated))
             count = next(signed_in, len(events))
             some, events = events[:count], events[count:]
@@ -615,17 +614,6 @@ class Runner:
             self.outbox.put_all(self.reconciler.events())
             if is_signed_in:
                 self._tell_continuity(session)
-        try:
-            for command in session.data_to_send():
-                if isinstance(command, Authenticate):
-                    transport.queue_text(json.dumps({"action": "authenticate", "token": command.token.reveal()}))
-                elif isinstance(command, Ping):
-                    transport.queue_ping()
-                else:
-                    transport.queue_close(command.code, command.reason)
-            transport.flush()
-        except AggStreamError as error:
-            session.connection_lost(error)
 
     def _accept(self, session: Session) -> None:
         """The service has signed the user in. Whoever sees that finds the stream live."""

@@ -16,13 +16,14 @@ class SuspensionWatch:
     """
 
     def __init__(self) -> None:
-        self._ahead = self._wall_ahead()
+        self._ahead = time.time() - time.monotonic()
 
-    def slept(self) -> float:
-        """Return for how many seconds the machine slept since this was last asked; 0.0 if it did not."""
-        before, self._ahead = self._ahead, self._wall_ahead()
+    def slept(self, now: float) -> float:
+        """Return for how many seconds the machine slept since this was last asked; 0.0 if it did not.
+
+        Args:
+            now: monotonic seconds.
+        """
+        before, self._ahead = self._ahead, time.time() - now
         jump = self._ahead - before
         return jump if jump >= _LEAST else 0.0
-
-    def _wall_ahead(self) -> float:
-        return time.time() - time.monotonic()

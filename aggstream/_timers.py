@@ -58,12 +58,15 @@ class Timers:
 
     def take_due(self, now: float) -> str | None:
         """Forget a deadline that has come, and return its name; None if there is none."""
-        for deadlines, time in ((self._steady, now), (self._stoppable, self.time(now))):
-            if deadlines is self._stoppable and self._paused_at is not None:
-                continue
-            for name, at in deadlines.items():
+        for name, at in self._steady.items():
+            if at <= now:
+                del self._steady[name]
+                return name
+        if self._paused_at is None:
+            time = now - self._paused_for
+            for name, at in self._stoppable.items():
                 if at <= time:
-                    del deadlines[name]
+                    del self._stoppable[name]
                     return name
         return None
 

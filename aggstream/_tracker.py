@@ -73,11 +73,21 @@ class Tracker:
 
     # --- for the I/O thread -----------------------------------------------------------------------------
 
-    def fold(self, events: Iterable[Event], now: float) -> list[bool]:
-        """Take events; tell for each whether it only repeats what a reconciliation has delivered."""
+    def fold(self, events: Iterable[Event], now: float) -> set[int]:
+        """Take events; return the positions of those that only repeat what a reconciliation has delivered."""
         settled: list[Tracked] = []
+        repeats: set[int] = set()
         with self.changed:
-            repeats = [self._fold(event, settled) for event in events]
+            for at, event in enumerate(events):
+                if not isinstance(event, UserEvent):
+                    continue
+                if event.timestamp > (self._known_until or 0):
+                    self._know(event.timestamp, event.received_ns // _NS_PER_MS)
+                if isinstance(event, OrderEvent):
+                    if self._fold_event(event, settled):
+                        repeats.add(at)
+                elif isinstance(event, OrderSubmitted):
+                    self._fold_submitted(event)
             self._end(settled, now)
         return repeats
 
@@ -246,24 +256,20 @@ class Tracker:
 
     # --- inside, with the lock held ---------------------------------------------------------------------
 
-    def _fold(self, event: Event, settled: list[Tracked]) -> bool:
-        if not isinstance(event, UserEvent):
-            return False
-        self._know(event.timestamp, event.received_ns // _NS_PER_MS)
-        if not isinstance(event, (OrderEvent, OrderSubmitted)):
-            return False
-        order = self._find(event.order_id)
+    def _fold_submitted(self, event: OrderSubmitted) -> None:
+        order = self._orders.get(event.order_id) or self._find(event.order_id)
+        order.gaps = max(order.gaps, self._lost_gaps)
+        order.fold_submitted(event)
+
+    def _fold_event(self, event: OrderEvent, settled: list[Tracked]) -> bool:
+        order = self._orders.get(event.order_id) or self._find(event.order_id)
         was_terminal = order.is_terminal
-        repeats = False
-        if isinstance(event, OrderSubmitted):
-            order.gaps = max(order.gaps, self._lost_gaps)
-            order.fold_submitted(event)
-        else:
-            repeats = order.fold_event(event)
-            if event.is_terminal and event.source == "stream" and self._forgotten.get(event.order_id):
-                repeats = True
-        if order.is_terminal and not was_terminal and event.order_id in self._orders:
-            settled.append(order)
+        repeats = order.fold_event(event)
+        if order.is_terminal:
+            if self._forgotten and event.is_terminal and event.source == "stream":
+                repeats = repeats or self._forgotten.get(event.order_id, False)
+            if not was_terminal and event.order_id in self._orders:
+                settled.append(order)
         return repeats
 
     def _find(self, order_id: str) -> Tracked:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar
 
-from aggstream._deadline import Deadline, nearest
+from aggstream._deadline import Deadline, nearest, seconds_until
 from aggstream._poller import Poller
 from aggstream._work import Job
 
@@ -72,5 +72,5 @@ class Waiter:
 
     def _wait(self, fd: int | None, deadline: Deadline, *, write: bool = False) -> tuple[bool, bool]:
         self._obey()
-        timeout = nearest(deadline.at, self._look())
+        timeout = seconds_until(nearest(deadline.at, self._look()))
         return self._poller.wait(fd, read=not write, write=write, timeout=timeout)

@@ -212,7 +212,6 @@ class Client(Following):
             on_fatal=self._fail,
             on_end=self._handlers_ended,
         )
-        self._dispatcher.taps = (self._pull.put, self._offer)
         self._watch = HandlerWatch(self._dispatcher, self._options.slow_handler_duration, name)
         self._runner = Runner(self._options, provider, self._dispatcher, self._watch, self._tracker, calls)
         self._runner.on_stopping = self._pull.stop_waiting
@@ -403,6 +402,8 @@ class Client(Following):
         wanted = key_of(key[0] if key else "*", key[1:])
         self._refuse_other_process()
         self._pull.open()
+        with self._lock:
+            self._choose_taps()
         return EventIterator(
             self._pull,
             wanted,
@@ -498,12 +499,14 @@ class Client(Following):
         deadline = Deadline(timeout)
         with self._lock:
             self._expectations = (*self._expectations, expectation)
+            self._choose_taps()
         try:
             if self._is_running():
                 expectation.wait(deadline)
         finally:
             with self._lock:
                 self._expectations = tuple(e for e in self._expectations if e is not expectation)
+                self._choose_taps()
         if expectation.event is None:
             self._raise_error()
             if not self._is_running():
@@ -569,6 +572,11 @@ class Client(Following):
 
     def _fail(self, error: BaseException) -> None:
         self._runner.fail(error)
+
+    def _choose_taps(self) -> None:
+        """See to it that those who wait for events see them, and that nobody else costs time."""
+        pulls = (self._pull.put,) if self._pull.is_used else ()
+        self._dispatcher.taps = (*pulls, self._offer) if self._expectations else pulls
 
     def _offer(self, event: Event, epoch: int, size: int) -> None:
         for expectation in self._expectations:

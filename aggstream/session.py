@@ -12,7 +12,7 @@ What the service is assumed to do, because nothing public says:
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal
 
 import attrs
@@ -89,6 +89,7 @@ class Session:
         self._liveness = Liveness(options, self._timers)
         self._events: list[tuple[Event, int]] = []
         self._commands: list[Command] = []
+        self._has_sign_in = False
         self._held: list[tuple[Event, int]] = []
         self._held_size = 0
         # Of the message that is looked at; it goes with whatever becomes of it.
@@ -115,24 +116,40 @@ class Session:
         self._timers.set("greeting", self._timers.time(now) + self._options.greeting_timeout)
 
     def receive_text(self, text: str, now: float, received_ns: int) -> None:
-        """A text message came.
+        """A text message came: see `receive_texts`."""
+        self.receive_texts((text,), now, received_ns)
+
+    def receive_texts(self, texts: Iterable[str], now: float, received_ns: int) -> None:
+        """Text messages came.
 
         Args:
-            text: the message.
+            texts: the messages, in order.
             now: monotonic seconds.
-            received_ns: the wall clock's nanoseconds since the epoch, for the event.
+            received_ns: the wall clock's nanoseconds since the epoch, for the events.
         """
         if not self._hears(now):
             return
-        self._size = memory_of(text)
-        try:
-            event = self._codec.decode(text, received_ns)
-        except DecodeError as error:
-            self.receive_undecodable(text, error, now, received_ns)
-            return
-        if isinstance(event, UserEvent):
-            self._user_event(event, now)
-        elif isinstance(event, ControlMessage):
+        decode = self._codec.decode
+        tells_all = self._tells_all_user_events()
+        for text in texts:
+            self._size = size = memory_of(text)
+            try:
+                event = decode(text, received_ns)
+            except DecodeError as error:
+                self.receive_undecodable(text, error, now, received_ns)
+                continue
+            if not isinstance(event, UserEvent):
+                self._other_message(event, now)
+                if self.state is State.CLOSED:
+                    return
+                tells_all = self._tells_all_user_events()
+            elif tells_all:
+                self._events.append((event, size))
+            else:
+                self._user_event(event, now)
+
+    def _other_message(self, event: Event, now: float) -> None:
+        if isinstance(event, ControlMessage):
             self._control(event, now)
         elif self._muted:
             self.dropped += 1
@@ -296,6 +313,19 @@ class Session:
         events, self._events = self._events, []
         return events
 
+    def wants_nothing(self) -> bool:
+        """Tell whether it is live, and has nothing for its owner to see to but events for the handlers."""
+        return (
+            self.state is State.LIVE
+            and not (self._commands or self._token_wanted or self._has_sign_in)
+            and self._partial is None
+        )
+
+    def sign_in_received(self) -> bool:
+        """Tell, once, whether there is an `Authenticated` among the events since the last call."""
+        has_sign_in, self._has_sign_in = self._has_sign_in, False
+        return has_sign_in
+
     def data_to_send(self) -> list[Command]:
         """Return the commands since the last call, in order. Put them on the wire."""
         commands, self._commands = self._commands, []
@@ -330,6 +360,10 @@ class Session:
 
     def _tell(self, event: Event) -> None:
         self._events.append((event, self._size))
+        self._has_sign_in = self._has_sign_in or isinstance(event, Authenticated)
+
+    def _tells_all_user_events(self) -> bool:
+        return self.state is State.LIVE and not self._muted and not self._previous_users
 
     def _user_event(self, event: UserEvent, now: float) -> None:
         if self._muted or self._is_of_previous_user(event):

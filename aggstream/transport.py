@@ -21,7 +21,7 @@ from websocket import (
     WebSocketTimeoutException,
 )
 
-from aggstream._frames import LimitedContinuation, LimitedFrameBuffer
+from aggstream._frames import LimitedContinuation, LimitedFrameBuffer, whole_texts
 from aggstream._limits import Limits
 from aggstream._processes import close_everywhere, close_here
 from aggstream.errors import (
@@ -34,18 +34,11 @@ from aggstream.events import shown
 logger = logging.getLogger("aggstream")
 
 READ_SIZE = 65536
-# So many messages, or bytes of them, are taken before the owner may look at its other duties.
+# So many bytes, or frames that are no whole texts, are taken before the owner may look at its other duties.
+_BATCH_SIZE = READ_SIZE
 _BATCH = 256
-_BATCH_SIZE = 1 << 18
 _LONGEST_CONTROL_FRAME = 125
 _CONTROL_FRAMES = (ABNF.OPCODE_CLOSE, ABNF.OPCODE_PING, ABNF.OPCODE_PONG)
-
-
-@attrs.frozen
-class Text:
-    """A text message."""
-
-    text: str = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -68,7 +61,8 @@ class PeerClosed:
     reason: str = attrs.field(repr=shown)
 
 
-Message: TypeAlias = "Text | Binary | ControlFrame | PeerClosed"
+Message: TypeAlias = "list[str] | Binary | ControlFrame | PeerClosed"
+"""What came; text messages that came one after the other come together."""
 
 
 class _WouldBlock(Exception):
@@ -103,9 +97,15 @@ class Transport:
         self._read_wants_write = False
         self._more = bool(leftover)
         self._budget = 0
+        # One read of a plain socket tells whether there was more; of TLS it gives one record, however short.
+        self._reads_records = isinstance(sock, ssl.SSLSocket)
+        self._is_drained = False
         self._frames = LimitedFrameBuffer(self._recv, limits)
         self._fragments = LimitedContinuation(limits)
         self._completed = 0
+        # Whether the library's parser has a part of a message.
+        self._is_partial = False
+        self._largest = min(limits.frame_size, limits.message_size)
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
@@ -124,9 +124,7 @@ class Transport:
     @property
     def partial(self) -> int | None:
         """The number of the message that has come in part, to tell it from the next one; None if there is none."""
-        if self._frames.is_partial or self._fragments.is_partial:
-            return self._completed
-        return None
+        return self._completed if self._is_partial else None
 
     # --- in ---------------------------------------------------------------------------------------------
 
@@ -139,10 +137,11 @@ class Transport:
         """
         self._read_wants_write = False
         self._more = True
+        self._is_drained = False
         self._budget = _BATCH_SIZE
         for _ in range(_BATCH):
             try:
-                message = self._next_message()
+                message = self._whole_texts() or self._next_frame()
             except _WouldBlock:
                 self._more = self._budget <= 0
                 return
@@ -159,11 +158,29 @@ class Transport:
                 raise RemoteProtocolError(f"the server broke the WebSocket protocol: {rule}") from None
             except OSError as error:
                 raise ConnectionLost(f"the connection broke: {words(error)}") from error
-            if message is None:
-                continue
-            yield message
+            if message is not None:
+                yield message
             if isinstance(message, PeerClosed):
                 return
+            if self._is_drained and self._at == len(self._chunk):
+                self._more = False
+                return
+
+    def _whole_texts(self) -> list[str]:
+        """Return the texts that are here in whole; none, if anything else is next."""
+        if self._is_partial:
+            return []
+        if self._at == len(self._chunk):
+            self._read()
+        texts, self._at = whole_texts(self._chunk, self._at, self._largest)
+        self._completed += len(texts)
+        return texts
+
+    def _next_frame(self) -> Message | None:
+        try:
+            return self._next_message()
+        finally:
+            self._is_partial = self._frames.is_partial or self._fragments.is_partial
 
     def _next_message(self) -> Message | None:
         """Return what the next frame completes; None if that is nothing yet."""
@@ -188,7 +205,7 @@ class Transport:
         if message is None:
             return None
         self._completed += 1
-        return Text(message) if isinstance(message, str) else Binary(message)
+        return [message] if isinstance(message, str) else Binary(message)
 
     def _closed(self, payload: bytes) -> PeerClosed:
         code = int.from_bytes(payload[:2], "big") if payload else 1005
@@ -198,22 +215,26 @@ class Transport:
 
     def _recv(self, size: int) -> bytes:
         if self._at == len(self._chunk):
-            if self._budget <= 0:
-                raise _WouldBlock
-            try:
-                chunk = self._sock.recv(READ_SIZE)
-            except (BlockingIOError, ssl.SSLWantReadError):
-                raise _WouldBlock from None
-            except ssl.SSLWantWriteError:
-                self._read_wants_write = True
-                raise _WouldBlock from None
-            if not chunk:
-                raise ConnectionResetError(errno.ECONNRESET, "the server ended it without a close frame")
-            self._chunk, self._at = chunk, 0
-            self._budget -= len(chunk)
+            self._read()
         data = self._chunk[self._at : self._at + size]
         self._at += len(data)
         return data
+
+    def _read(self) -> None:
+        if self._budget <= 0 or self._is_drained:
+            raise _WouldBlock
+        try:
+            chunk = self._sock.recv(READ_SIZE)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            raise _WouldBlock from None
+        except ssl.SSLWantWriteError:
+            self._read_wants_write = True
+            raise _WouldBlock from None
+        if not chunk:
+            raise ConnectionResetError(errno.ECONNRESET, "the server ended it without a close frame")
+        self._chunk, self._at = chunk, 0
+        self._budget -= len(chunk)
+        self._is_drained = len(chunk) < READ_SIZE and not self._reads_records
 
     # --- out --------------------------------------------------------------------------------------------
 

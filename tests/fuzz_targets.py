@@ -30,7 +30,7 @@ from aggstream.errors import (
 )
 from aggstream.events import Authenticated, Event, UserEvent
 from aggstream.session import Session
-from aggstream.transport import Binary, PeerClosed, Text, Transport
+from aggstream.transport import Binary, PeerClosed, Transport
 
 LIMITS = Limits(
     message_size=2000, frame_size=1000, fragments=16, json_depth=16, number_digits=20, handshake_size=2000
@@ -177,7 +177,9 @@ def _receive(pieces: list[bytes]) -> tuple[list[object], type[AggStreamError]]:
 def _receive_all(one: Transport, messages: list[object]) -> None:
     while True:
         for message in one.receive():
-            if isinstance(message, (Text, Binary, PeerClosed)):
+            if isinstance(message, list):
+                messages += message
+            elif isinstance(message, (Binary, PeerClosed)):
                 messages.append(message)
             if isinstance(message, PeerClosed):
                 return

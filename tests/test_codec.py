@@ -366,10 +366,10 @@ def test_what_is_nested_without_an_end_is_refused(text: str) -> None:
     refused(text)
 
 
-@pytest.mark.parametrize("number", ["12345", "-12345", "1.2345", "-0.1234", "1.234e5", "-1.23E-45", "0e-1234"])
+@pytest.mark.parametrize("number", ["12345", "-12345", "1.2345", "-0.12345", "0.0012345"])
 def test_a_number_of_as_many_digits_as_the_limit_is_taken_and_of_one_more_is_not(number: str) -> None:
     codec = Codec(aggstream.Limits(number_digits=5, number_exponent=10**6))
-    codec.parse(f"[{number}]")
+    codec.parse(f"[{number}, {number}e3, {number}E-45]")
     for longer in (f"[{number}0]", f"[{number}000]", f"[{number}{'0' * 1000}]"):
         with pytest.raises(DecodeError, match=r"number_digits \(5\)"):
             codec.parse(longer)

@@ -30,6 +30,7 @@ LAYERS = [
     ],
     ["events", "_state", "_token", "_commands", "_health", "_limits", "_processes", "_records"],
     [
+        "_assembly",
         "_codec",
         "_registry",
         "_backoff",
@@ -70,6 +71,7 @@ LAYERS = [
         "_reconcile",
         "_reading",
         "_outbox",
+        "_intake",
         "_rest_choice",
         "_connector",
         "_memory",

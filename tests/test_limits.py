@@ -156,7 +156,7 @@ def test_a_message_past_a_limit_of_json_costs_that_message_only(
 ) -> None:
     def script(peer: Peer) -> None:
         peer.sign_in()
-        for value in ["[" * 9 + "]" * 9, "1e9", "-1e-9", "123456789012345678", "0." + "1" * 20]:
+        for value in ["[" * 9 + "]" * 9, "1e9", "-1e-9", "123456789012345678", "0." + "1" * 20, "0." + "0" * 20]:
             peer.send('{"type": "new", "value": ' + value + "}")
         peer.send(ORDER_SUBMITTED)
         peer.wait_closed()

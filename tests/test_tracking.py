@@ -348,7 +348,7 @@ def test_a_handler_can_be_for_one_order(agg: Simulator, follower: MakeFollower, 
         other.finish()
         one.finish()
         quiet.wait(DEADLINE)
-        until(lambda: not client._registry._by_order)  # nothing is kept of an order that has ended
+        until(lambda: not client._registry.by_order)  # nothing is kept of an order that has ended
     assert not unwanted
     names = [event.sub_event or event.type for event in seen]
     assert names[:2] == ["order_submitted"] * 2

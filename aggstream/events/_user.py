@@ -8,8 +8,11 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import hashlib
+import json
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import ClassVar, Final, Literal, TypeAlias
+from types import MemberDescriptorType
+from typing import Any, ClassVar, Final, Literal, TypeAlias, cast
 
 import attrs
 
@@ -99,8 +102,7 @@ Add a row for a status that the service has and this version does not know:
 """
 
 _PREFIX = "order_"
-_OF_RUN = OrderEventKind("run")
-_OF_STEP = OrderEventKind("step")
+_RUN, _STEP = OrderEventKind("run"), OrderEventKind("step")
 
 
 def order_event_kind(name: str) -> OrderEventKind | None:
@@ -110,9 +112,9 @@ def order_event_kind(name: str) -> OrderEventKind | None:
     if kind is not None:
         return kind
     if bare.startswith("dag_"):
-        return _OF_RUN
+        return _RUN
     if bare.startswith("step_"):
-        return _OF_STEP
+        return _STEP
     return None
 
 
@@ -150,6 +152,31 @@ class UserEvent(Event):
             OverflowError: the service sent a number that is no date.
         """
         return EPOCH + dt.timedelta(milliseconds=self.timestamp)
+
+
+class _RawOfText:
+    """`raw` of an event that keeps its text: made when it is first asked for, because few ask."""
+
+    def __init__(self, stored: MemberDescriptorType) -> None:
+        self._stored = stored
+
+    def __get__(self, event: UserEvent | None, owner: type[UserEvent]) -> Mapping[str, Any] | _RawOfText:
+        if event is None:
+            return self
+        try:
+            raw: Mapping[str, Any] = self._stored.__get__(event, owner)
+        except AttributeError:
+            raw = _parse(event.text)
+            self._stored.__set__(event, raw)
+        return raw
+
+    def __set__(self, event: UserEvent, raw: Mapping[str, Any]) -> None:
+        self._stored.__set__(event, raw)
+
+
+# It was found to be in order, and within the limits, when the event was made of it.
+_parse: Callable[[str], Mapping[str, Any]] = json.JSONDecoder(parse_float=Decimal).decode
+UserEvent.raw = _RawOfText(cast("MemberDescriptorType", Event.raw))  # type: ignore[assignment]
 
 
 @wire

@@ -35,7 +35,7 @@ from aggstream._poller import Poller
 from aggstream._secret import Secret
 from aggstream._waiter import Waiter
 from aggstream.errors import AggStreamError
-from aggstream.transport import Binary, PeerClosed, Text, Transport
+from aggstream.transport import Binary, PeerClosed, Transport
 
 AGENT = "aggstream"
 SUITE = "autobahntestsuite==0.8.2"
@@ -89,8 +89,9 @@ def run_case(port: int, number: int) -> None:
     """Send back whatever comes until the connection ends, one way or another."""
     with connected(port, f"/runCase?case={number}&agent={AGENT}") as messages:
         for transport, message in messages:
-            if isinstance(message, Text):
-                transport.queue_text(message.text)
+            if isinstance(message, list):
+                for text in message:
+                    transport.queue_text(text)
             elif isinstance(message, Binary):
                 transport._queue(message.data, ABNF.OPCODE_BINARY)  # the client itself sends none
 
@@ -98,7 +99,7 @@ def run_case(port: int, number: int) -> None:
 def ask(port: int, path: str) -> str:
     """Return the one text that the server answers with, or an empty one."""
     with connected(port, path) as messages:
-        return "".join(message.text for _, message in messages if isinstance(message, Text))
+        return "".join(text for _, message in messages if isinstance(message, list) for text in message)
 
 
 @contextmanager
