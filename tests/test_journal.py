@@ -145,6 +145,64 @@ def test_a_seq_is_never_used_twice(owned: Open) -> None:
     assert journal.store([happened("p")]) == [3]
 
 
+def test_a_seq_is_not_used_again_when_its_event_was_deleted_and_the_journal_is_opened_again(owned: Open) -> None:
+    journal = owned()
+    settle(journal, happened("o"), happened("o", "filled"))
+    assert journal.retention(time.time_ns() + 8 * DAY) == 2
+    journal.close()
+    assert owned().store([happened("p")]) == [3]
+
+
+def test_repeats_are_told_of_every_type_wherever_in_a_batch_they_are(owned: Open) -> None:
+    journal = owned()
+    balances = [
+        CODEC.decode(BALANCE_UPDATE.replace("1710000000000", str(1_710_000_000_000 + n)), 1) for n in (0, 1)
+    ]
+    orders = [happened("o"), happened("p", "filled"), happened("o", "partially_filled")]
+    batch: list[Any] = [*balances, *orders]
+    assert len({event.id for event in batch}) == 5
+    assert journal.store([batch[0], batch[2]]) == [1, 2]
+    stored = journal.store([batch[0], batch[1], batch[2], batch[3], batch[3], batch[4], batch[1]])
+    assert [seq is None for seq in stored] == [True, False, True, False, True, False, True]
+    assert [entry.id for entry in journal.pending()] == [batch[at].id for at in (0, 2, 1, 3, 4)]
+    assert [entry.seq for entry in journal.pending(after=2)] == [seq for seq in stored if seq is not None]
+    assert journal.store(batch) == [None] * 5
+    assert journal.counts().pending == 5
+
+
+def test_a_status_is_a_repeat_whenever_and_by_whatever_way_it_comes_again(owned: Open) -> None:
+    journal = owned()
+    told = happened("o", "filled", timestamp=1_000)
+    again = attrs.evolve(happened("o", "order_filled", timestamp=9_000), source="reconcile")
+    assert journal.store([told]) == [1]
+    assert journal.store([again, happened("p", "filled", timestamp=1_000)])[0] is None
+    assert journal.counts().pending == 2
+
+
+@pytest.mark.parametrize(
+    "done", [[1, 2, 3], [6, 2, 4], [3, 1, 2, 2, 1], [5], [6, 5, 1], list(range(1, 7)), [0, 1, 99]]
+)
+def test_exactly_those_that_are_told_become_done_in_whatever_order(done: list[int], owned: Open) -> None:
+    journal = owned()
+    journal.store([happened("o") for _ in range(6)])
+    journal.done(done)
+    assert [stored.seq for stored in journal.pending()] == [seq for seq in range(1, 7) if seq not in done]
+    assert journal.counts().done == len(set(done) & set(range(1, 7)))
+
+
+def test_an_order_is_followed_until_its_terminal_event_even_if_that_is_a_repeat(owned: Open) -> None:
+    journal = owned()
+    end = happened("o", "filled")
+    journal.store([end])
+    journal.follow(["o", "p"])
+    journal.store([happened("o"), happened("p")])
+    assert journal.open_orders() == {"o", "p"}
+    journal.store([end])
+    assert journal.open_orders() == {"p"}
+    journal.store([happened("p", "cancelled")])
+    assert journal.open_orders() == set()
+
+
 def test_an_event_comes_back_with_all_that_it_was_and_says_that_it_is_redelivered(owned: Open) -> None:
     journal = owned()
     for text in (ORDER_SUBMITTED, BALANCE_UPDATE):

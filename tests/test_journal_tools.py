@@ -79,7 +79,7 @@ def test_a_reader_changes_nothing_and_its_end_leaves_nothing_behind(journal: Jou
     reader = JournalReader(path)
     assert reader._connection is not None
     with pytest.raises(Exception, match="readonly"):
-        reader._connection.execute("DELETE FROM events")
+        reader._connection.execute("DELETE FROM facts")
     assert list(reader.export())
     reader.close()
     reader.close()

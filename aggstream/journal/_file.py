@@ -1,4 +1,4 @@
-"""The journal's file: how it is opened, what is in it, and what SQLite's errors mean."""
+"""The journal's file: how it is made, opened and written, and what SQLite's errors mean."""
 
 from __future__ import annotations
 
@@ -10,47 +10,8 @@ from collections.abc import Iterator
 
 from aggstream.errors import JournalCorrupt, JournalError, JournalFull, JournalInUse
 
-VERSION = 1
 BUSY_TIMEOUT = 5.0
 """Seconds for which a lock of another program (a backup, a tool) is waited for."""
-
-SCHEMA = (
-    """CREATE TABLE meta (
-        one INTEGER PRIMARY KEY CHECK (one = 1),
-        version INTEGER NOT NULL,
-        user_id TEXT,
-        owner_pid INTEGER,
-        closed_ns INTEGER,
-        last_timestamp INTEGER,
-        last_received_ns INTEGER
-    )""",
-    # The order of the columns is the order of StoredEvent's fields.
-    """CREATE TABLE events (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT UNIQUE NOT NULL,
-        type TEXT NOT NULL,
-        event TEXT,
-        order_id TEXT,
-        terminal INTEGER NOT NULL,
-        source TEXT NOT NULL,
-        timestamp INTEGER NOT NULL,
-        received_ns INTEGER NOT NULL,
-        text TEXT NOT NULL,
-        state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'done', 'dead')),
-        attempts INTEGER NOT NULL DEFAULT 0,
-        last_error TEXT,
-        settled_ns INTEGER
-    )""",
-    # Orders that were open when REST told of them, without an event that told the handlers.
-    "CREATE TABLE followed (order_id TEXT PRIMARY KEY) WITHOUT ROWID",
-    # One index for each state, with only that state's rows in it: what is pending is found, and each state is
-    # counted, without a look at the texts.
-    "CREATE INDEX events_pending ON events (seq) WHERE state = 'pending'",
-    "CREATE INDEX events_dead ON events (seq) WHERE state = 'dead'",
-    "CREATE INDEX events_done ON events (settled_ns) WHERE state = 'done'",
-    "CREATE INDEX events_of_order ON events (order_id, terminal) WHERE order_id IS NOT NULL",
-    f"INSERT INTO meta (one, version) VALUES (1, {VERSION})",  # noqa: S608
-)
 
 
 def create_private(path: str) -> None:
@@ -75,25 +36,6 @@ def connect(path: str, *, timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
     """Open a file that is there. Any one thread at a time may use the connection, which begins no transactions."""
     uri = pathlib.Path(path).absolute().as_uri() + "?mode=rw"
     return sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
-
-
-def is_new(connection: sqlite3.Connection) -> bool:
-    """Tell whether nothing is in the file yet."""
-    return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
-
-
-def check_version(connection: sqlite3.Connection, path: str) -> None:
-    """See that the file is a journal that this version understands.
-
-    Raises:
-        JournalCorrupt: it is something else.
-    """
-    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not {"meta", "events"} <= names:
-        raise _corrupt(path, "it is a database, but no journal")
-    row = connection.execute("SELECT version FROM meta").fetchone()
-    if row != (VERSION,):
-        raise _corrupt(path, f"its version is {row and row[0]!a}, this aggstream knows {VERSION}")
 
 
 @contextlib.contextmanager
@@ -139,10 +81,11 @@ def _meaning(error: sqlite3.DatabaseError, path: str) -> JournalError:
                 f"and the file's permissions; what was stored before is safe",
                 path=path,
             )
-    return _corrupt(path, words)
+    return corrupt(path, words)
 
 
-def _corrupt(path: str, problem: str) -> JournalCorrupt:
+def corrupt(path: str, problem: str) -> JournalCorrupt:
+    """Return the error that tells what is wrong with a file, and what to do."""
     return JournalCorrupt(
         f"{path} is damaged, or is no journal: {problem}. It is left as it is. Move it away, together with its "
         f"-wal file, to start with a new one; `aggstream journal export` on a copy shows what can be read",
@@ -155,7 +98,9 @@ _LARGEST_INT = 2**63 - 1
 
 def to_integer(number: int) -> int:
     """Return the nearest number that SQLite can hold."""
-    return max(-_LARGEST_INT, min(number, _LARGEST_INT))
+    if -_LARGEST_INT <= number <= _LARGEST_INT:
+        return number
+    return _LARGEST_INT if number > 0 else -_LARGEST_INT
 
 
 def to_column(text: str) -> str | bytes:
@@ -163,6 +108,8 @@ def to_column(text: str) -> str | bytes:
 
     Half of a surrogate pair cannot be stored as text. Equal texts are stored as equal values.
     """
+    if text.isascii():  # known without a look at the characters
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

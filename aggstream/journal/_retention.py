@@ -14,20 +14,21 @@ _PAGES = 256
 _SPARE = 8
 
 _OLDEST = """
-SELECT seq, settled_ns FROM events
+SELECT seq, settled_ns FROM states
 WHERE state = 'done' AND settled_ns >= ?1 AND (settled_ns > ?1 OR seq > ?2) ORDER BY settled_ns, seq LIMIT ?3
 """
+# Deleted numbers are not used again either.
+_REMEMBER = "UPDATE meta SET last_seq = MAX(last_seq, COALESCE((SELECT MAX(seq) FROM facts), 0))"
 # An order is open while it has events and no end. So its events stay until it has one, and its end stays until
 # nothing else of it is there, or what is left would look like an open order for ever.
 _DELETE = """
-DELETE FROM events WHERE seq = ?1 AND (
+DELETE FROM facts WHERE seq = ?1 AND (
     order_id IS NULL
-    OR EXISTS (
-        SELECT 1 FROM events AS other
-        WHERE other.order_id = events.order_id AND other.terminal AND NOT events.terminal
+    OR NOT terminal AND EXISTS (
+        SELECT 1 FROM facts AS other WHERE other.order_id = facts.order_id AND other.terminal
     )
-    OR events.terminal AND NOT EXISTS (
-        SELECT 1 FROM events AS other WHERE other.order_id = events.order_id AND NOT other.terminal
+    OR terminal AND NOT EXISTS (
+        SELECT 1 FROM facts AS other WHERE other.order_id = facts.order_id AND NOT other.terminal
     )
 )
 """
@@ -48,11 +49,14 @@ class Retention:
             rows = connection.execute(_OLDEST, (*self._place, _EVENTS)).fetchall()
             # What may not go yet is passed over, and looked at again once the place is back at the beginning.
             place = rows[-1][::-1] if len(rows) == _EVENTS else (0, 0)
+            connection.execute(_REMEMBER)
             for seq, settled_ns in rows:
                 if settled_ns >= now_ns - self._keep_for_ns and not self._is_too_large(connection):
                     place = (0, 0)
                     break
-                deleted += connection.execute(_DELETE, (seq,)).rowcount
+                if connection.execute(_DELETE, (seq,)).rowcount:
+                    connection.execute("DELETE FROM states WHERE seq = ?", (seq,))
+                    deleted += 1
         self._place = place
         self._shrink(connection)
         return deleted

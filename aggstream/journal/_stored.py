@@ -44,7 +44,7 @@ class JournalCounts:
 
 @attrs.frozen
 class StoredEvent:
-    """One event of a journal. The fields are the columns of the table, in their order."""
+    """One event of a journal. The fields are the columns of the view `events`, in their order."""
 
     seq: int
     """Its place in the order in which events were stored; never used twice."""
@@ -121,14 +121,15 @@ def _moment(ns: int) -> dt.datetime:
     return _EPOCH + dt.timedelta(microseconds=ns // 1000)
 
 
+# Nothing but a repeat can be in the way: the numbers are those after all that were ever used.
 INSERT = """
-INSERT INTO events (id, type, event, order_id, terminal, source, timestamp, received_ns, text)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
+INSERT INTO facts (seq, id, type, event, order_id, terminal, source, timestamp, received_ns, text)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 
 
 def to_row(event: UserEvent) -> tuple[object, ...]:
-    """Return the values for `INSERT`.
+    """Return the values for `INSERT`, but for `seq`, the first of them.
 
     Raises:
         ValueError: the event was made without its text, so it could not be made again.
@@ -151,7 +152,7 @@ def to_row(event: UserEvent) -> tuple[object, ...]:
 
 
 def from_row(row: tuple[Any, ...]) -> StoredEvent:
-    """Return the event of a row of the table `events`."""
+    """Return the event of a row of the view `events`."""
     seq, id_, type_, sub_event, order_id, terminal, source, timestamp, received_ns, text, *rest = row
     return StoredEvent(
         seq,
@@ -172,9 +173,9 @@ def count_all(connection: sqlite3.Connection, path: str) -> JournalCounts:
     """Count the events of each state, and measure the file."""
     # Three queries, because each is answered from the index of its state alone.
     pending, done, dead = connection.execute(
-        """SELECT (SELECT COUNT(*) FROM events WHERE state = 'pending'),
-            (SELECT COUNT(*) FROM events WHERE state = 'done'),
-            (SELECT COUNT(*) FROM events WHERE state = 'dead')"""
+        """SELECT (SELECT COUNT(*) FROM states WHERE state = 'pending'),
+            (SELECT COUNT(*) FROM states WHERE state = 'done'),
+            (SELECT COUNT(*) FROM states WHERE state = 'dead')"""
     ).fetchone()
     return JournalCounts(pending, done, dead, _size(path) + _size(f"{path}-wal"))
 

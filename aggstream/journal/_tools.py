@@ -12,22 +12,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from aggstream.errors import ConfigurationError, JournalError, StateError
-from aggstream.journal._file import (
-    check_version,
-    connect,
-    from_column,
-    to_column,
-    to_integer,
-    transaction,
-    translated,
-)
+from aggstream.journal._file import connect, from_column, to_column, to_integer, transaction, translated
+from aggstream.journal._schema import check_version
 from aggstream.journal._stored import JournalCounts, JournalState, StoredEvent, count_all, from_row
-
-# A page is read at once, so that neither memory nor the owner's log grows with a slow reader.
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+# A page is read at once, so that neither memory nor the owner's log grows with a slow reader.
 _PAGE = 500
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
@@ -99,7 +91,7 @@ class JournalReader:
     def export(self) -> Iterator[StoredEvent]:
         """Yield all events that are there now, oldest first, a page of them in memory at a time."""
         with self._using() as connection:
-            [last] = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM events").fetchone()
+            [last] = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM states").fetchone()
         place = 0
         while page := self.find(after=place, limit=_PAGE):
             for stored in page:
@@ -201,7 +193,7 @@ _CONDITIONS = {
 }
 # Spelled out, because SQLite uses the index of a state only if it sees the state in the query.
 _STATES = {"pending": "state = 'pending'", "done": "state = 'done'", "dead": "state = 'dead'"}
-_REVIVE = "UPDATE events SET state = 'pending', attempts = 0, settled_ns = NULL WHERE seq = ?"
+_REVIVE = "UPDATE states SET state = 'pending', attempts = 0, settled_ns = NULL WHERE seq = ?"
 
 
 def _select(columns: str, state: str | None, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -1,0 +1,90 @@
+"""What is in a journal's file."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from aggstream.journal._file import corrupt
+
+VERSION = 1
+
+_SCHEMA = (
+    """CREATE TABLE meta (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        version INTEGER NOT NULL,
+        user_id TEXT,
+        owner_pid INTEGER,
+        closed_ns INTEGER,
+        last_timestamp INTEGER,
+        last_received_ns INTEGER,
+        last_seq INTEGER NOT NULL DEFAULT 0
+    )""",
+    # Orders that were open when REST told of them, without an event that told the handlers.
+    "CREATE TABLE followed (order_id TEXT PRIMARY KEY) WITHOUT ROWID",
+    # What happened, which is written once, is apart from what becomes of it, which changes: to settle an event,
+    # its text need not be written again.
+    """CREATE TABLE facts (
+        seq INTEGER PRIMARY KEY,
+        id TEXT NOT NULL,
+        type TEXT NOT NULL,
+        event TEXT,
+        order_id TEXT,
+        terminal INTEGER NOT NULL,
+        source TEXT NOT NULL,
+        timestamp INTEGER NOT NULL,
+        received_ns INTEGER NOT NULL,
+        text TEXT NOT NULL
+    )""",
+    """CREATE TABLE states (
+        seq INTEGER PRIMARY KEY,
+        state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'done', 'dead')),
+        attempts INTEGER NOT NULL DEFAULT 0,
+        last_error TEXT,
+        settled_ns INTEGER
+    )""",
+    # An id is there once. It is a hash, and an index of hashes alone would change in another page for every event,
+    # all of which have to be written. So an id stands beside those that are stored at the same time: that of an
+    # order's event with its order, any other by its time. Every repeat is found: with the same id come the same
+    # order, and without an order the same time, because an id is made of them, or of the whole message.
+    "CREATE UNIQUE INDEX facts_of_order ON facts (order_id, id) WHERE order_id IS NOT NULL",
+    "CREATE UNIQUE INDEX facts_of_none ON facts (timestamp, id) WHERE order_id IS NULL",
+    # `terminal` is in it so that SQLite need not look at the events themselves.
+    "CREATE INDEX facts_ends ON facts (order_id, terminal) WHERE terminal",
+    # One index for each state, with only that state's rows in it: what is pending is found, and each state is
+    # counted, without a look at the others.
+    "CREATE INDEX states_pending ON states (seq) WHERE state = 'pending'",
+    "CREATE INDEX states_dead ON states (seq) WHERE state = 'dead'",
+    "CREATE INDEX states_done ON states (settled_ns) WHERE state = 'done'",
+    # Who reads need not know that it is two tables. The order of the columns is that of StoredEvent's fields.
+    # `seq` is that of `states`, so that pages of one state are read from that state's index.
+    """CREATE VIEW events AS
+        SELECT seq, id, type, event, order_id, terminal, source, timestamp, received_ns, text,
+            state, attempts, last_error, settled_ns
+        FROM states JOIN facts USING (seq)""",
+    f"INSERT INTO meta (one, version) VALUES (1, {VERSION})",  # noqa: S608
+)
+
+
+def is_new(connection: sqlite3.Connection) -> bool:
+    """Tell whether nothing is in the file yet."""
+    return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Fill a new file, inside a transaction."""
+    for statement in _SCHEMA:
+        connection.execute(statement)
+
+
+def check_version(connection: sqlite3.Connection, path: str) -> None:
+    """See that the file is a journal of this version.
+
+    Raises:
+        JournalCorrupt: it is something else.
+    """
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not {"meta", "facts"} <= names:
+        raise corrupt(path, "it is a database, but no journal")
+    row = connection.execute("SELECT version FROM meta").fetchone()
+    if row != (VERSION,):
+        raise corrupt(path, f"its version is {row and row[0]!a}, this aggstream knows {VERSION}")
