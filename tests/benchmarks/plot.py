@@ -23,9 +23,6 @@ PANELS = (
     ("imports", "a process", "Time of a process that only imports"),
     ("memory", "import", "Memory after the import"),
     ("memory", "further client", "Memory of one more client"),
-    ("receive", "messages", "Reading frames only"),
-    ("decode", "a message", "Decoding only"),
-    ("hand_off", "an event", "Handing over to another thread only"),
 )
 # Each can be read on white and on black.
 INK, BETTER, WORSE = "#7d8590", "#2f81f7", "#db6d28"
@@ -36,6 +33,8 @@ ROW, HEAD = 0.23, 0.62  # inches
 def main() -> None:
     report = json.load(sys.stdin)
     panels = [(title, rows) for name, quantity, title in PANELS if (rows := _rows(report, name, quantity))]
+    if not panels:
+        sys.exit("none of these measurements is in the picture, which shows whole programs")
     figure = _draw(panels)
     # No date: the picture of the same figures is the same file.
     figure.savefig(sys.argv[1], transparent=True, metadata={"Date": None})
@@ -49,7 +48,7 @@ def _rows(report: dict[str, Any], measurement: str, quantity: str) -> list[tuple
         if found["ratio"] and pair["theirs"] in PEERS:
             times = found["ratio"] if found["better"] == "more" else 1 / found["ratio"]
             mode = pair["ours"].removeprefix("aggstream").removeprefix(", journal ")
-            rows.append((f"{mode}, {pair['theirs']}" if mode else pair["theirs"], times))
+            rows.append((f"{pair['theirs']} ({mode})" if mode else pair["theirs"], times))
     return rows
 
 
@@ -64,7 +63,8 @@ def _draw(panels: list[tuple[str, list[tuple[str, float]]]]) -> Any:
     for number, (title, rows) in enumerate(panels):
         _panel(figure.add_subplot(grid[divmod(number, COLUMNS)]), title, rows, 10 ** (furthest + 0.45))
     figure.suptitle(
-        "How many times better (to the right, blue) or worse (to the left, orange) aggstream is", fontsize=9
+        "How many times better (right, blue) or worse (left, orange) aggstream is than each; bars are logarithmic",
+        fontsize=9,
     )
     return figure
 
