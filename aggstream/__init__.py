@@ -74,11 +74,11 @@ from aggstream.events import (
     Venue,
     Verdict,
 )
-from aggstream.journal import JournalOptions
 from aggstream.orders import Contradiction, Order, Outcome, Step
 from aggstream.typing import TokenProvider, TokenSource
 
 if TYPE_CHECKING:
+    from aggstream.journal import JournalOptions
     from aggstream.rest import RestClient
     from aggstream.tokens import RefreshingToken, TokenPair
 
@@ -173,5 +173,12 @@ __all__ = [
     "wait_all",
 ]
 
-# They load an HTTP client, which a stream may not need.
-__getattr__ = lazy(__name__, {"rest": ("RestClient",), "tokens": ("RefreshingToken", "TokenPair")})
+# What a stream may not need.
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "journal": ("JournalOptions",),
+        "rest": ("RestClient",),
+        "tokens": ("RefreshingToken", "TokenPair"),
+    },
+)

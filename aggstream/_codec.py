@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import re
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from decimal import (
     MAX_EMAX,
@@ -30,18 +30,14 @@ from decimal import (
 )
 from typing import Any, NoReturn
 
-import attrs
-from cattrs import AttributeValidationNote, ClassValidationError, Converter
-from cattrs.gen import make_dict_structure_fn, override
-
 from aggstream._assembly import Assemble, assembler
 from aggstream._limits import Limits
+from aggstream._wire import kind_of, whole, wire_name
 from aggstream.errors import DecodeError
 from aggstream.events import WIRE_TYPES, Event, UnknownEvent, UserEvent
 
-__all__ = ["Codec", "strict_converter", "to_json"]
+__all__ = ["Codec", "to_json"]
 
-_LARGEST_INT = 2**63 - 1
 # What a value takes beside its text, about: a Decimal, or a mapping and its place in another one. Short texts are
 # not worth the time to count their values; so many bytes for each character is what messages in use come to.
 _PER_VALUE = 128
@@ -51,130 +47,6 @@ _QUICK = 4096
 # A bracket, or a whole string, in which brackets mean nothing. A string without an end is one as well: else the
 # search would begin again at each quote in it, and take a time that grows with the square of its length.
 _NESTING = re.compile(r'[\[{]|[\]}]|"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
-
-
-class WrongType(ValueError):
-    """What is wrong with one value; its text never holds the value."""
-
-
-def kind_of(value: object) -> str:
-    """Return what a JSON value is, in words."""
-    names = {str: "a string", bool: "a boolean", dict: "an object", list: "an array", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def structure_str(value: object, _: object) -> str:
-    """Take a string."""
-    if not isinstance(value, str):
-        raise WrongType(f"expected a string, got {kind_of(value)}")
-    if value.isascii():
-        return value
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _structure_int(value: object, _: object) -> int:
-    if type(value) is int:  # and not bool, which is a subclass of it
-        number = value
-    elif isinstance(value, Decimal):
-        # Before it is converted: that takes as long as the number is large.
-        _check_bits(value)
-        if value != (number := int(value)):
-            raise WrongType("expected an integer, got a number with a fractional part")
-    else:
-        raise WrongType(f"expected an integer, got {kind_of(value)}")
-    _check_bits(number)
-    return number
-
-
-def _check_bits(number: int | Decimal) -> None:
-    if not -_LARGEST_INT <= number <= _LARGEST_INT:
-        raise WrongType("expected an integer of at most 64 bits")
-
-
-def structure_decimal(value: object, _: object) -> Decimal:
-    """Take a number, exactly as written."""
-    if isinstance(value, Decimal):
-        return value
-    if type(value) is int:
-        return Decimal(value)
-    raise WrongType(f"expected a number, got {kind_of(value)}")
-
-
-def _structure_strings(value: object, _: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise WrongType(f"expected an array, got {kind_of(value)}")
-    return tuple(structure_str(item, str) for item in value)
-
-
-def _structure_code(value: object, _: object) -> str | int | None:
-    if value is None:
-        return None
-    return structure_str(value, str) if isinstance(value, str) else _structure_int(value, int)
-
-
-def structure_raw_amount(value: object, _: object) -> str | None:
-    """Take an amount in base units: a string, or an integer."""
-    # Documented as a string because it is too big for a double. A JSON integer is exact here as well, and
-    # dropping the news of a fill for its spelling would help nobody.
-    if value is None:
-        return None
-    if type(value) is int:
-        return str(value)
-    return structure_str(value, str)
-
-
-def strict_converter(*, detailed_validation: bool) -> Converter:
-    """Make a converter that refuses what cattrs would convert by default."""
-    converter = Converter(detailed_validation=detailed_validation)
-    converter.register_structure_hook(str, structure_str)
-    converter.register_structure_hook(int, _structure_int)
-    converter.register_structure_hook(Decimal, structure_decimal)
-    converter.register_structure_hook_func(lambda t: t == tuple[str, ...], _structure_strings)
-    converter.register_structure_hook_func(lambda t: t == str | int | None, _structure_code)
-    return converter
-
-
-# A name of the service that its snake-case twin does not tell.
-_WIRE_NAMES = {
-    "filled_amount_text": "filledAmountRaw",
-    "remaining_amount_text": "remainingAmountRaw",
-}
-
-
-def wire_name(field: str) -> str:
-    """Return the service's name of a field: `order_id` is `orderId` on the wire."""
-    head, *rest = field.split("_")
-    return _WIRE_NAMES.get(field) or head + "".join(word.capitalize() for word in rest)
-
-
-def _field_hook(converter: Converter, field: attrs.Attribute[Any]) -> Callable[[Any, Any], Any] | None:
-    if field.name in _WIRE_NAMES:
-        return structure_raw_amount
-    default = field.default
-    if default is attrs.NOTHING or default is None or not isinstance(default, (str, int, tuple)):
-        return None
-    # null means the same as a field that is not there.
-    usual = converter.get_structure_hook(field.type)
-    return lambda value, cls: default if value is None else usual(value, cls)
-
-
-def _hook(converter: Converter, cls: type[Event]) -> Callable[[Any, Any], Event]:
-    attrs.resolve_types(cls)
-    overrides: dict[str, Any] = {
-        field.name: override(rename=wire_name(field.name), struct_hook=_field_hook(converter, field))
-        for field in attrs.fields(cls)
-    }
-    for ours in ("raw", "received_ns", "source", "redelivered", "text"):
-        if ours in overrides:
-            overrides[ours] = override(omit=True)
-    return make_dict_structure_fn(cls, converter, **overrides)
-
-
-# Finding the path of a mistake costs twice the time of not finding it, so it is looked for only once there is one.
-@functools.cache
-def _hooks(*, detailed: bool) -> dict[str, Callable[[Any, Any], Event]]:
-    converter = strict_converter(detailed_validation=detailed)
-    return {name: _hook(converter, cls) for name, cls in WIRE_TYPES.items()}
 
 
 # For what comes in great numbers, as long as it is in order.
@@ -199,8 +71,10 @@ class Codec:
     def __init__(self, limits: Limits) -> None:
         """Make one; it keeps no state, so any thread may use it."""
         self._limits = limits
-        # They are compiled here, and not at import, nor under the first event.
-        self._hooks = _hooks(detailed=False)
+        # Loaded and compiled here, and not by whoever only imports, nor under the first event.
+        from aggstream._structure import structured  # noqa: PLC0415
+
+        self._structured = structured
         self._assemblers = _assemblers()
         # Keeps the limits of decimals in C: it refuses what it would have to change.
         self._exact = Context(
@@ -212,7 +86,7 @@ class Codec:
         self._parse = json.JSONDecoder(
             parse_float=self._decimal, parse_int=self._integer, parse_constant=_refuse_constant
         ).decode
-        self._unknown = secrets.token_hex(8)
+        self._unknown = os.urandom(8).hex()
         self._between = f',"{self._unknown}",'
         # Without a frame of ours for each number; how long an integer is, the assemblers see.
         self._scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(  # type: ignore[attr-defined]
@@ -304,13 +178,9 @@ class Codec:
         if name.__class__ is not str:
             problem = "missing" if name is None else f"expected a string, got {kind_of(name)}"
             raise DecodeError(problem, path="$.type")
-        hook = self._hooks.get(name)
-        if hook is None:
-            return UnknownEvent(name=structure_str(name, str), raw=payload, received_ns=received_ns)
-        try:
-            event = hook(payload, None)
-        except Exception:  # whatever it was, the slow way says where
-            raise _explained(name, payload) from None
+        event = self._structured(name, payload)
+        if event is None:
+            return UnknownEvent(name=whole(name), raw=payload, received_ns=received_ns)
         # Nobody has seen the event yet: it is completed here, below attrs' guard against assignment.
         _set_received(event, received_ns)
         if isinstance(event, UserEvent):
@@ -356,21 +226,6 @@ def memory_of(text: str) -> int:
         return len(text) * _PER_CHARACTER
     # The text is kept, and its strings once more in `raw`.
     return 2 * text.__sizeof__() + _PER_VALUE * (text.count(",") + text.count("[") + text.count("{"))
-
-
-def _explained(name: str, payload: dict[str, Any]) -> DecodeError:
-    try:
-        _hooks(detailed=True)[name](payload, None)
-    except ClassValidationError as group:
-        return _first_problem(group)
-    raise AssertionError("the two converters disagree")  # pragma: no cover
-
-
-def _first_problem(group: ClassValidationError) -> DecodeError:
-    problem = group.exceptions[0]
-    [note] = (n for n in getattr(problem, "__notes__", ()) if isinstance(n, AttributeValidationNote))
-    text = "missing" if isinstance(problem, KeyError) else str(problem)
-    return DecodeError(text, path=f"$.{wire_name(note.name)}")
 
 
 def to_json(value: Any) -> str:

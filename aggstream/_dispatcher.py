@@ -47,7 +47,7 @@ class _Item:
     """Its number in the journal; None if it is in none."""
 
 
-@attrs.define  # and not frozen, which takes four times as long to make
+@attrs.define(eq=False, repr=False)  # and not frozen, which takes four times as long to make
 class _Batch:
     events: Sequence[Sized]
     epoch: int
@@ -59,7 +59,7 @@ class _Batch:
             yield _Item(event, self.epoch, size, seq)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Failed:
     """An event some of whose handlers failed, or one that waits behind such a one and was given to none yet."""
 
@@ -68,7 +68,7 @@ class _Failed:
     attempts: int = 0
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Call:
     function: Callable[[], object]
 
@@ -103,12 +103,12 @@ class _Latest:
             return item, self._replaced
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _End:
     event: Event
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Running:
     """A handler that is running now."""
 

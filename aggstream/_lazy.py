@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 
-def lazy(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], object]:
-    """Return a package's `__getattr__`.
+def lazy(
+    package: str, names: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Return a package's `__getattr__` and `__dir__`.
 
     Args:
         package: its name.
@@ -23,4 +25,4 @@ def lazy(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], ob
         setattr(sys.modules[package], name, value)
         return value
 
-    return get
+    return get, lambda: sorted({*vars(sys.modules[package]), *module_of})

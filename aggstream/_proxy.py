@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import ipaddress
 import os
@@ -84,6 +83,8 @@ def _refuse_without_scheme(option: object) -> None:
         ConfigurationError: it is a text without `scheme://`; what it is, is not shown.
     """
     if isinstance(option, str) and "://" not in option:
+        import difflib  # noqa: PLC0415  (hardly ever needed)
+
         meant = difflib.get_close_matches(option.strip().lower(), [ENVIRONMENT], n=1, cutoff=_LIKE)
         hint = '; did you mean "environment"?' if meant else ', "environment" or None'
         raise ConfigurationError(f"proxy must be a proxy's URL with its scheme, like http://host:3128{hint}")

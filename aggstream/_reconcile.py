@@ -43,14 +43,14 @@ _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 60.0
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class ReadOrders:
     """Read a page of orders."""
 
     cursor: str | None
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class ReadBalances:
     """Read the balances."""
 
@@ -62,7 +62,7 @@ Outgoing: TypeAlias = "tuple[Event, int]"
 """An event for the handlers, and the size of its message."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Held:
     event: UserEvent
     size: int
@@ -70,7 +70,7 @@ class _Held:
     then: list[Event] = attrs.field(factory=list)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Look:
     """One look at REST."""
 

@@ -19,17 +19,16 @@ import attrs
 from cattrs import AttributeValidationNote, ClassValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
-from aggstream._codec import (
-    Codec,
-    kind_of,
+from aggstream._codec import Codec
+from aggstream._limits import Limits
+from aggstream._records import Balances, CashBalance, ChainBalance, OrderRecord, OrdersPage, VenueBalance
+from aggstream._structure import (
     strict_converter,
     structure_decimal,
     structure_raw_amount,
     structure_str,
-    wire_name,
 )
-from aggstream._limits import Limits
-from aggstream._records import Balances, CashBalance, ChainBalance, OrderRecord, OrdersPage, VenueBalance
+from aggstream._wire import kind_of, wire_name
 from aggstream.errors import DecodeError
 
 __all__ = ["decode_balances", "decode_orders_page"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
 import threading
@@ -125,6 +124,8 @@ def _named(name: str) -> tuple[type[Event], str | None]:
 
 def _suggest(name: str, what: str, known: Collection[str]) -> None:
     """Log what may have been meant by a name that is taken on purpose, although nobody knows it."""
+    import difflib  # noqa: PLC0415  (hardly ever needed)
+
     for like in difflib.get_close_matches(name, known, n=1, cutoff=_LIKE):
         logger.warning(
             "aggstream: no %s %s is known; did you mean %s? It is registered as it is", what, ascii(name), like

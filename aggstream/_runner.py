@@ -78,13 +78,13 @@ class _AnotherUser(BaseException):
     """Ends it as well, to connect at once for another user: no failure, so it is neither judged nor counted."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _SwitchUser:
     provider: TokenProvider
     epoch: int
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _LookUp:
     order_id: str
 

@@ -38,13 +38,12 @@ from aggstream.events import (
     OrderEvent,
     OrderSubmitted,
 )
-from aggstream.journal import JournalOptions, as_journal_options
 from aggstream.typing import TokenSource
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from aggstream.journal import Journal
+    from aggstream.journal import Journal, JournalOptions
 
 __all__ = ["Client"]
 
@@ -186,7 +185,11 @@ class Client(Following):
         )
         provider = as_provider(setting(None, "token") if token is None else token)
         calls = choose_rest(rest, rest_url, self._options, proxy=proxy)
-        self._journal_options = as_journal_options(journal)
+        self._journal_options: JournalOptions | None = None
+        if journal is not None:
+            from aggstream.journal import as_journal_options  # noqa: PLC0415  (most streams have none)
+
+            self._journal_options = as_journal_options(journal)
         self._journal: Journal | None = None
         super().__init__(Tracker(kept=self._options.orders_kept, kept_for=self._options.orders_kept_for))
         # Guards what `start`, `on_error`, `wait_for` and `switch_user` change. It is never held while something

@@ -14,7 +14,7 @@ import attrs
 import urllib3
 
 from aggstream._checks import check_seconds, quiet
-from aggstream._codec import Codec, strict_converter, to_json
+from aggstream._codec import Codec, to_json
 from aggstream._http import exchange, make_http, words_of
 from aggstream._limits import Limits
 from aggstream._options import (
@@ -32,6 +32,7 @@ from aggstream._providers import checked_token, problem_with
 from aggstream._proxy import choose_proxy
 from aggstream._secret import MASK, Secret
 from aggstream._stacks import place_of
+from aggstream._structure import strict_converter
 from aggstream._token import expiry
 from aggstream.errors import (
     AuthenticationError,

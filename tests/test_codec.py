@@ -31,7 +31,8 @@ from aggstream import (
     Subscribed,
     UnknownEvent,
 )
-from aggstream._codec import _NESTING, Codec, memory_of, to_json, wire_name
+from aggstream._codec import _NESTING, Codec, memory_of, to_json
+from aggstream._wire import wire_name
 from aggstream.events import LIFECYCLE_TYPES
 
 CODEC = Codec(aggstream.Limits())

@@ -28,10 +28,12 @@ LAYERS = [
         "_processes",
         "_amounts",
         "_lazy",
+        "_wire",
     ],
     ["events", "_state", "_token", "_commands", "_health", "_limits", "_processes", "_records"],
     [
         "_assembly",
+        "_structure",
         "_codec",
         "_registry",
         "_backoff",
@@ -153,6 +155,8 @@ def test_importing_the_package_loads_neither_simulator_nor_command_nor_what_only
         text=True,
     ).stdout.split()
     unwanted = {"aiohttp", "jwt", "rich", "argparse", "aggstream.simulator", "aggstream.testing", "aggstream.cli"}
+    # What only REST, a journal, or a connection needs.
+    unwanted |= {"urllib3", "http.client", "sqlite3", "cattrs", "asyncio"}
     assert not unwanted & set(loaded)
     assert "aggstream.client" in loaded
 
@@ -167,3 +171,15 @@ def test_importing_the_package_starts_no_thread_and_touches_no_signal() -> None:
     )
     finished = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert finished.stdout == finished.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["aggstream", "aggstream.journal"])
+def test_what_is_loaded_when_asked_for_is_there_as_if_it_were_loaded_at_once(name: str) -> None:
+    code = (
+        f"import {name} as package\n"
+        "assert set(package.__all__) <= set(dir(package))\n"
+        f"from {name} import *\n"
+        "assert all(vars(package)[name] is getattr(package, name) for name in package.__all__)\n"
+        "assert not hasattr(package, 'nothing')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

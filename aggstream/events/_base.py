@@ -21,7 +21,7 @@ LIFECYCLE_TYPES: dict[str, type[Event]] = {}
 E = TypeVar("E", bound="Event")
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Event:
     """Anything that a handler may be called with."""
 
@@ -70,14 +70,12 @@ def _field_shown(event: Event, field: attrs.Attribute[Any]) -> str:
 
 def wire(cls: type[E]) -> type[E]:
     """Enter a class into the table of the service's messages."""
-    cls.__repr__ = Event.__repr__  # type: ignore[method-assign]  # attrs has made another one
     WIRE_TYPES[cls.TYPE] = cls
     return cls
 
 
 def lifecycle(cls: type[E]) -> type[E]:
     """Enter a class into the table of the client's own events."""
-    cls.__repr__ = Event.__repr__  # type: ignore[method-assign]  # attrs has made another one
     LIFECYCLE_TYPES[cls.TYPE] = cls
     return cls
 

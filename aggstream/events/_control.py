@@ -9,13 +9,13 @@ import attrs
 from aggstream.events._base import Event, wire
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class ControlMessage(Event):
     """The base of the messages about the connection itself."""
 
 
 @wire
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Connected(ControlMessage):
     """The service accepted the connection for the app."""
 
@@ -27,7 +27,7 @@ class Connected(ControlMessage):
 
 
 @wire
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Authenticated(ControlMessage):
     """The service accepted the token: from here on the user's events come."""
 
@@ -37,7 +37,7 @@ class Authenticated(ControlMessage):
 
 
 @wire
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Heartbeat(ControlMessage):
     """The service is alive."""
 
@@ -48,7 +48,7 @@ class Heartbeat(ControlMessage):
 
 
 @wire
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class ErrorMessage(ControlMessage):
     """The service says that something is wrong. Further fields, if it sent any, are in `raw`."""
 
@@ -60,7 +60,7 @@ class ErrorMessage(ControlMessage):
 
 
 @wire
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Subscribed(ControlMessage):
     """The service answers a subscription to market data."""
 
@@ -71,7 +71,7 @@ class Subscribed(ControlMessage):
 
 
 @wire
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Unsubscribed(ControlMessage):
     """The service answers the end of a subscription to market data."""
 

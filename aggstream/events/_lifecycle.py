@@ -23,13 +23,13 @@ def shown(text: str, most: int = _SHOWN) -> str:
     return ascii(cut)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class LifecycleEvent(Event):
     """The base of the events that the client itself makes."""
 
 
 @lifecycle
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Disconnected(LifecycleEvent):
     """The connection ended, for whatever reason."""
 
@@ -49,7 +49,7 @@ class Disconnected(LifecycleEvent):
 
 
 @lifecycle
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Reconnecting(LifecycleEvent):
     """The next attempt to connect comes after a pause."""
 
@@ -64,7 +64,7 @@ class Reconnecting(LifecycleEvent):
 
 
 @lifecycle
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Gap(LifecycleEvent):
     """User events may have been missed between two moments: AGG replays nothing."""
 
@@ -89,7 +89,7 @@ class Gap(LifecycleEvent):
 
 
 @lifecycle
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Resumed(LifecycleEvent):
     """The stream is live again after an outage."""
 
@@ -102,7 +102,7 @@ class Resumed(LifecycleEvent):
 
 
 @lifecycle
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Reconciled(LifecycleEvent):
     """A look at the REST API has ended, and with it the gaps that made it necessary: resolved, or not.
 
@@ -129,7 +129,7 @@ class Reconciled(LifecycleEvent):
 
 
 @lifecycle
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class JournalFailed(LifecycleEvent):
     """The journal cannot be written to, and the stream goes on without it, as it was asked to."""
 
@@ -139,7 +139,7 @@ class JournalFailed(LifecycleEvent):
 
 
 @lifecycle
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class DecodeFailed(LifecycleEvent):
     """One message could not be understood. The stream goes on."""
 
@@ -151,7 +151,7 @@ class DecodeFailed(LifecycleEvent):
 
 
 @lifecycle
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class TokenRefreshed(LifecycleEvent):
     """The service accepted a new token of the same user."""
 
@@ -163,7 +163,7 @@ class TokenRefreshed(LifecycleEvent):
 
 
 @lifecycle
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class ReadingPaused(LifecycleEvent):
     """The handlers are behind: nothing more is read until they have caught up, and the server has to wait."""
 
@@ -174,7 +174,7 @@ class ReadingPaused(LifecycleEvent):
 
 
 @lifecycle
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class ReadingResumed(LifecycleEvent):
     """The handlers have caught up with half of what waited, and reading goes on."""
 
@@ -185,7 +185,7 @@ class ReadingResumed(LifecycleEvent):
 
 
 @lifecycle
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class BalancesCoalesced(LifecycleEvent):
     """Balances were replaced by a newer one before a handler saw them. The newer one comes next."""
 
@@ -197,7 +197,7 @@ class BalancesCoalesced(LifecycleEvent):
 
 
 @lifecycle
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class Stopped(LifecycleEvent):
     """The last event: the stream has ended."""
 

@@ -12,7 +12,7 @@ from aggstream.events._user import UserEvent
 
 
 @lifecycle
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class BalanceSnapshot(UserEvent):
     """The balances as the REST API tells them, because a `balance_update` may have been missed.
 

@@ -126,7 +126,7 @@ def _digest(*parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode(errors="surrogatepass"), digest_size=12).hexdigest()
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class UserEvent(Event):
     """The base of the events about the user's orders and balances."""
 
@@ -180,7 +180,7 @@ UserEvent.raw = _RawOfText(cast("MemberDescriptorType", Event.raw))  # type: ign
 
 
 @wire
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class OrderSubmitted(UserEvent):
     """A trade was accepted for execution."""
 
@@ -204,7 +204,7 @@ def _dollars(cents: int) -> Decimal:
 
 
 @wire
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class BalanceUpdate(UserEvent):
     """A venue's balance after an execution."""
 
@@ -227,7 +227,7 @@ class BalanceUpdate(UserEvent):
 
 
 @wire
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, repr=False)
 class OrderEvent(UserEvent):
     """Something happened to an order: to the run of its execution graph (DAG), a step of it, or its status.
 

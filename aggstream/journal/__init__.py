@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 # They load a database, which a stream without a journal does not need.
-__getattr__ = lazy(
+__getattr__, __dir__ = lazy(
     __name__,
     {
         "_journal": ("Journal",),
