@@ -14,15 +14,19 @@ class Liveness:
         """When anything last came from the peer, by the session's `now`."""
         self._options = options
         self._timers = timers
-        # By the clock of the timers: when anything came, when a message came, when a ping was sent.
-        self._heard = 0.0
+        self._watches = False
+        # By the clock of the timers: when a message came.
         self._messaged = 0.0
-        self._ping_sent = 0.0
 
     def begin(self, now: float) -> None:
         """The connection is open."""
+        self._watches = True
         self.heard_message(now)
-        self._timers.set("ping", self._heard + self._options.ping_interval)
+
+    def end(self) -> None:
+        """Nothing is asked of the peer any more."""
+        self._watches = False
+        self._timers.clear()
 
     def begin_service(self, now: float) -> None:
         """The service has signed the user in: from here on it must be heard of now and then."""
@@ -31,41 +35,22 @@ class Liveness:
     def heard(self, now: float) -> None:
         """Anything came."""
         self.last_heard = now
-        self._heard = self._timers.time(now)
+        if self._watches:  # a ping that was sent is answered by it, and the next one is put off
+            self._timers.set("ping", self._timers.time(now) + self._options.ping_interval, instead_of="pong")
 
     def heard_message(self, now: float) -> None:
         """A message of the service came."""
         self.heard(now)
-        self._messaged = self._heard
+        self._messaged = self._timers.time(now)
 
     def slept(self, seconds: float) -> None:
         """The machine was suspended: nothing was heard for that long, too. What is awaited keeps its time."""
-        names = ["ping", "idle"]
-        if self._heard >= self._ping_sent:
-            # That ping is answered, and stays so; what follows from it is due earlier.
-            self._ping_sent -= seconds
-            names.append("pong")
-        self._heard -= seconds
         self._messaged -= seconds
-        self._timers.bring_forward(seconds, *names)
+        self._timers.bring_forward(seconds, "ping", "idle")
 
-    def wants_ping(self, now: float) -> bool:
-        """The deadline `ping` has come: tell whether a ping must be sent."""
-        time = self._timers.time(now)
-        due = self._heard + self._options.ping_interval
-        if due > time:
-            self._timers.set("ping", due)
-            return False
-        self._ping_sent = time
-        self._timers.set("pong", time + self._options.pong_timeout)
-        return True
-
-    def is_dead(self, now: float) -> bool:
-        """The deadline `pong` has come: tell whether nothing was heard since the ping."""
-        if self._heard < self._ping_sent:
-            return True
-        self._timers.set("ping", self._heard + self._options.ping_interval)
-        return False
+    def pinged(self, now: float) -> None:
+        """The deadline `ping` has come, and a ping is sent: anything must come within its time."""
+        self._timers.set("pong", self._timers.time(now) + self._options.pong_timeout)
 
     def wants_proof(self, now: float) -> bool:
         """The deadline `idle` has come: tell whether the service must prove that it still serves us."""

@@ -20,9 +20,11 @@ class Timers:
         """Return the time on the stoppable clock."""
         return (now if self._paused_at is None else self._paused_at) - self._paused_for
 
-    def set(self, name: str, at: float) -> None:
-        """Set a deadline by the stoppable clock."""
+    def set(self, name: str, at: float, *, instead_of: str | None = None) -> None:
+        """Set a deadline by the stoppable clock, instead of another one if that is set."""
         self._stoppable[name] = at
+        if instead_of in self._stoppable:
+            del self._stoppable[instead_of]
 
     def set_steady(self, name: str, at: float) -> None:
         """Set a deadline that a pause does not move."""

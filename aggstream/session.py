@@ -276,7 +276,7 @@ class Session:
     def close(self, now: float, code: int = 1000, reason: str = "") -> None:
         """Begin to close. What the peer sent before its close frame is still delivered."""
         if self.state is State.IDLE:
-            self._timers.clear()
+            self._liveness.end()
             self._move(Signal.ENDED)
         elif self.state not in (State.CLOSING, State.CLOSED):
             self._muted = self._muted or self.state is not State.LIVE
@@ -284,7 +284,7 @@ class Session:
             self._move(Signal.CLOSE_SENT)
             self.ended_by = "client"
             self._commands.append(CloseFrame(code, reason))
-            self._timers.clear()
+            self._liveness.end()
             # Steady: it must come to its end also if this side does not read, and so sees no close frame.
             self._timers.set_steady("close", now + self._options.close_timeout)
             self._token_wanted = False
@@ -500,7 +500,7 @@ class Session:
             self.ended_by = by
         self._held.clear()
         self._commands.clear()
-        self._timers.clear()
+        self._liveness.end()
         self._token_wanted = False
         self._move(Signal.ENDED)
 
@@ -540,12 +540,11 @@ class Session:
         self._fail(HeartbeatTimeout("the service did not acknowledge 'authenticate' in time (auth_timeout)"), now)
 
     def _on_ping(self, now: float) -> None:
-        if self._liveness.wants_ping(now):
-            self._commands.append(Ping())
+        self._liveness.pinged(now)
+        self._commands.append(Ping())
 
     def _on_pong(self, now: float) -> None:
-        if self._liveness.is_dead(now):
-            self._fail(HeartbeatTimeout("the server did not answer a ping in time (pong_timeout)"), now)
+        self._fail(HeartbeatTimeout("the server did not answer a ping in time (pong_timeout)"), now)
 
     def _on_idle(self, now: float) -> None:
         if self._liveness.wants_proof(now) and self._pending is None:

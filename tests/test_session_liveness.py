@@ -220,7 +220,6 @@ def test_whatever_is_heard_puts_the_ping_off(by_message: bool) -> None:
         say(session, HEARTBEAT, 15.0)
     else:
         session.receive_control_frame(15.0)
-    assert due(session) == []
     assert session.next_deadline() == 35.0
 
 
@@ -228,7 +227,6 @@ def test_a_pong_settles_the_ping() -> None:
     session = live(PINGS_ONLY)
     due(session)
     session.receive_control_frame(20.5)
-    assert due(session) == []
     assert session.error is None
     assert session.next_deadline() == 40.5
 
@@ -320,7 +318,7 @@ def test_a_pause_after_a_ping_leaves_the_peer_its_time() -> None:
     session.resume(125.0)
     assert session.next_deadline() == 130.0
     session.receive_control_frame(126.0)
-    assert due(session) == []
+    assert session.next_deadline() == 146.0
     assert session.error is None
 
 
