@@ -295,7 +295,11 @@ class Dispatcher:
 
     def is_full(self) -> bool:
         """Tell whether reading should pause; if so, `on_low_water` will be called."""
-        self._waiting_for_room = self.depth >= self._queue_size or self.size >= self._queued_size
+        waiting, size = self._put, self._put_size
+        for worker in self._workers:
+            waiting -= worker.done
+            size -= worker.done_size
+        self._waiting_for_room = waiting >= self._queue_size or size >= self._queued_size
         return self._waiting_for_room and not self._has_room()
 
     @property
@@ -447,15 +451,16 @@ class Dispatcher:
             self._on_fatal(leaving)
 
     def _go_through(self, worker: _Worker, place: _Batch | _Latest | _Call) -> None:
-        if isinstance(place, _Call):
-            self._call(place)
+        if isinstance(place, _Batch):
+            if place.seqs is None:
+                self._take_all(worker, place)
+            else:
+                for item in place.items():
+                    self._take(worker, item)
         elif isinstance(place, _Latest):
             self._take_latest(worker, *place.take())
-        elif place.seqs is None:
-            self._take_all(worker, place)
         else:
-            for item in place.items():
-                self._take(worker, item)
+            self._call(place)
 
     def _take_all(self, worker: _Worker, batch: _Batch) -> None:
         """Take events that are in no journal: nothing is written down, and nothing tried again."""

@@ -61,13 +61,17 @@ class Intake:
         Raises:
             JournalError: an event could not be written down, and the stream is to end then.
         """
+        began = time.monotonic()
+        # By then the deadlines are worth another look: most are put off by whatever comes.
+        enough = None if until is None else began + (until - began) / 2
         while self.wait(session, transport, poller, until) and session.wants_nothing():
-            self.pass_on(session, outbox)
-            if poller.woken or self.is_behind():
+            now = session.last_heard
+            if not self.pass_on(session, outbox):
+                pass
+            elif self._look_every is not None and (until is None or until > now + self._look_every):
+                until = now + self._look_every
+            if poller.woken or self.is_behind() or (enough is not None and now >= enough):
                 return
-            if self._look_every is not None:
-                look_at = session.last_heard + self._look_every
-                until = look_at if until is None or until > look_at else until
 
     def wait(
         self,
@@ -82,9 +86,7 @@ class Intake:
         timeout = None if until is None else max(0.0, until - time.monotonic())
         if read and transport.has_buffered:
             timeout = 0.0
-        readable, writable = poller.wait(
-            transport.fileno(), read=read, write=transport.wants_write, timeout=timeout
-        )
+        readable, writable = poller.wait(transport.fd, read=read, write=transport.wants_write, timeout=timeout)
         reads = read and (readable or writable or transport.has_buffered)
         try:
             if writable:
@@ -95,16 +97,17 @@ class Intake:
             session.connection_lost(error)
         return reads
 
-    def pass_on(self, session: Session, outbox: Outbox) -> None:
-        """Send the events that a session has received on their way.
+    def pass_on(self, session: Session, outbox: Outbox) -> bool:
+        """Send the events that a session has received on their way; tell whether any were queued.
 
         Raises:
             JournalError: one could not be written down, and the stream is to end then.
         """
         events = session.sized_events_received()
-        if events:
-            self._reconciler.receive(events, session.last_heard)
-            outbox.put_all(self._reconciler.events())
+        if not events:
+            return False
+        self._reconciler.receive(events, session.last_heard)
+        return outbox.put_all(self._reconciler.events())
 
     def is_behind(self) -> bool:
         """Tell whether reading should wait: for the handlers, or for what is held back."""

@@ -73,14 +73,14 @@ class Outbox:
         """
         self.put_all([(event, size)])
 
-    def put_all(self, outgoing: Sequence[Outgoing]) -> None:
-        """Send events on their way, in order. With a journal, what is no news does not get there again.
+    def put_all(self, outgoing: Sequence[Outgoing]) -> bool:
+        """Send events on their way, in order; tell whether any were queued. With a journal, no repeat is.
 
         Raises:
             JournalError: they could not be written down first, and the stream is to end then.
         """
         if not outgoing:
-            return
+            return False
         seqs: list[int | None] | None = None
         if self.journal is not None:
             outgoing, seqs = self._written_down(self.journal, outgoing)
@@ -97,6 +97,7 @@ class Outbox:
             outgoing = [entry for entry in outgoing if not self._is_unheard(entry[0])]
         if outgoing:
             self._dispatcher.put_all(outgoing, self.epoch, seqs)
+        return bool(outgoing)
 
     def _is_unheard(self, event: Event) -> bool:
         """Tell whether an event need not wake the handlers' thread: a heartbeat that nobody listens to."""

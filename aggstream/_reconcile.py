@@ -229,7 +229,7 @@ class Reconciler:
     def receive(self, incoming: Sequence[Outgoing], now: float) -> None:
         """Take what came from the session, in order: events, and the sizes of their messages."""
         repeats = self._tracker.fold([event for event, _ in incoming], now)
-        holds = self._is_holding()
+        holds = self._look is not None and self._is_holding()
         if not (repeats or holds):
             self._out += incoming
             return

@@ -6,6 +6,7 @@ handler may itself wait for one, and what REST says is compared with all that ha
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,7 +51,8 @@ class Tracker:
         """
         # Guards everything below. It is held for a batch of events or one question, no user code runs under it,
         # and no other lock is taken.
-        self.changed = threading.Condition()
+        self._lock = threading.RLock()
+        self.changed = threading.Condition(self._lock)
         self._kept = kept
         self._kept_for = kept_for
         self._orders: dict[str, Tracked] = {}
@@ -59,6 +61,8 @@ class Tracker:
         self._waiting: set[Tracked] = set()
         # In the order of their ends, with the time.
         self._ended: dict[str, float] = {}
+        # When the first of them is old enough to be forgotten.
+        self._prune_at = math.inf
         # Ended and forgotten, and whether its end was delivered as `source="reconcile"`.
         self._forgotten: dict[str, bool] = {}
         self._known_until: int | None = None
@@ -69,7 +73,8 @@ class Tracker:
 
     def after_fork_in_child(self) -> None:
         """Replace the lock, which a thread of the parent may hold."""
-        self.changed = threading.Condition()
+        self._lock = threading.RLock()
+        self.changed = threading.Condition(self._lock)
 
     # --- for the I/O thread -----------------------------------------------------------------------------
 
@@ -77,7 +82,7 @@ class Tracker:
         """Take events; return the positions of those that only repeat what a reconciliation has delivered."""
         settled: list[Tracked] = []
         repeats: set[int] = set()
-        with self.changed:
+        with self._lock:
             for at, event in enumerate(events):
                 if not isinstance(event, UserEvent):
                     continue
@@ -88,7 +93,8 @@ class Tracker:
                         repeats.add(at)
                 elif isinstance(event, OrderSubmitted):
                     self._fold_submitted(event)
-            self._end(settled, now)
+            if settled or now >= self._prune_at or len(self._orders) > _MOST_OPEN:
+                self._end(settled, now)
         return repeats
 
     def fold_records(
@@ -295,9 +301,11 @@ class Tracker:
             self._settle(order)
         if settled:
             self.changed.notify_all()
+        self._prune_at = math.inf
         while self._ended:
             order_id, at = next(iter(self._ended.items()))
-            if len(self._ended) <= self._kept and now - at <= self._kept_for:
+            self._prune_at = at + self._kept_for
+            if len(self._ended) <= self._kept and now <= self._prune_at:
                 break
             del self._ended[order_id]
             forgotten = self._orders.pop(order_id) if order_id in self._orders else None

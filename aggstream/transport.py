@@ -87,6 +87,8 @@ class Transport:
 
     def __init__(self, sock: socket.socket, leftover: bytes, limits: Limits) -> None:
         self._sock = sock
+        self.fd = sock.fileno()
+        """The descriptor to wait on."""
         self._limits = limits
         self._chunk = leftover
         self._at = 0
@@ -95,7 +97,8 @@ class Transport:
         self._largest_backlog = 1 << 20
         self._can_send = True
         self._read_wants_write = False
-        self._more = bool(leftover)
+        self.has_buffered = bool(leftover)
+        """True if `receive` has something although the socket may not be readable."""
         self._budget = 0
         # One read of a plain socket tells whether there was more; of TLS it gives one record, however short.
         self._reads_records = isinstance(sock, ssl.SSLSocket)
@@ -107,19 +110,10 @@ class Transport:
         self._is_partial = False
         self._largest = min(limits.frame_size, limits.message_size)
 
-    def fileno(self) -> int:
-        """Return the descriptor to wait on."""
-        return self._sock.fileno()
-
     @property
     def wants_write(self) -> bool:
         """True if `flush` should be called once the socket can be written to."""
         return bool(self._out) or self._read_wants_write
-
-    @property
-    def has_buffered(self) -> bool:
-        """True if `receive` has something although the socket may not be readable."""
-        return self._more
 
     @property
     def partial(self) -> int | None:
@@ -136,14 +130,14 @@ class Transport:
             RemoteProtocolError: the peer broke the protocol or went past a limit; a close frame waits for `flush`.
         """
         self._read_wants_write = False
-        self._more = True
+        self.has_buffered = True
         self._is_drained = False
         self._budget = _BATCH_SIZE
         for _ in range(_BATCH):
             try:
                 message = self._whole_texts() or self._next_frame()
             except _WouldBlock:
-                self._more = self._budget <= 0
+                self.has_buffered = self._budget <= 0
                 return
             except UnicodeDecodeError:
                 self.queue_close(1007)
@@ -163,7 +157,7 @@ class Transport:
             if isinstance(message, PeerClosed):
                 return
             if self._is_drained and self._at == len(self._chunk):
-                self._more = False
+                self.has_buffered = False
                 return
 
     def _whole_texts(self) -> list[str]:

@@ -29,7 +29,7 @@ def read_texts(url: str, begin: Callable[[], object], count: int) -> None:
     begin()
     while count > 0:
         timeout = 0.0 if transport.has_buffered else None
-        readable, _ = poller.wait(transport.fileno(), timeout=timeout)
+        readable, _ = poller.wait(transport.fd, timeout=timeout)
         if readable or transport.has_buffered:
             for message in transport.receive():
                 count -= len(message) if isinstance(message, list) else 0

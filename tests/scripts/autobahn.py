@@ -132,7 +132,7 @@ def received(transport: Transport, poller: Poller, deadline: Deadline) -> Iterat
     """Yield what comes, and send what waits, as the client's I/O thread does, until either side has closed."""
     while not deadline.expired():
         timeout = 0.0 if transport.has_buffered else deadline.remaining()
-        poller.wait(transport.fileno(), write=transport.wants_write, timeout=timeout)
+        poller.wait(transport.fd, write=transport.wants_write, timeout=timeout)
         try:
             for message in transport.receive():
                 yield transport, message
