@@ -41,8 +41,8 @@ __all__ = ["Codec", "to_json"]
 # What a value takes beside its text, about: a Decimal, or a mapping and its place in another one. Short texts are
 # not worth the time to count their values; so many bytes for each character is what messages in use come to.
 _PER_VALUE = 128
-_SHORT = 512
-_PER_CHARACTER = 8
+SHORT = 512
+PER_CHARACTER = 8
 _QUICK = 4096
 # A bracket, or a whole string, in which brackets mean nothing. A string without an end is one as well: else the
 # search would begin again at each quote in it, and take a time that grows with the square of its length.
@@ -222,8 +222,8 @@ class Codec:
 
 def memory_of(text: str) -> int:
     """Return about how many bytes a message takes in memory, with what is made of it; it need not be JSON."""
-    if len(text) < _SHORT:
-        return len(text) * _PER_CHARACTER
+    if len(text) < SHORT:
+        return len(text) * PER_CHARACTER
     # The text is kept, and its strings once more in `raw`.
     return 2 * text.__sizeof__() + _PER_VALUE * (text.count(",") + text.count("[") + text.count("{"))
 

@@ -161,7 +161,9 @@ class OrderFold:
         Returns:
             True if it only repeats a status that a reconciliation has delivered before.
         """
-        self._hear(event.timestamp)
+        self._snapshot = None
+        if self._last is None or event.timestamp > self._last or event.timestamp < (self._first or 0):
+            self._hear(event.timestamp)
         source = event.source
         # Most events repeat these.
         facts = self._facts
