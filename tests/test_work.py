@@ -134,8 +134,8 @@ def test_the_calls_for_a_message_from_the_socket_to_the_handler_stay_within_thei
         threading.setprofile(None)
     until(lambda: len(seen) == COUNT)
     until(lambda: line.client._dispatcher.depth == 0)
-    assert calls.each(threading.current_thread()) < 40, calls
-    assert calls.each(line.client._dispatcher._workers[0].thread) < 7, calls
+    assert calls.each(threading.current_thread()) < 33, calls
+    assert calls.each(line.client._dispatcher._workers[0].thread) < 6, calls
 
 
 def test_a_message_of_its_own_is_few_calls_as_well(line: Line) -> None:
@@ -149,7 +149,7 @@ def test_a_message_of_its_own_is_few_calls_as_well(line: Line) -> None:
         finally:
             sys.setprofile(None)
     assert line.client._dispatcher.depth == COUNT
-    assert calls.each(threading.current_thread()) < 140, calls
+    assert calls.each(threading.current_thread()) < 115, calls
 
 
 def test_a_heartbeat_that_nobody_listens_to_wakes_no_handlers_thread(line: Line) -> None:
