@@ -139,9 +139,10 @@ class Codec:
         if payloads is None:
             return [self._decode_or_error(text, received_ns) for text in texts]
         decoded: list[Event | DecodeError] = []
+        assemblers = self._assemblers
         for text, payload in zip(texts, payloads, strict=True):
             try:
-                event = self._assemblers[payload.pop("type")](payload, text, received_ns)
+                event = assemblers[payload.pop("type")](payload, text, received_ns)
             except Exception:  # as above
                 event = None
             decoded.append(event or self._decode_or_error(text, received_ns))

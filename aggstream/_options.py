@@ -248,7 +248,7 @@ class SessionOptions:
     """From the open WebSocket to the service's `connected`."""
     auth_timeout: float = seconds(10.0)
     """From an `authenticate` to its `authenticated`."""
-    ping_interval: float = seconds(20.0)
+    ping_interval: float = seconds(25.0)
     """Silence after which a ping is sent."""
     pong_timeout: float = seconds(10.0)
     """From a ping to any sign of life."""

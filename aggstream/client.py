@@ -83,7 +83,7 @@ class Client(Following):
         connect_timeout: float = 10.0,
         auth_timeout: float = 10.0,
         token_timeout: float = 30.0,
-        ping_interval: float = 20.0,
+        ping_interval: float = 25.0,
         pong_timeout: float = 10.0,
         idle_timeout: float | None = 120.0,
         close_timeout: float = 0.5,
@@ -124,7 +124,8 @@ class Client(Following):
                 for the service's `connected`.
             auth_timeout: seconds from `authenticate` to its acknowledgement.
             token_timeout: seconds that the token function may take.
-            ping_interval: seconds of silence after which a ping is sent.
+            ping_interval: seconds of silence after which a ping is sent; none is needed where the server pings every
+                20, as many do.
             pong_timeout: seconds from that ping to any sign of life.
             idle_timeout: seconds without a message of the service, its heartbeats included, after which it
                 must acknowledge an `authenticate` as a proof that it still serves us; None: never.

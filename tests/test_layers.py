@@ -149,7 +149,11 @@ def test_the_session_and_what_is_below_it_know_no_socket_and_no_thread() -> None
 
 def test_importing_the_package_loads_neither_simulator_nor_command_nor_what_only_they_need() -> None:
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, aggstream; print(*sys.modules)"],
+        [
+            sys.executable,
+            "-c",
+            "import sys; before = set(sys.modules); import aggstream; print(*set(sys.modules) - before)",
+        ],
         check=True,
         capture_output=True,
         text=True,

@@ -67,6 +67,10 @@ class Sender:
         """Send so many a second, messages with the monotonic clock's nanoseconds as timestamp; returns at once."""
         self._ends.send(("pace", kind, count, rate))
 
+    def keep_alive(self, seconds: float, *, heartbeats: float, pings: float) -> None:
+        """Send heartbeats and pings at such intervals in seconds, for a while; returns at once."""
+        self._ends.send(("keep_alive", seconds, heartbeats, pings))
+
     def finish(self) -> None:
         """Wait until all is sent."""
         self._ends.send(("finish",))
@@ -134,12 +138,23 @@ class Server:
     def pace(self, kind: str, count: int, rate: float) -> None:
         make: Callable[[], bytes] = {
             "messages": self._stamped,
-            "heartbeats": lambda: frame(self._wrapped(HEARTBEAT)),
-            "pings": lambda: frame(b"", PING),
+            "heartbeats": self._heartbeat,
+            "pings": _ping,
         }[kind]
         began = time.monotonic()
         for number in range(count):
             time.sleep(max(0.0, began + number / rate - time.monotonic()))
+            self._to_all(make())
+
+    def keep_alive(self, seconds: float, heartbeats: float, pings: float) -> None:
+        began = time.monotonic()
+        due = [
+            (at, make)
+            for every, make in ((heartbeats, self._heartbeat), (pings, _ping))
+            for at in itertools.takewhile(lambda at: at <= seconds, itertools.count(every, every))
+        ]
+        for at, make in sorted(due, key=lambda one: one[0]):
+            time.sleep(max(0.0, began + at - time.monotonic()))
             self._to_all(make())
 
     def finish(self) -> None:
@@ -147,6 +162,9 @@ class Server:
 
     def _blob(self, count: int) -> bytes:
         return b"".join(frame(self._wrapped(text)) for text in itertools.islice(self._texts, count))
+
+    def _heartbeat(self) -> bytes:
+        return frame(self._wrapped(HEARTBEAT))
 
     def _stamped(self) -> bytes:
         text = next(self._texts)
@@ -196,6 +214,10 @@ class Client:
                 time.sleep(_DISTANCE)
                 said = {**message, "success": True, "ret_msg": "pong" if message["op"] == "ping" else ""}
                 self.send(frame(json.dumps(said).encode()))
+
+
+def _ping() -> bytes:
+    return frame(b"", PING)
 
 
 def _accepted(stream: BinaryIO) -> bytes:
