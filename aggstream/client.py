@@ -124,8 +124,8 @@ class Client(Following):
                 for the service's `connected`.
             auth_timeout: seconds from `authenticate` to its acknowledgement.
             token_timeout: seconds that the token function may take.
-            ping_interval: seconds of silence after which a ping is sent; none is needed where the server pings every
-                20, as many do.
+            ping_interval: seconds of silence after which a ping is sent; none is where the server pings every 20,
+                as many do.
             pong_timeout: seconds from that ping to any sign of life.
             idle_timeout: seconds without a message of the service, its heartbeats included, after which it
                 must acknowledge an `authenticate` as a proof that it still serves us; None: never.
