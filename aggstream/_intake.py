@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from aggstream import transport as wire
+from aggstream._deadline import nearest, seconds_until
 from aggstream._dispatcher import Dispatcher
 from aggstream._health import Counters
 from aggstream._outage import Outage
@@ -66,10 +67,8 @@ class Intake:
         enough = None if until is None else began + (until - began) / 2
         while self.wait(session, transport, poller, until) and session.wants_nothing():
             now = session.last_heard
-            if not self.pass_on(session, outbox):
-                pass
-            elif self._look_every is not None and (until is None or until > now + self._look_every):
-                until = now + self._look_every
+            if self.pass_on(session, outbox) and self._look_every is not None:
+                until = nearest(until, now + self._look_every)
             if poller.woken or self.is_behind() or (enough is not None and now >= enough):
                 return
 
@@ -83,7 +82,7 @@ class Intake:
         read: bool = True,
     ) -> bool:
         """Wait for the connection, and do what it is ready for; tell whether anything was read."""
-        timeout = None if until is None else max(0.0, until - time.monotonic())
+        timeout = seconds_until(until)
         if read and transport.has_buffered:
             timeout = 0.0
         readable, writable = poller.wait(transport.fd, read=read, write=transport.wants_write, timeout=timeout)
