@@ -28,7 +28,8 @@ def take_up(journal: Journal, outage: Outage, reconciler: Reconciler, tracker: T
         return
     outage.begin_in_gap(max(received_ns, journal.closed_ns or 0))
     # Of a service that had told nothing yet, at least what is older than the first connection is no news.
-    reconciler.known_before(received_ns // _NS_PER_MS if timestamp is None else timestamp)
+    since = received_ns // _NS_PER_MS if timestamp is None else timestamp
+    reconciler.known_before(since, journal.history_until())
     tracker.know_until(timestamp)
     for order_id in journal.open_orders():
         recall(journal, order_id, tracker)

@@ -55,6 +55,7 @@ class Outbox:
         """Where they are written first; None: nowhere, or nowhere any more."""
         self.failure: JournalError | None = None
         """Why the journal is not written to any more, which is for the owner of this to tell."""
+        self._history_until: int | None = None
         self._dispatcher = dispatcher
         self._counters = counters
         self._name = name
@@ -115,6 +116,16 @@ class Outbox:
             self.journal.follow(order_ids)
         except JournalError as error:
             self._give_up(error)
+
+    def note_history(self, until: int | None) -> None:
+        """Let later processes know what was over before the first one began.
+
+        Raises:
+            JournalError: that does not work, and the stream is to end then.
+        """
+        if until is not None and until != self._history_until:
+            self._history_until = until
+            self.ask(lambda journal: journal.note_history(until), None)
 
     def ask(self, question: Callable[[Journal], T], otherwise: T) -> T:
         """Ask the journal something; return the answer, or something else if there is no journal.

@@ -19,6 +19,7 @@ without holding anything back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -148,7 +149,7 @@ class Reconciler:
         # Up to when everything was known when something last may have been missed.
         self._since: int | None = None
         self._first_ms: int | None = None
-        # What was known when it was over, and when that was; None if an earlier process had begun.
+        # What was known when it was over, and when that was.
         self._first_look: tuple[int, float] | None = None
         # The page after those of the first look; None once all further ones were searched for open orders.
         self._sweep_from: str | None = None
@@ -159,9 +160,15 @@ class Reconciler:
 
     # --- in ---------------------------------------------------------------------------------------------
 
-    def known_before(self, timestamp: int | None) -> None:
-        """An earlier process knew everything up to a time of the service's, in milliseconds."""
+    def known_before(self, timestamp: int | None, history_until: int | None = None) -> None:
+        """An earlier process knew everything up to a time of the service's, in milliseconds.
+
+        Args:
+            timestamp: that time.
+            history_until: what the first process of all found to be over before it began; None if it did not look.
+        """
         self._since = timestamp
+        self._first_look = None if history_until is None else (history_until, -math.inf)
 
     def connected(self, now: float, wall_ms: int, gap: Gap | None) -> None:
         """A connection is live.
@@ -354,6 +361,11 @@ class Reconciler:
         """Return when `handle_deadline` should be called; None: no need."""
         holds_until = None if self._look is None else self._look.holds_until
         return min((at for at in (self._retry_at, holds_until) if at is not None), default=None)
+
+    @property
+    def history_until(self) -> int | None:
+        """The service's time up to which all was over before anybody looked; None if nobody has looked yet."""
+        return None if self._first_look is None else self._first_look[0]
 
     @property
     def is_behind(self) -> bool:

@@ -562,6 +562,7 @@ class Runner:
             # Ask at once for what the answer or the deadline has made necessary.
             self._reading.step(session.token)
             self.outbox.follow(self.reconciler.found())
+            self.outbox.note_history(self.reconciler.history_until)
             self.outbox.put_all(self.reconciler.events())
 
     def _pause_or_resume(self, session: Session, now: float) -> None:

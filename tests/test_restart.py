@@ -75,6 +75,26 @@ def test_what_was_missed_while_rest_was_down_is_told_by_the_next_process(
     assert third.ends == [missed]
 
 
+def test_what_was_over_before_the_first_process_is_history_for_the_next_one_as_well(
+    client_of: MakeClient, until: Until, tmp_path: pathlib.Path
+) -> None:
+    with Simulator() as agg:  # and with the overlap, in which it lies
+        agg.place_order(USER, scenario="filled")
+        ended = time.time() + 0.1
+        until(lambda: time.time() > ended)
+        first = Process(agg, client_of, tmp_path / "journal.db")
+        first.live(until)
+        first.stop()
+        missed = agg.place_order(USER, scenario="filled")
+        second = Process(agg, client_of, tmp_path / "journal.db")
+        second.live(until)
+        second.stop()
+        third = Process(agg, client_of, tmp_path / "journal.db")
+        third.live(until)
+        third.stop()
+    assert (first.ends, second.ends, third.ends) == ([], [missed], [])
+
+
 def test_a_process_that_was_told_of_nothing_has_known_that_nothing_had_happened(
     agg: Simulator, client_of: MakeClient, until: Until, tmp_path: pathlib.Path
 ) -> None:

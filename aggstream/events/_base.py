@@ -10,7 +10,6 @@ from typing import Any, ClassVar, TypeVar
 import attrs
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
-_NOTHING: Mapping[str, Any] = {}
 
 WIRE_TYPES: dict[str, type[Event]] = {}
 """The messages of the service that have a class, by the `type` they carry."""
@@ -31,7 +30,7 @@ class Event:
     received_ns: int = attrs.field(factory=time.time_ns, eq=False, repr=False)
     """When this program received or made it: nanoseconds since the epoch, from the wall clock."""
 
-    raw: Mapping[str, Any] = attrs.field(default=_NOTHING, eq=False, repr=False)
+    raw: Mapping[str, Any] = attrs.field(factory=dict, eq=False, repr=False)
     """The message as received, with numbers as `int` and `Decimal`; empty for what the client itself made.
     Shared by all handlers: read it, do not change it."""
 

@@ -237,6 +237,18 @@ class Journal:
         value: int | None = self._value("SELECT last_received_ns FROM meta")
         return value
 
+    def history_until(self) -> int | None:
+        """Return up to when everything had been over before the first stream began: see `note_history`."""
+        value: int | None = self._value("SELECT history_until FROM meta")
+        return value
+
+    def note_history(self, timestamp: int) -> None:
+        """Keep, once, the service's time up to which nothing is news for any stream, in milliseconds."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE meta SET history_until = COALESCE(history_until, ?)", (to_integer(timestamp),)
+            )
+
     def counts(self) -> JournalCounts:
         """Return how many events are in each state, and the size on disk. Takes longer the more there are."""
         with self._using() as connection:

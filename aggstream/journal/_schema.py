@@ -17,6 +17,7 @@ _SCHEMA = (
         closed_ns INTEGER,
         last_timestamp INTEGER,
         last_received_ns INTEGER,
+        history_until INTEGER,
         last_seq INTEGER NOT NULL DEFAULT 0
     )""",
     # Orders that were open when REST told of them, without an event that told the handlers.
