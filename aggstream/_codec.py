@@ -43,7 +43,9 @@ __all__ = ["Codec", "to_json"]
 _PER_VALUE = 128
 SHORT = 512
 PER_CHARACTER = 8
+# The length of a text from which on it is looked at strictly at once.
 _QUICK = 4096
+_DIGITS_OF_64_BITS = 19
 # A bracket, or a whole string, in which brackets mean nothing. A string without an end is one as well: else the
 # search would begin again at each quote in it, and take a time that grows with the square of its length.
 _NESTING = re.compile(r'[\[{]|[\]}]|"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -71,7 +73,7 @@ class Codec:
     def __init__(self, limits: Limits) -> None:
         """Make one; it keeps no state, so any thread may use it."""
         self._limits = limits
-        # Loaded and compiled here, and not by whoever only imports, nor under the first event.
+        # Not loaded by whoever only imports.
         from aggstream._structure import structured  # noqa: PLC0415
 
         self._structured = structured
@@ -88,6 +90,9 @@ class Codec:
         ).decode
         self._unknown = os.urandom(8).hex()
         self._between = f',"{self._unknown}",'
+        self._begins = self._between + "{"
+        # It does not count digits, but sees what has more than 64 bits.
+        self._quick = _QUICK if limits.number_digits >= _DIGITS_OF_64_BITS else 0
         # Without a frame of ours for each number; how long an integer is, the assemblers see.
         self._scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder(  # type: ignore[attr-defined]
             parse_float=self._exact.create_decimal, parse_constant=_refuse_constant
@@ -122,8 +127,15 @@ class Codec:
             DecodeError: it is not a JSON object with a `type`, or a field has a wrong type, or something is past
                 a limit; names the path.
         """
-        # Where there is no escape, there is no half of a surrogate pair. In a short text no number takes long.
-        if len(text) < _QUICK and text.isascii() and "\\" not in text:
+        # Where there is no escape, there is no half of a surrogate pair; in a short text no number takes long; and
+        # with one bracket nothing nests, which the scanner would follow until the stack ends.
+        if (
+            len(text) < self._quick
+            and text.isascii()
+            and "\\" not in text
+            and text.count("{") == 1
+            and "[" not in text
+        ):
             try:
                 payload, end = self._scan(text, 0)
                 event = self._assemblers[payload.pop("type")](payload, text, received_ns)
@@ -154,14 +166,19 @@ class Codec:
         Between them comes a text that nobody else knows. If it is between all the values that were found, then
         each of these is one message's, whatever the messages are.
         """
+        count = len(texts)
         together = self._between.join(texts)
-        if not together.isascii() or "\\" in together or max(map(len, texts)) >= _QUICK:
+        if not together.isascii() or "\\" in together or max(map(len, texts)) >= self._quick:
+            return None
+        # Each begins with a bracket, and there are no more of them.
+        begun = together.startswith("{") + together.count(self._begins)
+        if begun != count or together.count("{") != count or "[" in together:
             return None
         try:
             values, end = self._scan(f"[{together}]", 0)
         except Exception:  # as above
             return None
-        between, count = values[1::2], len(texts)
+        between = values[1::2]
         is_one_each = len(values) == 2 * count - 1 and between.count(self._unknown) == count - 1
         return values[::2] if is_one_each and end == len(together) + 2 else None
 

@@ -11,13 +11,14 @@ one writer each, and the queues are `SimpleQueue`s. Only a balance that may be c
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 import queue
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import attrs
@@ -26,7 +27,7 @@ from aggstream._deadline import Deadline
 from aggstream._receipts import Receipts
 from aggstream._registry import Handler, Registry
 from aggstream._retries import Retries
-from aggstream.events import BalancesCoalesced, BalanceUpdate, Event, UnknownEvent, UserEvent, is_users, shown
+from aggstream.events import BalancesCoalesced, BalanceUpdate, Event, UserEvent, is_users, shown
 
 logger = logging.getLogger("aggstream")
 
@@ -49,13 +50,15 @@ class _Item:
 
 @attrs.define(eq=False, repr=False)  # and not frozen, which takes four times as long to make
 class _Batch:
-    events: Sequence[Sized]
+    events: collections.deque[Sized]
     epoch: int
     seqs: Sequence[int | None] | None
     """Their numbers in the journal; None if none is in it."""
 
-    def items(self) -> Iterable[_Item]:
-        for (event, size), seq in zip(self.events, self.seqs or (None,) * len(self.events), strict=True):
+    def items(self) -> Iterator[_Item]:
+        """Yield the events, and keep none that was."""
+        for seq in self.seqs or (None,) * len(self.events):
+            event, size = self.events.popleft()
             yield _Item(event, self.epoch, size, seq)
 
 
@@ -241,7 +244,7 @@ class Dispatcher:
             epoch: whose they are.
             seqs: their numbers in the journal; None: none is in it.
         """
-        batch = _Batch(events, epoch, seqs)
+        batch = _Batch(collections.deque(events), epoch, seqs)
         if len(self._workers) == 1 and not self._coalesce_balances:
             self._enqueue(self._workers[0], batch)
         else:
@@ -276,7 +279,7 @@ class Dispatcher:
         """Queue what is one worker's, and let it begin anew."""
         if share:
             seqs = [item.seq for item in share]
-            events = [(item.event, item.size) for item in share]
+            events = collections.deque((item.event, item.size) for item in share)
             self._enqueue(worker, _Batch(events, share[0].epoch, None if set(seqs) <= {None} else seqs))
             share.clear()
 
@@ -402,9 +405,7 @@ class Dispatcher:
     def _worker_for(self, event: Event) -> _Worker:
         if len(self._workers) == 1:
             return self._workers[0]
-        order_id = (
-            event.raw.get("orderId") if isinstance(event, UnknownEvent) else getattr(event, "order_id", None)
-        )
+        order_id = getattr(event, "order_id", None) or event.raw.get("orderId")
         if not isinstance(order_id, str):
             return self._workers[0]
         return self._workers[zlib.crc32(order_id.encode(errors="surrogatepass")) % len(self._workers)]
@@ -463,9 +464,11 @@ class Dispatcher:
             self._call(place)
 
     def _take_all(self, worker: _Worker, batch: _Batch) -> None:
-        """Take events that are in no journal: nothing is written down, and nothing tried again."""
-        epoch, deliver = batch.epoch, self._deliver
-        for event, size in batch.events:
+        """Take events that are in no journal: nothing of them is written down, or tried again."""
+        epoch, deliver, events = batch.epoch, self._deliver, batch.events
+        retries = None if self.receipts is None else worker.retries
+        while events:
+            event, size = events.popleft()  # what is done is not kept
             if not self._abandoned:
                 worker.begun += 1
                 if epoch != self.epoch and is_users(event):
@@ -477,6 +480,8 @@ class Dispatcher:
             worker.done_size += size
             if self._waiting_for_room:
                 self._tell_of_room()
+            if retries:
+                self._retry_what_is_due(worker)
 
     def _take_latest(self, worker: _Worker, item: _Item, replaced: list[int | None]) -> None:
         if replaced and not self._is_stale(item):

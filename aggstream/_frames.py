@@ -19,13 +19,14 @@ _WHOLE_TEXT = 0x80 | ABNF.OPCODE_TEXT
 _TWO_BYTES = 126
 
 
-def whole_texts(data: bytes, at: int, largest: int) -> tuple[list[str], int]:
+def whole_texts(data: bytes, at: int, largest: int, most: int) -> tuple[list[str], int]:
     """Cut whole, short text messages out of what was read, up to the first frame that is anything else.
 
     Args:
         data: what was read.
         at: where a frame begins in it.
         largest: the most bytes of a payload.
+        most: how many messages to cut out at most.
 
     Returns:
         The messages, and where the frame begins that is the library's.
@@ -33,7 +34,7 @@ def whole_texts(data: bytes, at: int, largest: int) -> tuple[list[str], int]:
     texts: list[str] = []
     end = len(data)
     try:
-        while at + 1 < end and data[at] == _WHOLE_TEXT:
+        while at + 1 < end and data[at] == _WHOLE_TEXT and len(texts) < most:
             length = data[at + 1]
             start = at + 2
             if length >= _TWO_BYTES:

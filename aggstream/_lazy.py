@@ -19,6 +19,8 @@ def lazy(
     module_of = {name: module for module, taken in names.items() for name in taken}
 
     def get(name: str) -> object:
+        if name in names:
+            return importlib.import_module(f"{package}.{name}")
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value: object = getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)

@@ -62,7 +62,8 @@ class Outbox:
         # Whether everything is known that happened before what is put now.
         self._is_complete = is_complete
         self._wake = wake
-        self._tidied_at = time.monotonic()
+        self.tidy_at = None if journal is None else time.monotonic() + _TIDY_EVERY
+        """When `tidy` is to be called; None: never."""
         if journal is not None:
             dispatcher.receipts = Receipts(journal, self.journal_failed)
 
@@ -179,14 +180,14 @@ class Outbox:
         Raises:
             JournalError: that does not work, and the stream is to end then.
         """
-        if self.journal is None or now < self._tidied_at + _TIDY_EVERY:
+        if self.journal is None or self.tidy_at is None or now < self.tidy_at:
             return
         try:
             is_done = not self.journal.retention(time.time_ns())
         except JournalError as error:
             self._give_up(error)
         else:
-            self._tidied_at = now if is_done else self._tidied_at
+            self.tidy_at = now + _TIDY_EVERY if is_done else now
 
     def journal_failed(self, error: JournalError) -> None:
         """A dispatch thread could not write to the journal."""
@@ -228,7 +229,7 @@ class Outbox:
         assert self.journal is not None
         on_failure = self.journal.options.on_failure
         self.failure = error
-        self.journal = None
+        self.journal = self.tidy_at = None
         if on_failure == "stop":
             raise error
         self.go_on_without(error)

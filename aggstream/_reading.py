@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 
+from aggstream import _balance_snapshot  # noqa: F401  (for the reconciler, before there are threads)
 from aggstream._credentials import Credentials, provider_failure
 from aggstream._reconcile import Read, ReadBalances, Reconciler
 from aggstream._records import Balances, OrdersPage

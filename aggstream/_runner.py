@@ -548,6 +548,7 @@ class Runner:
         return nearest(
             session.next_deadline(),
             self.reconciler.next_deadline(),
+            self.outbox.tidy_at,
             self._token_deadline.at if self._token_job is not None else None,
             None if healthy_after is None or self.live_since is None else self.live_since + healthy_after,
             self._watch.look(),

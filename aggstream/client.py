@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import ssl
@@ -184,6 +185,9 @@ class Client(Following):
             ),
             name=name,
         )
+        # Here, and not by a thread of ours: a fork meanwhile would leave the child with a module that is locked.
+        for module in ("aggstream._structure", "email.utils", "encodings.idna"):
+            importlib.import_module(module)
         provider = as_provider(setting(None, "token") if token is None else token)
         calls = choose_rest(rest, rest_url, self._options, proxy=proxy)
         self._journal_options: JournalOptions | None = None

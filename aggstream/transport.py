@@ -34,9 +34,9 @@ from aggstream.events import shown
 logger = logging.getLogger("aggstream")
 
 READ_SIZE = 65536
-# So many bytes, or frames that are no whole texts, are taken before the owner may look at its other duties.
+# So many messages, or bytes of them, are taken before the owner may look at its other duties.
 _BATCH_SIZE = READ_SIZE
-_BATCH = 256
+_BATCH = 400
 _LONGEST_CONTROL_FRAME = 125
 _CONTROL_FRAMES = (ABNF.OPCODE_CLOSE, ABNF.OPCODE_PING, ABNF.OPCODE_PONG)
 
@@ -133,9 +133,10 @@ class Transport:
         self.has_buffered = True
         self._is_drained = False
         self._budget = _BATCH_SIZE
-        for _ in range(_BATCH):
+        left = _BATCH
+        while left > 0:
             try:
-                message = self._whole_texts() or self._next_frame()
+                message = self._whole_texts(left) or self._next_frame()
             except _WouldBlock:
                 self.has_buffered = self._budget <= 0
                 return
@@ -152,6 +153,7 @@ class Transport:
                 raise RemoteProtocolError(f"the server broke the WebSocket protocol: {rule}") from None
             except OSError as error:
                 raise ConnectionLost(f"the connection broke: {words(error)}") from error
+            left -= len(message) if isinstance(message, list) else 1
             if message is not None:
                 yield message
             if isinstance(message, PeerClosed):
@@ -160,13 +162,13 @@ class Transport:
                 self.has_buffered = False
                 return
 
-    def _whole_texts(self) -> list[str]:
-        """Return the texts that are here in whole; none, if anything else is next."""
+    def _whole_texts(self, most: int) -> list[str]:
+        """Return texts that are here in whole; none, if anything else is next."""
         if self._is_partial:
             return []
         if self._at == len(self._chunk):
             self._read()
-        texts, self._at = whole_texts(self._chunk, self._at, self._largest)
+        texts, self._at = whole_texts(self._chunk, self._at, self._largest, most)
         self._completed += len(texts)
         return texts
 

@@ -8,6 +8,8 @@ import decimal
 import json
 import pickle
 import re
+import subprocess
+import sys
 import tracemalloc
 from decimal import Decimal
 from typing import Any
@@ -656,3 +658,38 @@ def test_raw_of_a_user_event_is_made_once_and_survives_copies() -> None:
     assert event.raw is event.raw
     assert again.raw == attrs.evolve(event).raw == copy.copy(event).raw == event.raw
     assert attrs.evolve(event, raw={}).raw == {}
+
+
+_DEEP = """
+import sys, threading
+import aggstream
+from aggstream._codec import Codec
+codec = Codec(aggstream.Limits())
+def decode():
+    for text in ("[" * 4000 + "1", '{"a":' * 800, '{"type":"order_event","a":' * 150):
+        assert not any(isinstance(event, aggstream.Event) for event in codec.decode_all([text] * 16, 1))
+        assert not isinstance(codec._decode_or_error(text, 1), aggstream.Event)
+sys.setrecursionlimit(20_000)
+threading.stack_size(1 << 18)
+thread = threading.Thread(target=decode)
+thread.start()
+thread.join()
+print("alive")
+"""
+
+
+def test_what_nests_deep_does_not_reach_the_scanner_on_a_thread_with_a_small_stack() -> None:
+    run = subprocess.run([sys.executable, "-c", _DEEP], check=True, capture_output=True, text=True)
+    assert run.stdout == "alive\n", run.stderr
+    assert not run.stderr
+
+
+@pytest.mark.parametrize("digits", [1, 5, 18, 19, 30])
+def test_a_limit_of_digits_holds_however_a_message_is_spelt(digits: int) -> None:
+    codec = Codec(aggstream.Limits(number_digits=digits))
+    for number in ("1" * digits, "1" * (digits + 1)):
+        message = {**BALANCE_UPDATE, "timestamp": 1, "walletBalanceCents": 1}
+        text = with_literal(message, "tradingBalanceCents", number)
+        spelt = [codec._decode_or_error(one, RECEIVED) for one in (text, text.replace("kalshi", "kalsh\\u0069"))]
+        assert [type(one) for one in spelt] == [type(spelt[0])] * 2
+        assert isinstance(spelt[0], DecodeError) is (len(number) > digits or int(number) >= 2**63)

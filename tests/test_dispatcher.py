@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pathlib
 import queue
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +20,9 @@ from aggstream import Event, Gap, OrderEvent, Stopped
 from aggstream._codec import Codec
 from aggstream._deadline import Deadline
 from aggstream._dispatcher import Dispatcher
+from aggstream._receipts import Receipts
 from aggstream._registry import Registrar
+from aggstream.journal import Journal, JournalOptions
 
 decode = Codec(aggstream.Limits()).decode
 
@@ -525,3 +530,58 @@ def test_a_thread_that_dies_of_a_defect_says_so_and_tells_the_end(make: Make) ->
     assert dispatch.fatal.get(timeout=DEADLINE) is error
     assert dispatch.ended.wait(DEADLINE)
     assert dispatch.dispatcher.join(Deadline(DEADLINE))
+
+
+def test_what_is_done_of_a_batch_is_not_kept(make: Make) -> None:
+    one = make()
+    waits = one.hold()
+    one.put(BALANCE)
+    assert waits.wait(DEADLINE)
+    events = [order_event(f"ord_{number}") for number in range(3)]
+    first = weakref.ref(events[0])
+    alive: list[bool] = []
+
+    @one.on("order_event")
+    def look(event: OrderEvent) -> None:
+        alive.append(first() is not None)
+
+    one.dispatcher.put_all([(event, 1) for event in events], 0)
+    del events
+    one.finish()
+    assert alive == [True, False, False]
+
+
+def test_a_message_of_any_type_goes_where_its_order_does(make: Make) -> None:
+    one = make(workers=4)
+    told = decode('{"type": "error", "message": "no", "orderId": "ord_2"}', 1)
+    assert one.dispatcher._worker_for(told) is one.dispatcher._worker_for(order_event("ord_2"))
+    assert len({one.dispatcher._worker_for(order_event(f"ord_{number}")).name for number in range(20)}) == 4
+
+
+def test_what_failed_is_tried_again_also_while_only_other_messages_come(
+    make: Make, tmp_path: pathlib.Path
+) -> None:
+    one, order = make(), order_event("ord_1")
+    assert isinstance(order, OrderEvent)
+    calls: list[float] = []
+    heartbeats: list[int] = []
+
+    @one.on("order_event")
+    def fail_once(event: OrderEvent) -> None:
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            raise ValueError
+
+    @one.on("heartbeat")
+    def slowly(event: Event) -> None:
+        while time.monotonic() < calls[0] + 0.05:  # by now it is due
+            pass
+        heartbeats.append(len(calls))
+
+    options = JournalOptions(path=tmp_path / "journal.db", retry_delay=0.01, synchronous="normal")
+    with Journal(options) as journal:
+        one.dispatcher.receipts = Receipts(journal, one.fatal.put)
+        one.dispatcher.put_all([(order, 1)], 0, journal.store([order]))
+        one.dispatcher.put_all([(decode('{"type": "heartbeat", "ts": 1}', 1), 1)] * 3, 0)
+        one.finish()
+    assert heartbeats == [1, 2, 2]

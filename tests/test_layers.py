@@ -187,3 +187,32 @@ def test_what_is_loaded_when_asked_for_is_there_as_if_it_were_loaded_at_once(nam
         "assert not hasattr(package, 'nothing')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_modules_that_are_loaded_when_asked_for_can_be_reached_through_the_package() -> None:
+    code = (
+        "import aggstream\n"
+        "assert aggstream.journal.JournalReader and aggstream.rest.RestClient and aggstream.tokens.TokenPair\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_nothing_is_loaded_once_there_are_threads() -> None:
+    code = (
+        "import sys, threading, aggstream\n"
+        "from aggstream.simulator import Simulator\n"
+        "with Simulator() as agg:\n"
+        "    client = aggstream.Client(app_id='app_demo123', origin='https://app.example', url=agg.url,\n"
+        "        token=agg.sign_in('u').access_token, rest_url=agg.rest_url)\n"
+        "    agg.place_order('u', scenario='filled')\n"
+        "    before = set(sys.modules)\n"
+        "    with client:\n"
+        "        client.wait_until_caught_up(30)\n"
+        "        agg.place_order('u', scenario='failed')\n"
+        "        agg.drop()\n"
+        "        client.wait_for('resumed', timeout=30)\n"
+        "        client.wait_until_caught_up(30)\n"
+        "    print(*(set(sys.modules) - before))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.split() == []

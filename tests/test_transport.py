@@ -28,6 +28,8 @@ from conftest import (
 from websocket._handshake import CookieJar
 
 import aggstream
+from aggstream import Limits
+from aggstream.transport import Transport
 
 ONCE = aggstream.ReconnectPolicy(max_attempts=1)
 CONNECTED = b'{"type":"connected","appId":"app_demo123"}'
@@ -531,3 +533,16 @@ def test_options_of_a_wrong_kind_are_refused_when_the_client_is_made(
 ) -> None:
     with pytest.raises(aggstream.ConfigurationError, match=option):
         client_of("wss://localhost:9/ws", **{option: value})
+
+
+def test_not_more_messages_are_taken_at_once_than_the_owner_can_be_kept_waiting_for() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        transport = Transport(ours, b"", Limits())
+        theirs.sendall(frame(b"{}") * 3000)
+        taken: list[int] = []
+        while sum(taken) < 3000:
+            taken.append(sum(len(texts) for texts in transport.receive() if isinstance(texts, list)))
+            assert transport.has_buffered is (sum(taken) < 3000)
+        assert max(taken) <= 400
