@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pathlib
 import threading
@@ -9,19 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import (
-    BALANCE_UPDATE,
-    BRISK,
-    DEADLINE,
-    ORDER_SUBMITTED,
-    MakeClient,
-    Peer,
-    ServeFunction,
-    Until,
-)
+from conftest import BALANCE_UPDATE, BRISK, DEADLINE, ORDER_SUBMITTED, MakeClient, Peer, ServeFunction, Until
 
 import aggstream
-from aggstream import BalanceUpdate, Gap, JournalFailed, JournalOptions, OrderEvent, UserEvent
+from aggstream import BalanceUpdate, Gap, JournalFailed, JournalOptions, OrderEvent, UserEvent, _outbox
 from aggstream.journal import JournalReader, replay, retry
 from aggstream.simulator import Simulator
 
@@ -482,3 +474,27 @@ def test_a_wrong_journal_is_refused(client_of: MakeClient) -> None:
     for wrong in (7, b"bytes", ""):
         with pytest.raises(aggstream.ConfigurationError, match="journal"):
             client_of("ws://localhost:9/ws", journal=wrong)
+
+
+def test_a_busy_stream_is_tidied_as_well(
+    other_server: ServeFunction, client_of: MakeClient, until: Until, path: pathlib.Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(_outbox, "_TIDY_EVERY", 0.01)
+    is_over = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.sign_in()
+        for number in itertools.count(1):
+            peer.send({**json.loads(BALANCE_UPDATE), "timestamp": number})
+            if is_over.wait(0.0005):
+                break
+
+    journal = JournalOptions(path=path, keep_for=0.001, synchronous="normal")
+    client = client_of(other_server(script).url, journal=journal, rest=None)
+    client.start()
+    try:
+        until(lambda: client.health().counters.messages > 3000)
+        with JournalReader(path) as reader:
+            until(lambda: reader.counts().done < 1000)
+    finally:
+        is_over.set()
