@@ -25,7 +25,7 @@ from aggstream.events import (
 )
 
 if TYPE_CHECKING:
-    from aggstream.journal import Journal
+    from aggstream.journal import EventStore
 
 logger = logging.getLogger("aggstream")
 
@@ -43,7 +43,7 @@ class Outbox:
         self,
         dispatcher: Dispatcher,
         counters: Counters,
-        journal: Journal | None,
+        journal: EventStore | None,
         name: str,
         *,
         is_complete: Callable[[], bool],
@@ -55,6 +55,7 @@ class Outbox:
         """Where they are written first; None: nowhere, or nowhere any more."""
         self.failure: JournalError | None = None
         """Why the journal is not written to any more, which is for the owner of this to tell."""
+        self._opened = journal
         self._dispatcher = dispatcher
         self._counters = counters
         self._name = name
@@ -115,7 +116,7 @@ class Outbox:
         except JournalError as error:
             self._give_up(error)
 
-    def ask(self, question: Callable[[Journal], T], otherwise: T) -> T:
+    def ask(self, question: Callable[[EventStore], T], otherwise: T) -> T:
         """Ask the journal something; return the answer, or something else if there is no journal.
 
         Raises:
@@ -182,6 +183,11 @@ class Outbox:
             self.failure = error
             self._wake()
 
+    def leave(self) -> None:
+        """The I/O thread ends."""
+        if self._opened is not None:
+            self._opened.leave()
+
     def check(self) -> None:
         """Act on what `journal_failed` was told.
 
@@ -192,7 +198,7 @@ class Outbox:
             self._give_up(self.failure)
 
     def _written_down(
-        self, journal: Journal, outgoing: Sequence[Outgoing]
+        self, journal: EventStore, outgoing: Sequence[Outgoing]
     ) -> tuple[Sequence[Outgoing], list[int | None] | None]:
         """Write the user's events to the journal; return what is no repeat, with the numbers there."""
         events = [event for event, _ in outgoing if isinstance(event, UserEvent)]

@@ -62,7 +62,7 @@ from aggstream.typing import TokenProvider
 if TYPE_CHECKING:
     from aggstream._reading import Reading
     from aggstream._rest_calls import Calls
-    from aggstream.journal import Journal
+    from aggstream.journal import EventStore
 
 logger = logging.getLogger("aggstream")
 
@@ -197,7 +197,7 @@ class Runner:
 
     # --- for any thread ---------------------------------------------------------------------------------
 
-    def start(self, journal: Journal | None, failure: JournalError | None) -> None:
+    def start(self, journal: EventStore | None, failure: JournalError | None) -> None:
         """Start the thread.
 
         Args:
@@ -312,8 +312,9 @@ class Runner:
             self.work.close()
             self._end()
             self._poller.close()
+            self.outbox.leave()
 
-    def _outbox_with(self, journal: Journal | None) -> Outbox:
+    def _outbox_with(self, journal: EventStore | None) -> Outbox:
         return Outbox(
             self._dispatcher,
             self.counters,

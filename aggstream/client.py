@@ -38,13 +38,11 @@ from aggstream.events import (
     OrderEvent,
     OrderSubmitted,
 )
-from aggstream.journal import JournalOptions, as_journal_options
+from aggstream.journal import EventStore, OpensStore, as_store
 from aggstream.typing import TokenSource
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from aggstream.journal import Journal
 
 __all__ = ["Client"]
 
@@ -100,7 +98,7 @@ class Client(Following):
         catch_up_timeout: float = 30.0,
         orders_kept: int = 10_000,
         orders_kept_for: float = 86_400.0,
-        journal: str | os.PathLike[str] | JournalOptions | None = None,
+        journal: str | os.PathLike[str] | OpensStore | None = None,
         on_error: ErrorHandler | None = None,
         name: str = "aggstream",
     ) -> None:
@@ -145,8 +143,9 @@ class Client(Following):
             catch_up_timeout: seconds for which live events wait for what REST says, at most.
             orders_kept: how many orders that have ended are remembered in `orders`.
             orders_kept_for: for how many seconds.
-            journal: a file, or `JournalOptions`: each user event is stored there before its handlers run, so that
-                none is lost if the process dies; None: none. It is opened by `start`.
+            journal: a file, `JournalOptions`, or whatever else opens an `EventStore`: each user event is stored
+                there before its handlers run, so that none is lost if the process dies; None: none. It is opened
+                by `start`.
             on_error: called with the exception of a handler and the event; see `on_error`.
             name: begins the threads' names and the log lines.
 
@@ -186,8 +185,8 @@ class Client(Following):
         )
         provider = as_provider(setting(None, "token") if token is None else token)
         calls = choose_rest(rest, rest_url, self._options, proxy=proxy)
-        self._journal_options = as_journal_options(journal)
-        self._journal: Journal | None = None
+        self._journal_options = as_store(journal)
+        self._journal: EventStore | None = None
         super().__init__(Tracker(kept=self._options.orders_kept, kept_for=self._options.orders_kept_for))
         # Guards what `start`, `on_error`, `wait_for` and `switch_user` change. It is never held while something
         # is waited for or user code runs, nor taken by `stop`, which a signal handler may call.
@@ -627,15 +626,13 @@ class Client(Following):
         for expectation in self._expectations:
             expectation.give_up()
 
-    def _open_journal(self) -> tuple[Journal | None, JournalError | None]:
+    def _open_journal(self) -> tuple[EventStore | None, JournalError | None]:
         """Return the journal, or why there is none and the stream is to go on all the same."""
         options = self._journal_options
         if options is None:
             return None, None
-        from aggstream.journal import Journal  # noqa: PLC0415  (loads a database)
-
         try:
-            return Journal(options), None
+            return options.open(), None
         except JournalError as error:
             if options.on_failure == "stop":
                 raise

@@ -294,6 +294,13 @@ class Journal:
 
     # --- the life of the handle -------------------------------------------------------------------------
 
+    def hint(self, seq: int) -> str:
+        """Return the command that shows an event."""
+        return f"aggstream journal show {self.path} {seq}"
+
+    def leave(self) -> None:
+        """Do nothing: no thread holds anything of its own."""
+
     def close(self) -> None:
         """Merge what was written into the file, and let somebody else own it. May be called again.
 
