@@ -25,7 +25,7 @@ from aggstream.events import (
 )
 
 if TYPE_CHECKING:
-    from aggstream.journal import EventStore
+    from aggstream.journal import EventStore, StoredEvent
 
 logger = logging.getLogger("aggstream")
 
@@ -150,17 +150,25 @@ class Outbox:
                 break
             for entry in stored:
                 after = entry.seq
-                try:
-                    event = entry.event
-                except DecodeError as error:
-                    logger.error("%s: event %d of the journal is set aside: %s", self._name, entry.seq, error)  # noqa: TRY400
-                    seq, words = entry.seq, str(error)
-                    self.ask(lambda journal: journal.skip(seq, words), None)  # noqa: B023  (called at once)
-                    self._dispatcher.put(DecodeFailed(text=entry.text, error=error), self.epoch)
-                    continue
                 wait_until(lambda: not self._dispatcher.is_full())
-                self._dispatcher.put(event, self.epoch, len(entry.text), entry.seq)
-                self._counters.redelivered += 1
+                self.put_again(entry)
+
+    def put_again(self, entry: StoredEvent) -> None:
+        """Send a pending event on its way, whether or not the handlers are behind.
+
+        Raises:
+            JournalError: it is not understood, that cannot be written down, and the stream is to end then.
+        """
+        try:
+            event = entry.event
+        except DecodeError as error:
+            logger.error("%s: event %d of the journal is set aside: %s", self._name, entry.seq, error)  # noqa: TRY400
+            words = str(error)
+            self.ask(lambda journal: journal.skip(entry.seq, words), None)
+            self._dispatcher.put(DecodeFailed(text=entry.text, error=error), self.epoch)
+            return
+        self._dispatcher.put(event, self.epoch, len(entry.text), entry.seq)
+        self._counters.redelivered += 1
 
     def tidy(self, now: float) -> None:
         """Delete from the journal what it need not keep any more, a little at a time.

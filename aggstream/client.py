@@ -8,7 +8,7 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
@@ -43,6 +43,8 @@ from aggstream.typing import TokenSource
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from aggstream.journal import StoredEvent
 
 __all__ = ["Client"]
 
@@ -559,6 +561,21 @@ class Client(Following):
             self._dispatcher.epoch += 1
             self._pull.drop_users_before(self._dispatcher.epoch)
             self._runner.switch_user(provider, self._dispatcher.epoch)
+
+    def redeliver(self, stored: Sequence[StoredEvent]) -> None:
+        """Give events to their handlers again, which somebody has made pending in the store while the stream runs.
+
+        Args:
+            stored: the events; a page of them, because they wait in memory. What is not handled when the process
+                ends is pending still.
+
+        Raises:
+            StateError: the client was not started, or has no store.
+        """
+        self._refuse_other_process()
+        if self._journal is None:
+            raise StateError("only a client that was started and has a journal delivers anything again")
+        self._runner.redeliver(stored)
 
     def health(self) -> Health:
         """Return how the client is at this moment, from any thread, without waiting."""

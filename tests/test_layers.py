@@ -81,7 +81,7 @@ LAYERS = [
     ["_runner", "_checkup"],
     ["client", "__init__"],
     ["simulator", "testing"],
-    ["cli", "__main__"],
+    ["cli", "__main__", "integrations"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(ROOT.rglob("*.py"))
