@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import attrs
 from django.conf import settings
+from django.db import connections
 from django.utils.module_loading import import_string
 
 from aggstream._checks import check_seconds
@@ -117,6 +118,8 @@ def account(name: str) -> Account:
     lock = value.get("LOCK")
     if lock not in _LOCKS:
         raise ConfigurationError(f'{SETTING}[\'LOCK\'] must be "advisory", "lease" or None, got {lock!a}')
+    if lock == "advisory" and connections[database].vendor != "postgresql":
+        raise ConfigurationError(f"{SETTING}['LOCK'] can be \"advisory\" with PostgreSQL only; leave it out")
     return Account(
         name=name,
         options={**_options(value), **_taken(value, _CLIENT_KEYS)},

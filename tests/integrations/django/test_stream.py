@@ -5,11 +5,15 @@ from __future__ import annotations
 import signal
 
 from conftest import Until
+from django.db import connections
+from integrations.django.conftest import on_postgres
 from integrations.django.processes import Manage, Process
+from integrations.django.servers import Postgres
 from shop.models import Seen, Trouble
 
 from aggstream.integrations.django.models import Event, Order, Stream
 from aggstream.simulator import Simulator
+from aggstream.testing import ChaosProxy
 
 USER = "usr_1"
 DONE, DEAD = Event.State.DONE, Event.State.DEAD
@@ -120,3 +124,68 @@ def test_a_standby_waits_and_takes_over_when_the_owner_dies(agg: Simulator, mana
     agg.place_order(USER, scenario="failed")
     until(lambda: Order.objects.filter(is_terminal=True).count() == 2)
     assert second.end(signal.SIGINT) == 0
+
+
+@on_postgres
+def test_a_database_that_stops_and_starts_costs_no_event(
+    agg: Simulator, manage: Manage, postgres: Postgres, until: Until
+) -> None:
+    process = manage.stream()
+    until(lambda: is_live(agg, process))
+    agg.place_order(USER)
+    until(lambda: all_done(agg.books(USER).emitted))
+    connections.close_all()
+    postgres.stop()
+    agg.place_orders(USER, 3)  # none of which can be stored now
+    until(lambda: process.says("nothing is lost"))
+    postgres.start()
+    ended = agg.terminal_orders(USER)
+    until(lambda: Order.objects.filter(is_terminal=True).count() == len(ended))
+    until(lambda: all_done(agg.books(USER).emitted))
+    assert process.end() == 0
+    seen = Seen.objects.filter(handler="keep").values_list("event_id", flat=True)
+    assert set(seen) == set(Event.objects.values_list("event_id", flat=True))
+
+
+@on_postgres
+def test_who_is_asked_to_end_without_a_database_ends_and_the_next_one_finds_out(
+    agg: Simulator, manage: Manage, postgres: Postgres, until: Until
+) -> None:
+    process = manage.stream()
+    until(lambda: is_live(agg, process))
+    connections.close_all()
+    postgres.stop()
+    agg.place_orders(USER, 2)
+    until(lambda: process.says("nothing is lost"))
+    assert process.end() == 1  # something was left to do
+    waiting = manage.stream()
+    until(lambda: waiting.says("cannot be used"))
+    postgres.start()
+    until(lambda: is_live(agg, waiting))
+    ended = agg.terminal_orders(USER)
+    until(lambda: Event.objects.filter(terminal=True, state=DONE).count() == len(ended))
+    assert waiting.end() == 0
+
+
+def test_a_network_that_is_cut_costs_no_event(agg: Simulator, manage: Manage, until: Until) -> None:
+    with ChaosProxy.for_url(agg.url) as proxy:
+        urls = {"AGGSTREAM_URL": proxy.url_for(agg.url), "AGGSTREAM_REST_URL": proxy.url_for(agg.rest_url)}
+        process = manage.stream(**urls)
+        until(lambda: is_live(agg, process))
+        playback = agg.play(USER, orders=20, rate=200)
+        for _ in range(2):
+            before = Event.objects.count()
+            until(lambda: Event.objects.count() > before + 10)  # noqa: B023  (called at once)
+            proxy.refusing = True
+            proxy.reset()
+            until(lambda: agg.connections == 0)
+            proxy.heal()
+            until(lambda: agg.connections == 1)
+        until(lambda: playback.done)
+        ended = agg.terminal_orders(USER)
+        until(lambda: Order.objects.filter(is_terminal=True).count() == len(ended))
+        until(lambda: not Event.objects.exclude(state=DONE).exists())
+        assert process.end() == 0
+    assert {order.order_id: order.status for order in Order.objects.all()} == ended
+    seen = Seen.objects.filter(handler="keep").values_list("event_id", flat=True)
+    assert sorted(seen) == sorted(Event.objects.values_list("event_id", flat=True))

@@ -52,7 +52,7 @@ DATABASES: dict[str, Any] = {
 AGGSTREAM: dict[str, Any] = {
     "TOKEN": "shop.agg.token",
     "USER_ID": "shop.agg.user_id",
-    "LEASE": 2.0,
+    "LEASE": 1.0,
     "MAX_ATTEMPTS": 2,
     "RETRY_DELAY": 0.05,
     "OPTIONS": {
