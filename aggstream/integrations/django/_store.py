@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
@@ -15,6 +14,7 @@ from aggstream.errors import JournalError, JournalInUse, UserMismatch
 from aggstream.events import OrderEvent, OrderSubmitted, UserEvent, shown
 from aggstream.integrations.django._columns import NAME, key, storable
 from aggstream.integrations.django._folding import FIELDS, Folding
+from aggstream.integrations.django._masking import masked
 from aggstream.integrations.django._patience import Patience
 from aggstream.integrations.django.models import Event, Order, Stream
 from aggstream.journal import StoredEvent, StoreOptions
@@ -29,7 +29,6 @@ _CHANGED = 50
 _TIDIED = 200
 _SHOWN_ERROR = 500
 _SHOWN_USER = 40
-_LIKE_A_TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
 class DatabaseStore:
@@ -398,7 +397,7 @@ def _order_id(event: UserEvent) -> str | None:
 
 def _line(text: str) -> str:
     """Return a short line of an error, which may hold anything; what looks like a token is masked."""
-    return storable(shown(_LIKE_A_TOKEN.sub("***", text), _SHOWN_ERROR)[1:-1])
+    return storable(shown(masked(text), _SHOWN_ERROR)[1:-1])
 
 
 def _pages(items: Iterable[T]) -> Iterator[list[T]]:

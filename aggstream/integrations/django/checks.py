@@ -10,10 +10,10 @@ from django.core import checks
 
 from aggstream.errors import ConfigurationError
 from aggstream.integrations.django import _settings
+from aggstream.integrations.django._masking import LIKE_A_TOKEN
 from aggstream.integrations.django._settings import SETTING
 
 _TAG = "aggstream"
-_JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s:]+:[^/@\s]+@")
 _SECRET_NAME = re.compile(r"token|secret|password|authorization|api.?key", re.IGNORECASE)
 _HINT = "See the section on Django in aggstream's README for what can be set."
@@ -81,7 +81,7 @@ def _secrets(value: object, path: str, *, named: bool) -> Iterator[str]:
     """Yield the places of texts that look like secrets; `named` says that the name of the place does."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            is_function = key in ("TOKEN", "USER_ID") and not _JWT.search(str(item))
+            is_function = key in ("TOKEN", "USER_ID") and not LIKE_A_TOKEN.search(str(item))
             yield from _secrets(
                 item, f"{path}[{key!r}]", named=bool(_SECRET_NAME.search(str(key))) and not is_function
             )
@@ -90,4 +90,4 @@ def _secrets(value: object, path: str, *, named: bool) -> Iterator[str]:
 
 
 def _looks_secret(text: str) -> bool:
-    return bool(_JWT.search(text) or _PASSWORD_IN_URL.search(text))
+    return bool(LIKE_A_TOKEN.search(text) or _PASSWORD_IN_URL.search(text))

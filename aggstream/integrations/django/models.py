@@ -73,6 +73,16 @@ class Order(models.Model):
     def __str__(self) -> str:
         return self.order_id
 
+    @property
+    def first_seen_at(self) -> dt.datetime | None:
+        """`first_timestamp` as an aware datetime in UTC."""
+        return _moment(self.first_timestamp)
+
+    @property
+    def last_seen_at(self) -> dt.datetime | None:
+        """`last_timestamp` as an aware datetime in UTC."""
+        return _moment(self.last_timestamp)
+
 
 class Event(models.Model):
     """One event, there before its handlers run. Its `id` grows in the order in which an account's events came."""
@@ -126,6 +136,18 @@ class Event(models.Model):
         return json.loads(self.text, parse_float=str)
 
     @property
+    def occurred_at(self) -> dt.datetime | None:
+        """`timestamp` as an aware datetime in UTC; None if it is no date."""
+        return _moment(self.timestamp)
+
+    @property
     def received_at(self) -> dt.datetime:
         """When it was received, in UTC, cut to microseconds."""
         return _EPOCH + dt.timedelta(microseconds=self.received_ns // 1000)
+
+
+def _moment(timestamp: int | None) -> dt.datetime | None:
+    try:
+        return None if timestamp is None else _EPOCH + dt.timedelta(milliseconds=timestamp)
+    except OverflowError:  # the service sent a number that is no date
+        return None
