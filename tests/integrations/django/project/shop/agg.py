@@ -16,4 +16,4 @@ def token() -> str:
 
 def user_id(user: Any) -> str | None:
     """Return the AGG user of a signed-in user."""
-    return f"usr_{user.username}"
+    return None if user.username == "nobody" else f"usr_{user.username}"
