@@ -112,7 +112,9 @@ class AdvisoryLock:
         return connection
 
     def _let_go(self) -> None:
+        """Close the lock's connection, and the thread's, which was broken by the same."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            with contextlib.suppress(DatabaseError):
-                connection.close()
+        for broken in (connection, connections[self._row.database]):
+            if broken is not None:
+                with contextlib.suppress(DatabaseError):
+                    broken.close()

@@ -63,6 +63,7 @@ class Postgres:
             "USER": "shop",
             "HOST": "127.0.0.1",
             "PORT": str(self.port),
+            "CONN_MAX_AGE": 600,  # what is not closed at the end of a thread would be left behind
         }
 
     def _run(self, *command: str) -> None:
