@@ -21,13 +21,11 @@ DEADLINE = 60.0
 class Process:
     """A running command of the project; what it writes goes into a file."""
 
-    def __init__(
-        self, arguments: tuple[str, ...], environment: dict[str, str], output: Path, project: Path
-    ) -> None:
+    def __init__(self, command: tuple[str, ...], environment: dict[str, str], output: Path, project: Path) -> None:
         self._output = output
         with output.open("w") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "manage.py", *arguments],
+                [sys.executable, *command],
                 cwd=project,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -82,8 +80,12 @@ class Manage:
         self._processes: list[Process] = []
 
     def __call__(self, *arguments: str, **environment: str) -> Process:
+        return self.python("manage.py", *arguments, **environment)
+
+    def python(self, *command: str, **environment: str) -> Process:
+        """Start something else in the project."""
         output = self._directory / f"output-{len(self._processes)}"
-        process = Process(arguments, {**self.environment, **environment}, output, self.project)
+        process = Process(command, {**self.environment, **environment}, output, self.project)
         self._processes.append(process)
         return process
 

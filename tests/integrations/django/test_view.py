@@ -27,7 +27,7 @@ from aggstream.integrations.django import views
 from aggstream.integrations.django._feed import Feed
 from aggstream.integrations.django._patience import Patience
 from aggstream.integrations.django._store import DatabaseStore
-from aggstream.integrations.django.models import Event, Stream
+from aggstream.integrations.django.models import Stream
 from aggstream.journal import StoreOptions
 from aggstream.simulator import Simulator
 
@@ -221,39 +221,65 @@ def test_under_asgi_it_ends_at_once(stores: dict[str, DatabaseStore]) -> None:
         assert len(list(response)) == 2
 
 
-def test_two_browsers_see_their_own_users_orders_move(
-    agg: Simulator, manage: Manage, signed_in: Callable[[str], Client], until: Until
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    store_of("another", "usr_2").store([happened("theirs")])
-    server = manage("runserver", "--noreload", f"127.0.0.1:{port}")
-    stream = manage.stream()
-    until(lambda: stream.says("live as") and server.says("Quit the server"))
-    order = agg.begin_order("usr_1", scenario="filled")
-    sent = order.advance(3)
-    until(lambda: Event.objects.filter(state="done").count() == 3)
+class Browsers:
+    """Pages of signed-in users that read live events."""
 
-    def connect(name: str, place: str) -> tuple[http.client.HTTPConnection, Iterator[Frame]]:
-        browser = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
-        cookie = f"sessionid={signed_in(name).cookies['sessionid'].value}"
+    def __init__(self, port: int, signed_in: Callable[[str], Client]) -> None:
+        self._port = port
+        self._signed_in = signed_in
+        self._open: list[http.client.HTTPConnection] = []
+
+    def __call__(self, name: str, place: str) -> Iterator[Frame]:
+        """Open a page of a user, who has seen the events up to a place."""
+        browser = http.client.HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE)
+        self._open.append(browser)
+        cookie = f"sessionid={self._signed_in(name).cookies['sessionid'].value}"
         browser.request("GET", "/events/", headers={"Cookie": cookie, "Last-Event-ID": place})
         answer = browser.getresponse()
         assert answer.status == 200
-        return browser, read(iter(answer.readline, b""))
+        return read(iter(answer.readline, b""))
 
-    mine, my_frames = connect("1", "0")
-    theirs, their_frames = connect("2", "0")
-    assert next(my_frames).id == "0"
-    seen = [next(my_frames) for _ in sent]
+    def close(self) -> None:
+        for browser in self._open:
+            browser.close()
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def browsers(port: int, signed_in: Callable[[str], Client]) -> Iterator[Browsers]:
+    made = Browsers(port, signed_in)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("how", [(), ("--preload",), ("-k", "gthread", "--threads", "2")])
+def test_two_browsers_see_their_own_users_orders_move_whichever_worker_answers(
+    agg: Simulator, manage: Manage, browsers: Browsers, port: int, until: Until, how: tuple[str, ...]
+) -> None:
+    store_of("another", "usr_2").store([happened("theirs")])
+    server = manage.python("-m", "gunicorn", "-w", "4", *how, "-b", f"127.0.0.1:{port}", "wsgi")
+    until(lambda: server.output.count("Booting worker") == 4)
+    assert agg.counts.handshakes == 0  # no worker starts a stream
+    stream = manage.stream()
+    until(lambda: stream.says("live as"))
+    order = agg.begin_order("usr_1", scenario="filled")
+    sent = order.advance(3)
+    mine = browsers("1", "0")
+    assert next(mine).id == "0"
+    seen = [next(mine) for _ in sent]
     assert [json.loads(frame.data) for frame in seen] == sent
-    mine.close()  # the tab is closed, and opened again
+    browsers.close()  # the tab is closed, and opened again
     rest = order.finish()
-    again, more = connect("1", seen[-1].id)
-    assert next(more).id == seen[-1].id
-    assert [json.loads(next(more).data) for _ in rest] == rest
-    assert next(their_frames).data == ""
-    assert json.loads(next(their_frames).data)["orderId"] == "theirs"
-    again.close()
-    theirs.close()
+    again = browsers("1", seen[-1].id)
+    assert next(again).id == seen[-1].id
+    assert [json.loads(next(again).data) for _ in rest] == rest
+    theirs = browsers("2", "0")
+    assert next(theirs).data == ""
+    assert json.loads(next(theirs).data)["orderId"] == "theirs"
     assert stream.end() == 0
+    assert agg.counts.handshakes == 1
