@@ -427,6 +427,8 @@ class Dispatcher:
                 if self.receipts is not None:
                     self.receipts.write()
                 self._on_end()
+            if self.receipts is not None:
+                self.receipts.leave()
 
     def _next(self, worker: _Worker) -> _Batch | _Latest | _Call | _End:
         """Return what is next, and use the time until it comes."""

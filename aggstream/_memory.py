@@ -12,12 +12,12 @@ from aggstream._tracker import Tracker
 from aggstream.errors import DecodeError
 
 if TYPE_CHECKING:
-    from aggstream.journal import Journal
+    from aggstream.journal import EventStore
 
 _NS_PER_MS = 1_000_000
 
 
-def take_up(journal: Journal, outage: Outage, reconciler: Reconciler, tracker: Tracker) -> None:
+def take_up(journal: EventStore, outage: Outage, reconciler: Reconciler, tracker: Tracker) -> None:
     """Take up where an earlier process has ended: in a gap, with the orders that it knew to be open.
 
     Raises:
@@ -35,7 +35,7 @@ def take_up(journal: Journal, outage: Outage, reconciler: Reconciler, tracker: T
         recall(journal, order_id, tracker)
 
 
-def recall(journal: Journal, order_id: str, tracker: Tracker) -> bool:
+def recall(journal: EventStore, order_id: str, tracker: Tracker) -> bool:
     """Know again of an order what is in the journal; tell whether that is something, and whole.
 
     Raises:

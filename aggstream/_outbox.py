@@ -25,7 +25,7 @@ from aggstream.events import (
 )
 
 if TYPE_CHECKING:
-    from aggstream.journal import Journal
+    from aggstream.journal import EventStore, StoredEvent
 
 logger = logging.getLogger("aggstream")
 
@@ -43,7 +43,7 @@ class Outbox:
         self,
         dispatcher: Dispatcher,
         counters: Counters,
-        journal: Journal | None,
+        journal: EventStore | None,
         name: str,
         *,
         is_complete: Callable[[], bool],
@@ -56,6 +56,7 @@ class Outbox:
         self.failure: JournalError | None = None
         """Why the journal is not written to any more, which is for the owner of this to tell."""
         self._history_until: int | None = None
+        self._opened = journal
         self._dispatcher = dispatcher
         self._counters = counters
         self._name = name
@@ -128,7 +129,7 @@ class Outbox:
             self._history_until = until
             self.ask(lambda journal: journal.note_history(until), None)
 
-    def ask(self, question: Callable[[Journal], T], otherwise: T) -> T:
+    def ask(self, question: Callable[[EventStore], T], otherwise: T) -> T:
         """Ask the journal something; return the answer, or something else if there is no journal.
 
         Raises:
@@ -162,17 +163,25 @@ class Outbox:
                 break
             for entry in stored:
                 after = entry.seq
-                try:
-                    event = entry.event
-                except DecodeError as error:
-                    logger.error("%s: event %d of the journal is set aside: %s", self._name, entry.seq, error)  # noqa: TRY400
-                    seq, words = entry.seq, str(error)
-                    self.ask(lambda journal: journal.skip(seq, words), None)  # noqa: B023  (called at once)
-                    self._dispatcher.put(DecodeFailed(text=entry.text, error=error), self.epoch)
-                    continue
                 wait_until(lambda: not self._dispatcher.is_full())
-                self._dispatcher.put(event, self.epoch, len(entry.text), entry.seq)
-                self._counters.redelivered += 1
+                self.put_again(entry)
+
+    def put_again(self, entry: StoredEvent) -> None:
+        """Send a pending event on its way, whether or not the handlers are behind.
+
+        Raises:
+            JournalError: it is not understood, that cannot be written down, and the stream is to end then.
+        """
+        try:
+            event = entry.event
+        except DecodeError as error:
+            logger.error("%s: event %d of the journal is set aside: %s", self._name, entry.seq, error)  # noqa: TRY400
+            words = str(error)
+            self.ask(lambda journal: journal.skip(entry.seq, words), None)
+            self._dispatcher.put(DecodeFailed(text=entry.text, error=error), self.epoch)
+            return
+        self._dispatcher.put(event, self.epoch, len(entry.text), entry.seq)
+        self._counters.redelivered += 1
 
     def tidy(self, now: float) -> None:
         """Delete from the journal what it need not keep any more, a little at a time.
@@ -195,6 +204,11 @@ class Outbox:
             self.failure = error
             self._wake()
 
+    def leave(self) -> None:
+        """The I/O thread ends."""
+        if self._opened is not None:
+            self._opened.leave()
+
     def check(self) -> None:
         """Act on what `journal_failed` was told.
 
@@ -205,7 +219,7 @@ class Outbox:
             self._give_up(self.failure)
 
     def _written_down(
-        self, journal: Journal, outgoing: Sequence[Outgoing]
+        self, journal: EventStore, outgoing: Sequence[Outgoing]
     ) -> tuple[Sequence[Outgoing], list[int | None] | None]:
         """Write the user's events to the journal; return what is no repeat, with the numbers there."""
         events = [event for event, _ in outgoing if isinstance(event, UserEvent)]

@@ -12,7 +12,7 @@ from aggstream.errors import JournalError
 from aggstream.events import shown
 
 if TYPE_CHECKING:
-    from aggstream.journal import Journal
+    from aggstream.journal import EventStore
 
 logger = logging.getLogger("aggstream")
 
@@ -25,7 +25,7 @@ _LONGEST = 0.5
 class Receipts:
     """Thread-safe. What is not written yet when the process dies is delivered again, which is what is promised."""
 
-    def __init__(self, journal: Journal, on_failure: Callable[[JournalError], None]) -> None:
+    def __init__(self, journal: EventStore, on_failure: Callable[[JournalError], None]) -> None:
         self._journal = journal
         self._on_failure = on_failure
         # Guards the list. The journal is called without it.
@@ -62,10 +62,7 @@ class Receipts:
         if is_dead:
             with self._lock:
                 self.dead += 1
-            path = self._journal.path
-            logger.error(
-                "event %d is set aside after too many failures: aggstream journal show %s %d", seq, path, seq
-            )
+            logger.error("event %d is set aside after too many failures: %s", seq, self._journal.hint(seq))
             return None
         pause = self._journal.options.delay_after(attempts)
         logger.warning("event %d is given to the handlers that failed again in %.1f s", seq, pause)
@@ -81,3 +78,7 @@ class Receipts:
                 self._journal.done(done)
             except JournalError as failure:
                 self._on_failure(failure)
+
+    def leave(self) -> None:
+        """The calling thread ends."""
+        self._journal.leave()

@@ -152,6 +152,11 @@ class Registry:
         self.by_order: dict[str, tuple[Handler, ...]] = {}
         """Handlers of single orders; the tuples are never changed in place."""
 
+    @property
+    def entries(self) -> tuple[_Registration, ...]:
+        """Everything that is registered, in order."""
+        return self._registrations
+
     def after_fork_in_child(self) -> None:
         """Replace the lock, which a thread of the parent may hold."""
         self._lock = threading.Lock()
@@ -402,6 +407,16 @@ class Registrar:
         """
         self._refuse_other_process()
         return self._registry.remove(handler, None if key is None else key_of(key, sub_events))
+
+    def include(self, other: Registrar, around: Callable[[Handler], Handler]) -> None:
+        """Register everything that is registered with another one now.
+
+        Args:
+            other: the other one.
+            around: makes of each handler the one to register.
+        """
+        for entry in other._registry.entries:
+            self._registry.add(entry.key, around(entry.handler), once=entry.once)
 
     def _refuse_other_process(self) -> None:
         """Raise if this process must not use it: a forked child, if it is its parent's."""

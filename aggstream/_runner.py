@@ -13,7 +13,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,7 @@ from aggstream.typing import TokenProvider
 if TYPE_CHECKING:
     from aggstream._reading import Reading
     from aggstream._rest_calls import Calls
-    from aggstream.journal import Journal
+    from aggstream.journal import EventStore, StoredEvent
 
 logger = logging.getLogger("aggstream")
 
@@ -89,8 +89,16 @@ class _LookUp:
     order_id: str
 
 
+@attrs.frozen
+class _Redeliver:
+    stored: Sequence[StoredEvent]
+
+
 class Runner:
-    """Runs the stream. `start`, `request_stop`, `fail`, `switch_user` and `look_up` are for any thread."""
+    """Runs the stream.
+
+    `start`, `request_stop`, `fail`, `switch_user`, `look_up` and `redeliver` are for any thread.
+    """
 
     def __init__(
         self,
@@ -129,7 +137,7 @@ class Runner:
         self._dispatcher = dispatcher
         self._watch = watch
         self._tracker = tracker
-        self._inbox: collections.deque[_SwitchUser | _LookUp] = collections.deque()
+        self._inbox: collections.deque[_SwitchUser | _LookUp | _Redeliver] = collections.deque()
         # Made by start(), so that a client which is never started holds no descriptor and can be started in a
         # forked child.
         self._thread: threading.Thread | None = None
@@ -197,7 +205,7 @@ class Runner:
 
     # --- for any thread ---------------------------------------------------------------------------------
 
-    def start(self, journal: Journal | None, failure: JournalError | None) -> None:
+    def start(self, journal: EventStore | None, failure: JournalError | None) -> None:
         """Start the thread.
 
         Args:
@@ -287,6 +295,11 @@ class Runner:
         self._inbox.append(_LookUp(order_id))
         self.wake()
 
+    def redeliver(self, stored: Sequence[StoredEvent]) -> None:
+        """Give pending events of the store to the handlers."""
+        self._inbox.append(_Redeliver(stored))
+        self.wake()
+
     # --- the thread -------------------------------------------------------------------------------------
 
     def _main(self) -> None:
@@ -312,8 +325,9 @@ class Runner:
             self.work.close()
             self._end()
             self._poller.close()
+            self.outbox.leave()
 
-    def _outbox_with(self, journal: Journal | None) -> Outbox:
+    def _outbox_with(self, journal: EventStore | None) -> Outbox:
         return Outbox(
             self._dispatcher,
             self.counters,
@@ -474,6 +488,10 @@ class Runner:
             command = self._inbox.popleft()
             if isinstance(command, _LookUp):
                 self._find_out(command.order_id)
+                continue
+            if isinstance(command, _Redeliver):
+                for entry in command.stored:
+                    self.outbox.put_again(entry)
                 continue
             self._credentials.use(command.provider)
             self.user_id = None

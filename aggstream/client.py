@@ -9,7 +9,7 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
@@ -44,7 +44,7 @@ from aggstream.typing import TokenSource
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from aggstream.journal import Journal, JournalOptions
+    from aggstream.journal import EventStore, OpensStore, StoredEvent
 
 __all__ = ["Client"]
 
@@ -100,7 +100,7 @@ class Client(Following):
         catch_up_timeout: float = 30.0,
         orders_kept: int = 10_000,
         orders_kept_for: float = 86_400.0,
-        journal: str | os.PathLike[str] | JournalOptions | None = None,
+        journal: str | os.PathLike[str] | OpensStore | None = None,
         on_error: ErrorHandler | None = None,
         name: str = "aggstream",
     ) -> None:
@@ -146,8 +146,9 @@ class Client(Following):
             catch_up_timeout: seconds for which live events wait for what REST says, at most.
             orders_kept: how many orders that have ended are remembered in `orders`.
             orders_kept_for: for how many seconds.
-            journal: a file, or `JournalOptions`: each user event is stored there before its handlers run, so that
-                none is lost if the process dies; None: none. It is opened by `start`.
+            journal: a file, `JournalOptions`, or whatever else opens an `EventStore`: each user event is stored
+                there before its handlers run, so that none is lost if the process dies; None: none. It is opened
+                by `start`.
             on_error: called with the exception of a handler and the event; see `on_error`.
             name: begins the threads' names and the log lines.
 
@@ -190,12 +191,12 @@ class Client(Following):
             importlib.import_module(module)
         provider = as_provider(setting(None, "token") if token is None else token)
         calls = choose_rest(rest, rest_url, self._options, proxy=proxy)
-        self._journal_options: JournalOptions | None = None
+        self._journal_options: OpensStore | None = None
         if journal is not None:
-            from aggstream.journal import as_journal_options  # noqa: PLC0415  (most streams have none)
+            from aggstream.journal import as_store  # noqa: PLC0415  (most streams have none)
 
-            self._journal_options = as_journal_options(journal)
-        self._journal: Journal | None = None
+            self._journal_options = as_store(journal)
+        self._journal: EventStore | None = None
         super().__init__(Tracker(kept=self._options.orders_kept, kept_for=self._options.orders_kept_for))
         # Guards what `start`, `on_error`, `wait_for` and `switch_user` change. It is never held while something
         # is waited for or user code runs, nor taken by `stop`, which a signal handler may call.
@@ -569,6 +570,21 @@ class Client(Following):
             self._pull.drop_users_before(self._dispatcher.epoch)
             self._runner.switch_user(provider, self._dispatcher.epoch)
 
+    def redeliver(self, stored: Sequence[StoredEvent]) -> None:
+        """Give events to their handlers again, which somebody has made pending in the store while the stream runs.
+
+        Args:
+            stored: the events; a page of them, because they wait in memory. What is not handled when the process
+                ends is pending still.
+
+        Raises:
+            StateError: the client was not started, or has no store.
+        """
+        self._refuse_other_process()
+        if self._journal is None:
+            raise StateError("only a client that was started and has a journal delivers anything again")
+        self._runner.redeliver(stored)
+
     def health(self) -> Health:
         """Return how the client is at this moment, from any thread, without waiting."""
         self._refuse_other_process()
@@ -635,15 +651,13 @@ class Client(Following):
         for expectation in self._expectations:
             expectation.give_up()
 
-    def _open_journal(self) -> tuple[Journal | None, JournalError | None]:
+    def _open_journal(self) -> tuple[EventStore | None, JournalError | None]:
         """Return the journal, or why there is none and the stream is to go on all the same."""
         options = self._journal_options
         if options is None:
             return None, None
-        from aggstream.journal import Journal  # noqa: PLC0415  (loads a database)
-
         try:
-            return Journal(options), None
+            return options.open(), None
         except JournalError as error:
             if options.on_failure == "stop":
                 raise

@@ -249,7 +249,7 @@ class JournalError(AggStreamError):
     """The journal cannot do its work. Nothing that is stored in it is lost by this.
 
     Attributes:
-        path: the journal's file.
+        path: the journal's file, or what else the events are kept in.
     """
 
     def __init__(self, message: str, *, path: str) -> None:

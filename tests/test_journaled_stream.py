@@ -14,7 +14,7 @@ from conftest import BALANCE_UPDATE, BRISK, DEADLINE, ORDER_SUBMITTED, MakeClien
 
 import aggstream
 from aggstream import BalanceUpdate, Gap, JournalFailed, JournalOptions, OrderEvent, UserEvent, _outbox
-from aggstream.journal import JournalReader, replay, retry
+from aggstream.journal import EventStore, Journal, JournalReader, replay, retry
 from aggstream.simulator import Simulator
 
 USER = "usr_1"
@@ -420,7 +420,7 @@ def test_a_journal_that_is_none_refuses_the_start_or_is_left_out_loudly(
 
 def fill_the_disk(client: aggstream.Client) -> None:
     """Let SQLite say that the disk is full, as it does when it is."""
-    assert client._journal is not None
+    assert isinstance(client._journal, Journal)
     with client._journal._lock:
         assert client._journal._connection is not None
         [pages] = client._journal._connection.execute("PRAGMA page_count").fetchone()
@@ -498,3 +498,52 @@ def test_a_busy_stream_is_tidied_as_well(
             until(lambda: reader.counts().done < 1000)
     finally:
         is_over.set()
+
+
+# --- a store of another make ----------------------------------------------------------------------------
+
+
+class Cabinet:
+    """Opens a store that is no `Journal`, and notes which threads have let go of it."""
+
+    on_failure = "stop"
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self.left: list[str] = []
+
+    def open(self) -> EventStore:
+        cabinet = self
+
+        class Drawer(Journal):
+            def leave(self) -> None:
+                cabinet.left.append(threading.current_thread().name)
+
+            def hint(self, seq: int) -> str:
+                return f"look into drawer {seq}"
+
+        return Drawer(impatient(self.path, max_attempts=1))
+
+
+def test_a_store_of_another_make_is_used_and_each_thread_lets_go_of_it(
+    agg: Simulator, stream: MakeStream, path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cabinet = Cabinet(path)
+    client = stream(journal=cabinet, workers=2)
+
+    @client.on("order_event", "dag_started")
+    def bad(event: OrderEvent) -> None:
+        raise RuntimeError("never")
+
+    with client:
+        client.wait_until_caught_up(DEADLINE)
+        client.track(agg.place_order(USER, scenario="filled")).wait(DEADLINE)
+    assert sorted(cabinet.left) == ["aggstream-dispatch-1", "aggstream-dispatch-2", "aggstream-io"]
+    assert states(path)["dead"] == 1
+    assert "look into drawer" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", [5, object(), ""])
+def test_what_opens_no_store_is_refused(stream: MakeStream, wrong: object) -> None:
+    with pytest.raises(aggstream.ConfigurationError, match="journal"):
+        stream(journal=wrong)

@@ -83,7 +83,7 @@ LAYERS = [
     ["_runner", "_checkup"],
     ["client", "__init__"],
     ["simulator", "testing"],
-    ["cli", "__main__"],
+    ["cli", "__main__", "integrations"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(ROOT.rglob("*.py"))
@@ -158,7 +158,16 @@ def test_importing_the_package_loads_neither_simulator_nor_command_nor_what_only
         capture_output=True,
         text=True,
     ).stdout.split()
-    unwanted = {"aiohttp", "jwt", "rich", "argparse", "aggstream.simulator", "aggstream.testing", "aggstream.cli"}
+    unwanted = {
+        "django",
+        "aiohttp",
+        "jwt",
+        "rich",
+        "argparse",
+        "aggstream.simulator",
+        "aggstream.testing",
+        "aggstream.cli",
+    }
     # What only REST, a journal, or a connection needs.
     unwanted |= {"urllib3", "http.client", "sqlite3", "cattrs", "asyncio"}
     assert not unwanted & set(loaded)

@@ -4,12 +4,14 @@ An event is `pending` from when it is stored until its handlers have finished; t
 while so that repeats are told. One whose handlers failed too often is `dead`: set aside for a person to look at.
 
 `Journal` is for the one stream that owns the file; `JournalReader`, `retry` and `replay` are for anybody else.
+`EventStore` is what a stream needs of it, so another place can be as good.
 """
 
 from typing import TYPE_CHECKING
 
 from aggstream._lazy import lazy
-from aggstream.journal._options import JournalOptions, as_journal_options
+from aggstream.journal._options import JournalOptions, StoreOptions, as_store
+from aggstream.journal._store import EventStore, OpensStore
 
 if TYPE_CHECKING:
     from aggstream.journal._journal import Journal
@@ -18,13 +20,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DECODERS",
+    "EventStore",
     "Journal",
     "JournalCounts",
     "JournalOptions",
     "JournalReader",
     "JournalState",
+    "OpensStore",
+    "StoreOptions",
     "StoredEvent",
-    "as_journal_options",
+    "as_store",
     "replay",
     "retry",
 ]

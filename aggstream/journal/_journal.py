@@ -29,16 +29,21 @@ from aggstream.journal._options import JournalOptions
 from aggstream.journal._owner import Ownership
 from aggstream.journal._retention import Retention
 from aggstream.journal._schema import check_version, create, is_new
-from aggstream.journal._stored import INSERT, JournalCounts, StoredEvent, count_all, from_row, to_row
+from aggstream.journal._stored import (
+    INSERT,
+    JournalCounts,
+    StoredEvent,
+    count_all,
+    from_row,
+    newest_timestamp,
+    to_row,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _SHOWN_ERROR = 500
 _SHOWN_USER = 40
-_NS_PER_MS = 10**6
-# A time that is further ahead of this machine's clock than any time zone is no time.
-_DAY_MS = 86_400_000
 # The log is merged into the file when it has so many pages. A page that was written many times is merged once, and
 # what is merged is waited for, so more at once costs less, but one `store` in some then takes longer: about 15 ms.
 _WAL_PAGES = 2000
@@ -141,8 +146,7 @@ class Journal:
                 connection.executemany("DELETE FROM followed WHERE order_id = ?", ends)
             fresh = [event for event, seq in zip(events, seqs, strict=True) if seq is not None]
             if fresh and complete:
-                newest = max(_plausible_timestamps(fresh), default=None)
-                connection.execute(_LAST, (to_integer(fresh[-1].received_ns), newest))
+                connection.execute(_LAST, (to_integer(fresh[-1].received_ns), newest_timestamp(fresh)))
         return seqs
 
     def done(self, seqs: Sequence[int]) -> None:
@@ -306,6 +310,13 @@ class Journal:
 
     # --- the life of the handle -------------------------------------------------------------------------
 
+    def hint(self, seq: int) -> str:
+        """Return the command that shows an event."""
+        return f"aggstream journal show {self.path} {seq}"
+
+    def leave(self) -> None:
+        """Do nothing: no thread holds anything of its own."""
+
     def close(self) -> None:
         """Merge what was written into the file, and let somebody else own it. May be called again.
 
@@ -393,10 +404,6 @@ def _ranges(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 def _is_end(event: UserEvent) -> TypeGuard[OrderEvent]:
     return isinstance(event, OrderEvent) and event.is_terminal
-
-
-def _plausible_timestamps(events: Iterable[UserEvent]) -> Iterator[int]:
-    return (e.timestamp for e in events if abs(e.timestamp) <= e.received_ns // _NS_PER_MS + _DAY_MS)
 
 
 def _line(text: str) -> str:

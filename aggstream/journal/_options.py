@@ -1,14 +1,18 @@
-"""What can be set of a journal, checked where it is given."""
+"""What can be set of a store of events, and of a journal, checked where it is given."""
 
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
 from aggstream._checks import count, seconds
 from aggstream.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from aggstream.journal._journal import Journal
+    from aggstream.journal._store import OpensStore
 
 
 def _path(value: str | os.PathLike[str]) -> str:
@@ -28,17 +32,13 @@ def _one_of(*words: str) -> Any:
 
 
 @attrs.frozen(kw_only=True)
-class JournalOptions:
-    """How events are kept on disk. Times are in seconds, sizes in bytes.
+class StoreOptions:
+    """What becomes of events that are stored, wherever that is. Times are in seconds.
 
     Raises:
         ConfigurationError: an option cannot work.
     """
 
-    path: str = attrs.field(converter=_path)
-    """The SQLite file; made if it is not there. Files with `-owner`, `-wal` and `-shm` added come beside it."""
-    synchronous: Literal["full", "normal"] = _one_of("full", "normal")
-    """What is survived: with "full" a loss of power; with "normal", which is faster, the death of the process."""
     max_attempts: int = count(5)
     """How often an event's handlers may fail before it is set aside as dead."""
     retry_delay: float = seconds(1.0)
@@ -47,10 +47,8 @@ class JournalOptions:
     """The longest such pause."""
     keep_for: float = seconds(7 * 86400.0)
     """How long done events are kept, to tell repeats by; those of orders that have not ended are kept longer."""
-    max_size: int = count(256 << 20)
-    """The size past which the oldest done events are deleted early."""
     on_failure: Literal["stop", "continue"] = _one_of("stop", "continue")
-    """What the stream does when the journal fails: end with the error, or go on without it."""
+    """What the stream does when the store fails: end with the error, or go on without it."""
 
     def __attrs_post_init__(self) -> None:
         if self.retry_delay > self.retry_delay_maximum:
@@ -62,10 +60,39 @@ class JournalOptions:
         return min(self.retry_delay * 2.0**doublings, self.retry_delay_maximum)
 
 
-def as_journal_options(value: str | os.PathLike[str] | JournalOptions | None) -> JournalOptions | None:
+@attrs.frozen(kw_only=True)
+class JournalOptions(StoreOptions):
+    """How events are kept on disk. Times are in seconds, sizes in bytes.
+
+    Raises:
+        ConfigurationError: an option cannot work.
+    """
+
+    path: str = attrs.field(converter=_path)
+    """The SQLite file; made if it is not there. Files with `-owner`, `-wal` and `-shm` added come beside it."""
+    synchronous: Literal["full", "normal"] = _one_of("full", "normal")
+    """What is survived: with "full" a loss of power; with "normal", which is faster, the death of the process."""
+    max_size: int = count(256 << 20)
+    """The size past which the oldest done events are deleted early."""
+
+    def open(self) -> Journal:
+        """Open the journal, and own it.
+
+        Raises:
+            JournalError: it cannot be opened; the class says why.
+        """
+        from aggstream.journal._journal import Journal  # noqa: PLC0415  (loads a database)
+
+        return Journal(self)
+
+
+def as_store(value: str | os.PathLike[str] | OpensStore | None) -> OpensStore | None:
     """Return what a user means by a journal.
 
     Raises:
-        ConfigurationError: it is neither a path nor options.
+        ConfigurationError: it is neither a path nor something that opens a store.
     """
-    return value if value is None or isinstance(value, JournalOptions) else JournalOptions(path=value)
+    is_path = isinstance(value, (str, os.PathLike))  # a pathlib.Path has an `open`, too
+    if value is None or (not is_path and callable(getattr(value, "open", None))):
+        return value  # type: ignore[return-value]
+    return JournalOptions(path=value)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import pathlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -21,6 +21,9 @@ JournalState: TypeAlias = Literal["pending", "done", "dead"]
 """Its handlers have not finished; they have; they failed so often that it was set aside."""
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+_NS_PER_MS = 10**6
+# A time that is further ahead of this machine's clock than any time zone is no time.
+_DAY_MS = 86_400_000
 _HUGE = 1_000_000
 # What was within the limits when it was received must come back, whatever the limits are now.
 _CODEC = Codec(Limits(json_depth=_HUGE, number_digits=_HUGE, number_exponent=_HUGE))
@@ -149,6 +152,12 @@ def to_row(event: UserEvent) -> tuple[object, ...]:
         to_integer(event.received_ns),
         to_column(event.text),
     )
+
+
+def newest_timestamp(events: Iterable[UserEvent]) -> int | None:
+    """Return the largest `timestamp` of events that is a time; None if none is."""
+    times = (e.timestamp for e in events if abs(e.timestamp) <= e.received_ns // _NS_PER_MS + _DAY_MS)
+    return max(times, default=None)
 
 
 def from_row(row: tuple[Any, ...]) -> StoredEvent:

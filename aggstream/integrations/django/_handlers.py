@@ -1,0 +1,9 @@
+"""What the project's handlers are registered with, before there is a client."""
+
+from __future__ import annotations
+
+from aggstream._registry import Registrar
+
+handlers = Registrar()
+on = handlers.on
+"""Registers a handler, as `Client.on` does. It runs in the process of `manage.py aggstream` alone."""

@@ -1,0 +1,47 @@
+"""The row in which it stands who runs an account's stream."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import secrets
+import socket
+
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from aggstream.integrations.django._columns import KEY, key
+from aggstream.integrations.django._settings import Account
+from aggstream.integrations.django.models import Stream
+
+
+class Row:
+    """What is common to all kinds of ownership. Its methods raise what the database does."""
+
+    def __init__(self, account: Account) -> None:
+        self.database = account.database
+        self.stream = 0
+        self.owner = secrets.token_hex(16)
+        self.owner_name = key(f"{socket.gethostname()}, process {os.getpid()}", KEY)
+        self._account = account.name
+
+    def find(self) -> None:
+        """Look for the row; make it if it is not there."""
+        if not self.stream:
+            row, _ = Stream.objects.using(self.database).get_or_create(account=self._account)
+            self.stream = row.pk
+
+    def take(self, condition: Q, lease: dt.timedelta | None) -> bool:
+        """Become the owner if a condition holds; tell whether it did. The owner before is none from then on."""
+        rows = Stream.objects.using(self.database).filter(condition, pk=self.stream)
+        until = None if lease is None else Now() + lease
+        return bool(rows.update(owner=self.owner, owner_name=self.owner_name, lease_until=until))
+
+    def is_own(self) -> bool:
+        """Tell whether this process is the owner."""
+        return Stream.objects.using(self.database).filter(pk=self.stream, owner=self.owner).exists()
+
+    def give_back(self) -> None:
+        """Be the owner no more."""
+        own = Stream.objects.using(self.database).filter(pk=self.stream, owner=self.owner)
+        own.update(owner="", owner_name="", lease_until=None)

@@ -1,0 +1,93 @@
+"""The rows of one stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from django.db.models import QuerySet
+
+from aggstream.integrations.django.models import Event, Order, Stream
+from aggstream.journal import StoredEvent
+
+T = TypeVar("T")
+
+PAGE = 400
+"""How many values are named in one statement: some databases take no more than a thousand."""
+
+
+class Rows:
+    """What the owner of a stream works on."""
+
+    def __init__(self, database: str, *, stream: int, owner: str) -> None:
+        """Make one.
+
+        Args:
+            database: the database's alias.
+            stream: the `pk` of the stream's row.
+            owner: what this process calls itself there.
+        """
+        self.database = database
+        self.stream = stream
+        self.owner = owner
+
+    @property
+    def own(self) -> QuerySet[Stream]:
+        """The stream's own row, as long as this is its owner."""
+        return Stream.objects.using(self.database).filter(pk=self.stream, owner=self.owner)
+
+    @property
+    def events(self) -> QuerySet[Event]:
+        """All events."""
+        return Event.objects.using(self.database).filter(stream=self.stream)
+
+    @property
+    def orders(self) -> QuerySet[Order]:
+        """All orders."""
+        return Order.objects.using(self.database).filter(stream=self.stream)
+
+    @property
+    def pending(self) -> QuerySet[Event]:
+        """The events whose handlers have not finished."""
+        return self.events.filter(state=Event.State.PENDING)
+
+    @property
+    def again(self) -> QuerySet[Event]:
+        """The dead events that somebody wants to be run again."""
+        return self.events.filter(state=Event.State.AGAIN)
+
+
+# In the order of StoredEvent's fields.
+_COLUMNS = (
+    "pk",
+    "event_id",
+    "type",
+    "sub_event",
+    "order__order_id",
+    "terminal",
+    "source",
+    "timestamp",
+    "received_ns",
+    "text",
+    "state",
+    "attempts",
+    "last_error",
+    "settled_ns",
+)
+
+
+def _stored_event(seq: int, id_: str, type_: str, sub_event: str, *rest: Any) -> StoredEvent:
+    return StoredEvent(seq, id_, type_, sub_event or None, *rest)
+
+
+def stored(events: QuerySet[Event], limit: int | None = None) -> list[StoredEvent]:
+    """Return events as a stream knows them, oldest first, at most `limit`."""
+    rows = events.order_by("pk").values_list(*_COLUMNS)[:limit]
+    return [_stored_event(*row) for row in rows]
+
+
+def pages(items: Iterable[T]) -> Iterator[list[T]]:
+    """Yield things, so many at a time as one statement takes."""
+    listed = list(items)
+    for at in range(0, len(listed), PAGE):
+        yield listed[at : at + PAGE]

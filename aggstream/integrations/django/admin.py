@@ -1,0 +1,109 @@
+"""Events and orders in the admin: to look at, and to run again what has failed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+
+from aggstream.integrations.django._masking import masked
+from aggstream.integrations.django.models import Event, Order, Stream
+
+
+class _ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs alone
+    """What the stream writes, nobody else does."""
+
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Stream)
+class StreamAdmin(_ReadOnly):
+    """Whose streams there are, and which process runs them."""
+
+    list_display = ("account", "user_id", "owner_name")
+    fields = ("account", "user_id", "owner_name", "lease_until", "last_timestamp")
+
+
+@admin.register(Order)
+class OrderAdmin(_ReadOnly):
+    """What is known of the orders."""
+
+    list_display = (
+        "order_id",
+        "status",
+        "venue",
+        "side",
+        "price",
+        "size",
+        "filled_amount_raw",
+        "last_seen_at",
+        "stream",
+    )
+    list_filter = ("is_terminal", "status", "venue", "side", "stream")
+    list_select_related = ("stream",)
+    search_fields = ("order_id",)
+    ordering = ("-last_timestamp",)
+    readonly_fields = ("first_seen_at", "last_seen_at", "events")
+
+    @admin.display(description="events")
+    def events(self, order: Order) -> str:
+        """Return a link to the order's events."""
+        url = reverse("admin:aggstream_event_changelist", current_app=self.admin_site.name)
+        return format_html('<a href="{}?order__id__exact={}">{}</a>', url, order.pk, "its events")
+
+
+@admin.register(Event)
+class EventAdmin(_ReadOnly):
+    """The events, with what has become of them."""
+
+    list_display = ("id", "received_at", "type", "sub_event", "order", "source", "state", "attempts", "stream")
+    list_filter = ("state", "type", "sub_event", "source", "stream", "stored_at")
+    list_select_related = ("order", "stream")
+    search_fields = ("event_id", "order__order_id")
+    ordering = ("-pk",)
+    actions = ("run_again",)
+    fields = (
+        "event_id",
+        "stream",
+        "type",
+        "sub_event",
+        "order",
+        "source",
+        "occurred_at",
+        "received_at",
+        "state",
+        "attempts",
+        "last_error",
+        "payload",
+    )
+    readonly_fields = ("occurred_at", "received_at", "payload")
+
+    def has_run_again_permission(self, request: HttpRequest) -> bool:
+        """Tell whether somebody may run events again: who may change them, though nobody can by hand."""
+        return bool(request.user.has_perm("aggstream.change_event"))
+
+    @admin.action(description="Run the failed ones of these events again", permissions=("run_again",))
+    def run_again(self, request: HttpRequest, events: QuerySet[Event]) -> None:
+        """Let the stream give dead events to their handlers again; others are left as they are."""
+        count = events.filter(state=Event.State.DEAD).update(state=Event.State.AGAIN, attempts=0, settled_ns=None)
+        told = f"To be run again, within seconds if the stream runs: {count}." if count else "None has failed."
+        self.message_user(request, told, messages.SUCCESS if count else messages.WARNING)
+
+    @admin.display(description="payload")
+    def payload(self, event: Event) -> str:
+        """Return the message, laid out to be read."""
+        return format_html("<pre>{}</pre>", masked(json.dumps(event.message, indent=2, ensure_ascii=False)))

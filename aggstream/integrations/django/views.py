@@ -1,0 +1,67 @@
+"""The signed-in user's own events, live in the browser."""
+
+from __future__ import annotations
+
+from django.core.handlers.asgi import ASGIRequest
+from django.http import (
+    HttpRequest,
+    HttpResponseBadRequest,
+    HttpResponseForbidden,
+    StreamingHttpResponse,
+)
+from django.http.response import HttpResponseBase
+from django.views.decorators.http import require_GET
+
+from aggstream.integrations.django import _settings
+from aggstream.integrations.django._columns import key
+from aggstream.integrations.django._feed import Feed
+from aggstream.integrations.django.models import Stream
+
+# Of a number that every database takes.
+_DIGITS = 18
+
+
+@require_GET
+def events(request: HttpRequest) -> HttpResponseBase:
+    """Answer with the events of the user that the session belongs to, as Server-Sent Events, live from the store.
+
+    `new EventSource(url)` gets those that come from now on, each under its type's name (`"order_event"`), with the
+    message of the service as its data; with `?after=N` those after the `Event` whose `pk` is N. After an
+    interruption it goes on where it was, by the header `Last-Event-ID`.
+
+    Whose events somebody sees, the function `AGGSTREAM["USER_ID"]` says, which gets `request.user`. The answer is
+    403 without it, for whom it returns None, and for who is not signed in.
+
+    An answer takes a worker's thread for `AGGSTREAM["EVENTS_FOR"]` seconds (25, below gunicorn's timeout), and no
+    connection to the database. Then the browser asks again, and is looked at again. Under ASGI, where Django sends
+    nothing before such an answer is complete, it ends at once, and the browser asks each second.
+    """
+    user_id = _user_id(request)
+    if user_id is None:
+        return HttpResponseForbidden("Live events are for a signed-in user with an AGG account.", "text/plain")
+    place = request.headers.get("Last-Event-ID") or request.GET.get("after")
+    if place is not None and not (place.isascii() and place.isdigit() and len(place) <= _DIGITS):
+        return HttpResponseBadRequest("Last-Event-ID and after must be the id of an event.", "text/plain")
+    feed = Feed(_database_of(user_id), key(user_id))
+    after = feed.newest() if place is None else int(place)
+    seconds = 0.0 if isinstance(request, ASGIRequest) else _settings.events_for()
+    response = StreamingHttpResponse(feed.frames(after, seconds=seconds), content_type="text/event-stream")
+    response["Cache-Control"] = "no-store"
+    response["X-Accel-Buffering"] = "no"  # nginx keeps what it has until there is more of it
+    return response
+
+
+def _user_id(request: HttpRequest) -> str | None:
+    function = _settings.user_id_function()
+    if function is None or not request.user.is_authenticated:
+        return None
+    return function(request.user) or None
+
+
+def _database_of(user_id: str) -> str:
+    """Return the alias of the database that a user's stream is in."""
+    aliases = list(dict.fromkeys(one.get("DATABASE", "default") for one in _settings.account_settings().values()))
+    for alias in aliases[1:]:
+        if Stream.objects.using(alias).filter(user_id=key(user_id)).exists():
+            return alias
+    return aliases[0]

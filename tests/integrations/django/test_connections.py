@@ -1,0 +1,92 @@
+"""Connections to the database on the threads of a stream: no broken one is used, and none is left behind."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from conftest import Until
+from django.db import OperationalError, connection
+from integrations.django.conftest import on_postgres, on_sqlite
+from integrations.django.processes import Manage
+from integrations.django.test_ownership import cut_connections
+from integrations.django.test_store import store_of
+from journals import happened
+from shop.models import Seen
+
+from aggstream.integrations.django._connections import in_request, in_short
+from aggstream.integrations.django._patience import Patience
+from aggstream.integrations.django.models import Event
+from aggstream.simulator import Simulator
+
+
+@on_postgres
+def test_a_broken_connection_fails_one_call_and_is_not_used_again(database: dict[str, Any]) -> None:
+    count = in_request(Seen.objects.count)
+    assert count() == 0
+    other = connection.copy()
+    with other.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    other.close()
+    with pytest.raises(OperationalError):
+        count()
+    assert count() == 0
+
+
+@on_postgres
+def test_a_thread_that_has_used_the_store_closes_its_connection_at_its_end(database: dict[str, Any]) -> None:
+    store = store_of(Patience("default"))
+    held: list[object] = []
+
+    def use() -> None:
+        store.store([happened("x")])
+        held.append(connection.connection)
+        store.leave()
+        held.append(connection.connection)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert held[0] is not None
+    assert held[1] is None
+
+
+@on_postgres
+def test_a_function_for_tokens_leaves_no_connection(database: dict[str, Any]) -> None:
+    in_short(Seen.objects.count)()
+    assert connection.connection is None
+
+
+@on_postgres
+def test_connections_that_are_cut_while_the_stream_runs_cost_nothing(
+    agg: Simulator, manage: Manage, until: Until
+) -> None:
+    process = manage.stream()
+    until(lambda: process.says("live as"))
+    for _ in range(3):
+        agg.place_order("usr_1")
+        cut_connections()
+    until(lambda: Event.objects.filter(state="done").count() == agg.books("usr_1").emitted)
+    assert process.end() == 0
+    seen = Seen.objects.filter(handler="keep").values_list("event_id", flat=True)
+    assert set(seen) == set(Event.objects.values_list("event_id", flat=True))
+
+
+@on_postgres
+def test_a_process_that_has_ended_holds_no_connection(agg: Simulator, manage: Manage, until: Until) -> None:
+    process = manage.stream("-v", "0", PYTHONWARNINGS="always::ResourceWarning")
+    until(lambda: process.says("live as"))
+    agg.place_order("usr_1")
+    until(lambda: Event.objects.filter(state="done").count() == agg.books("usr_1").emitted)
+    assert process.end() == 0
+    assert "ResourceWarning" not in process.output
+
+
+@on_sqlite
+def test_a_connection_that_is_not_to_be_kept_is_closed_after_each_call(database: dict[str, Any]) -> None:
+    assert in_request(Seen.objects.count)() == 0
+    assert connection.connection is None

@@ -1,0 +1,332 @@
+"""The store keeps a journal's promise in the project's database: in-process, on each kind of database."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import attrs
+import pytest
+from django.db import OperationalError, connection
+from journals import CODEC, happened
+
+from aggstream.errors import JournalError, JournalInUse, UserMismatch
+from aggstream.events import OrderEvent, UserEvent
+from aggstream.integrations.django._patience import Patience
+from aggstream.integrations.django._store import DatabaseStore
+from aggstream.integrations.django.models import Event, Order, Stream
+from aggstream.journal import StoreOptions
+
+DEADLINE = 30.0
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture
+def patience() -> Patience:
+    return Patience("default")
+
+
+def store_of(patience: Patience, account: str = "a", owner: str = "me", **options: Any) -> DatabaseStore:
+    stream, _ = Stream.objects.get_or_create(account=account)
+    Stream.objects.filter(pk=stream.pk).update(owner=owner)
+    return DatabaseStore(
+        "default", stream=stream.pk, owner=owner, options=StoreOptions(**options), patience=patience
+    ).open()
+
+
+def submitted(order_id: str, **fields: object) -> UserEvent:
+    message = {
+        "type": "order_submitted", "venue": "kalshi", "orderId": order_id, "side": "buy", "price": 0.55,
+        "size": 100, "outcomeId": "o", "timestamp": 1_700_000_000_000, **fields,
+    }  # fmt: skip
+    event = CODEC.decode(json.dumps(message), time.time_ns())
+    assert isinstance(event, UserEvent)
+    return event
+
+
+def test_events_get_growing_numbers_and_repeats_get_none(patience: Patience) -> None:
+    store = store_of(patience)
+    one, two, three = happened("x"), happened("x"), happened("y")
+    first, second, repeat = store.store([one, two, one])
+    assert first is not None
+    assert second is not None
+    assert first < second
+    assert repeat is None
+    again, new = store.store([two, three])
+    assert again is None
+    assert new is not None
+    assert new > second
+    assert [stored.event for stored in store.pending()] == [one, two, three]
+    assert all(stored.event.redelivered for stored in store.pending(first))
+    assert [stored.seq for stored in store.pending(first, 1)] == [second]
+
+
+def test_another_account_has_the_same_event_for_itself(patience: Patience) -> None:
+    event = happened("x")
+    one, other = store_of(patience, "a"), store_of(patience, "b")
+    assert None not in (*one.store([event]), *other.store([event]))
+    assert [stored.id for stored in one.pending()] == [event.id]
+
+
+def test_more_events_than_one_statement_takes_are_stored_at_once(patience: Patience) -> None:
+    store = store_of(patience)
+    events = [happened(f"order-{number % 450}") for number in range(900)]
+    seqs = [seq for seq in store.store(events) if seq is not None]
+    assert seqs == sorted(seqs)
+    assert len(seqs) == 900
+    store.done(seqs)
+    assert store.pending() == []
+    assert Event.objects.filter(state="done").count() == 900
+
+
+def test_done_failed_and_skipped_events_are_pending_no_more(patience: Patience) -> None:
+    store = store_of(patience, max_attempts=2)
+    seqs = store.store([happened("x") for _ in range(4)])
+    done, failed, skipped, pending = (seq for seq in seqs if seq is not None)
+    store.done([done])
+    assert [store.failed(failed, "RuntimeError: once"), store.failed(failed, "RuntimeError: twice")] == [
+        False,
+        True,
+    ]
+    store.skip(skipped, "not understood")
+    assert [stored.seq for stored in store.pending()] == [pending]
+    states = dict(Event.objects.values_list("pk", "state"))
+    assert states == {done: "done", failed: "dead", skipped: "dead", pending: "pending"}
+    assert list(Event.objects.filter(state="dead").values_list("attempts", "last_error")) == [
+        (2, "RuntimeError: twice"),
+        (0, "not understood"),
+    ]
+    store.failed(done, "too late")  # what is done stays done
+    assert Event.objects.get(pk=done).state == "done"
+
+
+def test_dead_events_that_are_wanted_again_are_told_once(patience: Patience) -> None:
+    store = store_of(patience, max_attempts=1)
+    [seq] = store.store([happened("x")])
+    assert seq is not None
+    store.failed(seq, "E")
+    assert store.revived() == []
+    Event.objects.update(state=Event.State.AGAIN, attempts=0)
+    assert [stored.seq for stored in store.revived()] == [seq]
+    assert store.revived() == []
+    assert [stored.seq for stored in store.pending()] == [seq]
+    Event.objects.update(state=Event.State.AGAIN)
+    assert [stored.seq for stored in store_of(patience).pending()] == [seq]  # or at the next start
+
+
+def test_orders_are_known_by_all_of_their_events(patience: Patience) -> None:
+    store = store_of(patience)
+    store.store([submitted("x"), happened("x", "dag_started")])
+    assert store.open_orders() == {"x"}
+    order = Order.objects.get()
+    assert (order.status, order.venue, order.side) == ("submitted", "kalshi", "buy")
+    assert (order.price, order.size) == (Decimal("0.55"), Decimal(100))
+    again = store_of(patience)  # that has to read what it did not see
+    again.store([happened("x", "filled")])
+    again.store([happened("x", "dag_completed"), happened("x", "cancelled")])
+    order = Order.objects.get()
+    assert (order.status, order.is_terminal, order.price) == ("filled", True, Decimal("0.55"))
+    assert again.open_orders() == set()
+    assert [stored.event.sub_event for stored in again.events_of("x")] == [
+        None, "dag_started", "filled", "dag_completed", "cancelled",
+    ]  # fmt: skip
+    assert again.knows_order("x")
+    assert not again.knows_order("y")
+
+
+def test_an_order_that_is_followed_is_open_until_its_end(patience: Patience) -> None:
+    store = store_of(patience)
+    store.follow(["x", "y"])
+    store.follow(["x"])
+    assert store.open_orders() == {"x", "y"}
+    assert not store.knows_order("x")
+    store.store([happened("x", "failed")])
+    assert store.open_orders() == {"y"}
+
+
+@pytest.mark.parametrize("order_id", ["\0", "\ud800", "x" * 5000, "ü" * 150, ""])
+def test_no_text_of_the_service_is_too_odd_for_a_column(patience: Patience, order_id: str) -> None:
+    store = store_of(patience)
+    message = {
+        "type": "order_event",
+        "event": order_id,
+        "orderId": order_id,
+        "timestamp": 5,
+        "errorReason": order_id,
+    }
+    event = CODEC.decode(json.dumps(message), time.time_ns())
+    assert isinstance(event, OrderEvent)
+    [seq] = store.store([event])
+    assert store.store([event]) == [None]
+    assert [stored.seq for stored in store.events_of(event.order_id)] == [seq]
+    assert store.pending()[0].event == event
+    assert store.knows_order(next(iter(store.open_orders())))
+
+
+def test_numbers_that_no_column_holds_cost_nothing_else(patience: Patience) -> None:
+    store = store_of(patience)
+    store.store([happened("x", timestamp=2**62), happened("y", timestamp=5)])
+    assert store.last_timestamp() == 5  # the other one is no time
+    assert {stored.event.timestamp for stored in store.pending()} == {2**62, 5}
+
+
+def test_what_is_known_stays_where_it_is_while_something_is_missing(patience: Patience) -> None:
+    store = store_of(patience)
+    assert (store.last_timestamp(), store.last_received_ns(), store.closed_ns) == (None, None, None)
+    store.belongs_to("usr_1")
+    assert store.last_received_ns() is not None
+    event, later = happened("x"), happened("x")
+    store.store([event])
+    store.store([later], complete=False)
+    assert (store.last_timestamp(), store.last_received_ns()) == (event.timestamp, event.received_ns)
+
+
+def test_an_account_is_one_users_and_a_user_has_one_account(patience: Patience) -> None:
+    store, other = store_of(patience, "a"), store_of(patience, "b")
+    store.belongs_to("usr_1")
+    store.belongs_to("usr_1")
+    with pytest.raises(UserMismatch, match=r"usr_2.*usr_1"):
+        store.belongs_to("usr_2")
+    with pytest.raises(UserMismatch, match="account 'a'"):
+        other.belongs_to("usr_1")
+    other.belongs_to("usr_2")
+
+
+def test_old_done_events_go_and_orders_after_them_but_what_is_open_stays(patience: Patience) -> None:
+    store = store_of(patience, keep_for=10.0)
+    seqs = store.store([happened("ended"), happened("ended", "filled"), happened("open"), happened("dead")])
+    store.done([seq for seq in seqs[:3] if seq is not None])
+    Order.objects.filter(order_id="dead").update(is_terminal=True)
+    now = time.time_ns()
+    assert store.retention(now) == 0
+    later = now + 11 * 10**9
+    assert store.retention(later) == 3  # two events, and then their order
+    assert store.retention(later) == 0
+    assert set(Order.objects.values_list("order_id", flat=True)) == {"open", "dead"}
+    assert Event.objects.count() == 2
+
+
+def test_an_end_is_not_undone_by_what_comes_after_its_events_are_gone(patience: Patience) -> None:
+    store = store_of(patience)
+    store.store([happened("x", "filled")])
+    Event.objects.all().delete()
+    store.store([happened("x", "dag_started")])
+    assert Order.objects.get().status == "filled"
+
+
+def test_whoever_was_taken_over_writes_no_more(patience: Patience) -> None:
+    store = store_of(patience)
+    [seq] = store.store([happened("x")])
+    assert seq is not None
+    successor = store_of(patience, owner="another")
+    writes: list[Callable[[], object]] = [
+        lambda: store.store([happened("y")]),
+        lambda: store.done([seq]),
+        lambda: store.failed(seq, "E"),
+        lambda: store.skip(seq, "E"),
+        lambda: store.follow(["z"]),
+        lambda: store.belongs_to("usr_1"),
+        lambda: store.retention(0),
+        store.open,
+    ]
+    for write in writes:
+        with pytest.raises(JournalInUse, match="taken"):
+            write()
+    assert [stored.seq for stored in successor.pending()] == [seq]
+    store.close()
+    assert Stream.objects.get().closed_ns is None
+
+
+def test_the_next_owner_knows_when_the_last_one_ended_in_order(patience: Patience) -> None:
+    before = time.time_ns()
+    store = store_of(patience)
+    store.close()
+    store.close()
+    successor = store_of(patience)
+    assert successor.closed_ns is not None
+    assert before <= successor.closed_ns <= time.time_ns()
+    assert store_of(patience).closed_ns is None  # that one did not close
+
+
+class Broken:
+    """Makes statements fail as a database that goes away does."""
+
+    def __init__(self, fails: Callable[[str], bool], times: int) -> None:
+        self.fails = fails
+        self.left = times
+
+    def __call__(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if self.left and self.fails(sql):
+            self.left -= 1
+            raise OperationalError("server closed\nthe connection")
+        return execute(sql, params, many, context)
+
+
+def test_a_database_that_goes_away_is_waited_for_and_told_of(
+    patience: Patience, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = store_of(patience)
+    with connection.execute_wrapper(Broken(lambda sql: sql.startswith("INSERT"), 2)):
+        [seq] = store.store([happened("x")])
+    assert seq is not None
+    assert Event.objects.count() == 1
+    told = [record for record in caplog.records if "cannot be used" in record.getMessage()]
+    assert len(told) == 2
+    assert "server closed the connection" in told[0].getMessage()
+
+
+def test_what_was_stored_without_anybody_knowing_is_no_repeat(
+    patience: Patience, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of(patience)
+    [before] = store.store([happened("x")])
+    commit = connection.commit
+    broken = [True]
+
+    def commit_and_break() -> None:
+        commit()
+        if broken.pop() if broken else False:
+            raise OperationalError("the connection broke while the answer was on its way")
+
+    monkeypatch.setattr(connection, "commit", commit_and_break)
+    event = happened("x", "filled")
+    [seq] = store.store([event])
+    assert not broken
+    assert seq is not None
+    assert before is not None
+    assert seq > before
+    assert Event.objects.count() == 2
+    assert Order.objects.get().status == "filled"
+    assert store.store([event]) == [None]
+
+
+def test_who_ends_waits_for_no_database(patience: Patience) -> None:
+    store = store_of(patience)
+    ended: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            with connection.execute_wrapper(Broken(lambda sql: True, 10**6)):
+                store.store([happened("x")])
+        except JournalError as error:
+            ended.append(error)
+        finally:
+            store.leave()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    patience.end()
+    thread.join(DEADLINE)
+    assert "the database 'default' cannot be used" in str(ended[0])
+    store.close()
+    assert Stream.objects.get().closed_ns is None  # something was not stored
+
+
+def test_an_event_without_its_text_is_refused(patience: Patience) -> None:
+    store = store_of(patience)
+    with pytest.raises(ValueError, match="text"):
+        store.store([attrs.evolve(happened("x"), text="")])

@@ -1,0 +1,285 @@
+"""The view of live events: one's own, from where one was, and not for ever."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import attrs
+import pytest
+from conftest import Until
+from django.contrib.auth.models import User
+from django.core.handlers.asgi import ASGIRequest
+from django.db import connection
+from django.test import Client, override_settings
+from integrations.django.conftest import on_sqlite
+from integrations.django.processes import DEADLINE, Manage
+from integrations.django.test_store import Broken
+from journals import CODEC, happened
+
+from aggstream.events import UserEvent
+from aggstream.integrations.django import views
+from aggstream.integrations.django._feed import Feed
+from aggstream.integrations.django._patience import Patience
+from aggstream.integrations.django._store import DatabaseStore
+from aggstream.integrations.django.models import Stream
+from aggstream.journal import StoreOptions
+from aggstream.simulator import Simulator
+
+SETTING = {"USER_ID": "shop.agg.user_id", "EVENTS_FOR": 0.001}
+
+
+@attrs.frozen
+class Frame:
+    """What a browser makes of the lines between two empty ones."""
+
+    id: str
+    event: str
+    data: str
+
+
+def read(chunks: Iterable[bytes | str]) -> Iterator[Frame]:
+    """Read as the specification of an `EventSource` says; blocks without data are told as well."""
+    fields: dict[str, list[str]] = {}
+    text = ""
+    for chunk in chunks:
+        text += chunk.decode() if isinstance(chunk, bytes) else chunk
+        while "\n" in text:
+            line, _, text = text.partition("\n")
+            if line:
+                name, _, value = line.partition(":")
+                fields.setdefault(name, []).append(value.removeprefix(" "))
+            else:
+                yield Frame(*("\n".join(fields.get(name, [])) for name in ("id", "event", "data")))
+                fields = {}
+
+
+def store_of(account: str, user: str) -> DatabaseStore:
+    stream = Stream.objects.create(account=account, owner="me")
+    patience = Patience("default")
+    store = DatabaseStore("default", stream=stream.pk, owner="me", options=StoreOptions(), patience=patience)
+    store.belongs_to(user)
+    return store.open()
+
+
+@pytest.fixture
+def stores(database: None) -> dict[str, DatabaseStore]:
+    return {user: store_of(user, user) for user in ("usr_1", "usr_2")}
+
+
+@pytest.fixture
+def signed_in(database: None) -> Callable[[str], Client]:
+    def sign_in(name: str) -> Client:
+        user, _ = User.objects.get_or_create(username=name)
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return sign_in
+
+
+def frames(client: Client, **options: Any) -> list[Frame]:
+    with override_settings(AGGSTREAM=SETTING):
+        response: Any = client.get("/events/", **options)
+        assert response.status_code == 200, response.content
+        assert response["Content-Type"] == "text/event-stream"
+        assert response["Cache-Control"] == "no-store"
+        return list(read(response.streaming_content))
+
+
+def test_each_user_sees_their_own_events_and_nobody_elses(
+    stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
+) -> None:
+    mine, theirs = [happened("mine"), happened("mine", "filled")], [happened("theirs")]
+    stores["usr_1"].store(mine[:1])
+    stores["usr_2"].store(theirs)
+    stores["usr_1"].store(mine[1:])
+    first, *events = frames(signed_in("1"), data={"after": "0"})
+    assert first == Frame("0", "", "")
+    assert [frame.data for frame in events] == [event.text for event in mine]
+    assert {frame.event for frame in events} == {"order_event"}
+    assert [frame.data for frame in frames(signed_in("2"), data={"after": "0"})[1:]] == [theirs[0].text]
+    assert frames(signed_in("3"), data={"after": "0"}) == [Frame("0", "", "")]
+
+
+def test_it_goes_on_after_the_last_event_that_was_seen_whosever_id_is_told(
+    stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
+) -> None:
+    one, two, three = happened("a"), happened("b"), happened("c")
+    stores["usr_1"].store([one])
+    [theirs] = stores["usr_2"].store([happened("d")])
+    stores["usr_1"].store([two, three])
+    client = signed_in("1")
+    everything = frames(client, data={"after": "0"})
+    resumed = frames(client, headers={"Last-Event-ID": everything[2].id}, data={"after": "0"})
+    assert [frame.data for frame in resumed] == ["", three.text]
+    after_theirs = frames(client, headers={"Last-Event-ID": str(theirs)})
+    assert [frame.data for frame in after_theirs] == ["", two.text, three.text]
+
+
+def test_without_a_place_it_begins_now_and_tells_where_that_is(
+    stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
+) -> None:
+    [seq] = stores["usr_1"].store([happened("old")])
+    [first] = frames(signed_in("1"))
+    assert first.id == str(seq)
+    new = happened("new")
+    stores["usr_1"].store([new])
+    assert [frame.data for frame in frames(signed_in("1"), headers={"Last-Event-ID": first.id})] == ["", new.text]
+
+
+def test_a_message_of_many_lines_arrives_as_it_is(
+    stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
+) -> None:
+    text = '{\r\n"type": "order_event",\n"event": "x\u2028y",\r"orderId": "o", "timestamp": 5}'
+    event = CODEC.decode(text, 1)
+    assert isinstance(event, UserEvent)
+    stores["usr_1"].store([event])
+    [_, frame] = frames(signed_in("1"), data={"after": "0"})
+    assert json.loads(frame.data) == json.loads(text)
+
+
+def test_more_events_than_a_page_come_in_order(
+    stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
+) -> None:
+    events = [happened("o") for _ in range(450)]
+    stores["usr_1"].store(events)
+    # Its time is over after the first page; the rest is for the next answer.
+    seen: list[str] = []
+    place = "0"
+    while len(seen) < 450:
+        got = frames(signed_in("1"), headers={"Last-Event-ID": place})
+        seen += [frame.data for frame in got[1:]]
+        place = got[-1].id
+    assert seen == [event.text for event in events]
+
+
+@pytest.mark.parametrize("name", [None, "nobody"])
+def test_who_has_no_account_is_refused(
+    database: None, signed_in: Callable[[str], Client], name: str | None
+) -> None:
+    client = Client() if name is None else signed_in(name)
+    with override_settings(AGGSTREAM=SETTING):
+        assert client.get("/events/").status_code == 403
+
+
+def test_everybody_is_refused_unless_the_project_says_who_is_who(
+    stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
+) -> None:
+    with override_settings(AGGSTREAM={}):
+        assert signed_in("1").get("/events/").status_code == 403
+
+
+@pytest.mark.parametrize("place", ["x", "-1", "1.5", "²", "9" * 19, "1\x00"])
+def test_a_place_that_is_none_is_refused(signed_in: Callable[[str], Client], place: str) -> None:
+    with override_settings(AGGSTREAM=SETTING):
+        assert signed_in("1").get("/events/", {"after": place}).status_code == 400
+
+
+def test_it_only_answers_to_get(signed_in: Callable[[str], Client]) -> None:
+    with override_settings(AGGSTREAM=SETTING):
+        assert signed_in("1").post("/events/").status_code == 405
+
+
+def test_while_it_waits_it_holds_no_connection_and_shows_that_it_lives(stores: dict[str, DatabaseStore]) -> None:
+    feed = Feed("default", "usr_1").frames(0, seconds=3600, heartbeat=0.01)
+    assert next(feed).startswith("retry: ")
+    assert next(feed) == ":\n\n"
+    assert connection.connection is None
+    event = happened("x")
+    stores["usr_1"].store([event])
+    assert event.text in next(frame for frame in feed if frame != ":\n\n")
+
+
+def test_it_ends_in_time(database: None) -> None:
+    started = time.monotonic()
+    assert list(Feed("default", "usr_1").frames(5, seconds=0.05)) == ["retry: 1000\nid: 5\n\n"]
+    assert time.monotonic() >= started + 0.05
+
+
+def test_a_database_that_is_away_ends_it_and_the_browser_asks_again(
+    database: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connection.execute_wrapper(Broken(lambda sql: True, 1)):
+        assert len(list(Feed("default", "usr_1").frames(0, seconds=3600))) == 1
+    assert "live events end" in caplog.text
+
+
+@on_sqlite
+def test_under_asgi_it_ends_at_once(stores: dict[str, DatabaseStore]) -> None:
+    stores["usr_1"].store([happened("x")])
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"after=0", "headers": []}
+    request = ASGIRequest(scope, io.BytesIO())
+    request.user = User(username="1")
+    with override_settings(AGGSTREAM=SETTING | {"EVENTS_FOR": 3600}):
+        response: Any = views.events(request)
+        assert len(list(response)) == 2
+
+
+class Browsers:
+    """Pages of signed-in users that read live events."""
+
+    def __init__(self, port: int, signed_in: Callable[[str], Client]) -> None:
+        self._port = port
+        self._signed_in = signed_in
+        self._open: list[http.client.HTTPConnection] = []
+
+    def __call__(self, name: str, place: str) -> Iterator[Frame]:
+        """Open a page of a user, who has seen the events up to a place."""
+        browser = http.client.HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE)
+        self._open.append(browser)
+        cookie = f"sessionid={self._signed_in(name).cookies['sessionid'].value}"
+        browser.request("GET", "/events/", headers={"Cookie": cookie, "Last-Event-ID": place})
+        answer = browser.getresponse()
+        assert answer.status == 200
+        return read(iter(answer.readline, b""))
+
+    def close(self) -> None:
+        for browser in self._open:
+            browser.close()
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture
+def browsers(port: int, signed_in: Callable[[str], Client]) -> Iterator[Browsers]:
+    made = Browsers(port, signed_in)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("how", [(), ("--preload",), ("-k", "gthread", "--threads", "2")])
+def test_two_browsers_see_their_own_users_orders_move_whichever_worker_answers(
+    agg: Simulator, manage: Manage, browsers: Browsers, port: int, until: Until, how: tuple[str, ...]
+) -> None:
+    store_of("another", "usr_2").store([happened("theirs")])
+    server = manage.python("-m", "gunicorn", "-w", "4", *how, "-b", f"127.0.0.1:{port}", "wsgi")
+    until(lambda: server.output.count("Booting worker") == 4)
+    assert agg.counts.handshakes == 0  # no worker starts a stream
+    stream = manage.stream()
+    until(lambda: stream.says("live as"))
+    order = agg.begin_order("usr_1", scenario="filled")
+    sent = order.advance(3)
+    mine = browsers("1", "0")
+    assert next(mine).id == "0"
+    seen = [next(mine) for _ in sent]
+    assert [json.loads(frame.data) for frame in seen] == sent
+    browsers.close()  # the tab is closed, and opened again
+    rest = order.finish()
+    again = browsers("1", seen[-1].id)
+    assert next(again).id == seen[-1].id
+    assert [json.loads(next(again).data) for _ in rest] == rest
+    theirs = browsers("2", "0")
+    assert next(theirs).data == ""
+    assert json.loads(next(theirs).data)["orderId"] == "theirs"
+    assert stream.end() == 0
+    assert agg.counts.handshakes == 1
