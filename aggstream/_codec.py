@@ -133,7 +133,7 @@ class Codec:
             len(text) < self._quick
             and text.isascii()
             and "\\" not in text
-            and text.count("{") == 1
+            and text.rfind("{") == 0
             and "[" not in text
         ):
             try:

@@ -41,12 +41,12 @@ Word = TypeVar("Word", str, "str | None")
 
 def _shared(word: Word) -> Word:
     """Return the same object for equal words, so that each is kept once and not once for each order."""
-    if word is None or len(word) > _LONGEST_WORD:
-        return word
-    known = _WORDS.get(word)
-    if known is None and len(_WORDS) < _MOST_WORDS:
-        known = _WORDS[word] = word
-    return word if known is None else known
+    known = None if word is None else _WORDS.get(word)
+    if known is not None:
+        return known
+    if word is not None and len(word) <= _LONGEST_WORD and len(_WORDS) < _MOST_WORDS:
+        _WORDS[word] = word
+    return word
 
 
 class _StepFold:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import ipaddress
 import socket
 import threading
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 # Seconds for answers under way when the simulator stops.
 _SHUTDOWN_TIMEOUT = 1.0
+# Turns of the loop that accepting a connection may take.
+_ROUNDS = 10
 
 
 class _Running(NamedTuple):
@@ -145,6 +148,7 @@ class Host:
                 ready.set_result((asyncio.get_running_loop(), stop))
                 await stop.wait()
                 # First of all nobody else comes in: clients that are turned out try again at once.
+                await _accept_no_more(listener)
                 await site.stop()
                 await self._service.close()
         finally:
@@ -180,6 +184,17 @@ class Host:
             return future.result()
         except concurrent.futures.CancelledError:
             raise RuntimeError("the simulator was stopped") from None
+
+
+async def _accept_no_more(listener: socket.socket) -> None:
+    """Leave alone who has not been accepted yet, and let who has been become a connection.
+
+    asyncio forgets a socket that it has accepted, and leaves it open, if the server is closed before.
+    """
+    with contextlib.suppress(NotImplementedError):  # where the loop does not select
+        asyncio.get_running_loop().remove_reader(listener)
+    for _ in range(_ROUNDS):
+        await asyncio.sleep(0)
 
 
 def _is_loopback(host: str) -> bool:
