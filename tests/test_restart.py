@@ -54,6 +54,13 @@ class Process:
         assert self.client.stop()
 
 
+def let_an_order_end(agg: Simulator, until: Until) -> None:
+    agg.place_order(USER, scenario="filled")
+    # Its events are a millisecond apart, however fast they were played: let that be over by the clock as well.
+    ended = time.time() + 0.1
+    until(lambda: time.time() > ended)
+
+
 def test_what_was_missed_while_rest_was_down_is_told_by_the_next_process(
     agg: Simulator, client_of: MakeClient, until: Until, tmp_path: pathlib.Path
 ) -> None:
@@ -79,9 +86,7 @@ def test_what_was_over_before_the_first_process_is_history_for_the_next_one_as_w
     client_of: MakeClient, until: Until, tmp_path: pathlib.Path
 ) -> None:
     with Simulator() as agg:  # and with the overlap, in which it lies
-        agg.place_order(USER, scenario="filled")
-        ended = time.time() + 0.1
-        until(lambda: time.time() > ended)
+        let_an_order_end(agg, until)
         first = Process(agg, client_of, tmp_path / "journal.db")
         first.live(until)
         first.stop()
@@ -98,10 +103,7 @@ def test_what_was_over_before_the_first_process_is_history_for_the_next_one_as_w
 def test_a_process_that_was_told_of_nothing_has_known_that_nothing_had_happened(
     agg: Simulator, client_of: MakeClient, until: Until, tmp_path: pathlib.Path
 ) -> None:
-    agg.place_order(USER, scenario="filled")
-    # Its events are a millisecond apart, however fast they were played: let that be over by the clock as well.
-    ended = time.time() + 0.1
-    until(lambda: time.time() > ended)
+    let_an_order_end(agg, until)
     first = Process(agg, client_of, tmp_path / "journal.db")
     first.live(until)
     first.stop()
