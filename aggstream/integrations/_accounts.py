@@ -18,7 +18,7 @@ from aggstream.typing import TokenProvider, TokenSource
 DEFAULT_ACCOUNT = "default"
 CLIENT_KEYS = ("APP_ID", "ORIGIN", "URL", "REST_URL")
 """What is an option of `Client` in small letters."""
-COMMON_KEYS = frozenset((*CLIENT_KEYS, "TOKEN", "OPTIONS"))
+COMMON_KEYS = frozenset((*CLIENT_KEYS, "TOKEN", "OPTIONS", "OUTAGE_ERRORS"))
 """What may be set for one account, or for all, in every framework."""
 _NOT_OPTIONS = frozenset({"self", "app_id", "origin", "url", "rest_url", "token", "journal", "name"})
 _CLIENT_OPTIONS = frozenset(inspect.signature(Client.__init__).parameters) - _NOT_OPTIONS
@@ -129,14 +129,14 @@ def token_of(value: object, where: str, around: Around) -> TokenSource | None:
     return around(function_of(value, where))
 
 
-def outage_errors_of(value: object, where: str) -> tuple[object, ...]:
-    """Return exceptions that are set, themselves or by their dotted paths.
+def outage_errors_of(value: Any, where: str) -> Any:
+    """Return the option `outage_errors` of a store, in which exceptions may stand by their dotted paths.
 
     Raises:
-        ConfigurationError: a path names nothing, or it is no list at all.
+        ConfigurationError: a path names nothing. What else cannot work, the store's options refuse.
     """
     if not isinstance(value, (tuple, list)):
-        raise ConfigurationError(f"{where} must be a tuple of exception classes, or of their dotted paths")
+        return value
     return tuple(_imported(one, where, "exception") if isinstance(one, str) else one for one in value)
 
 

@@ -89,7 +89,10 @@ def account(name: str) -> Account:
         name=name,
         options=_accounts.options_of(value, _spelled("OPTIONS")),
         token=_accounts.token_of(value.get("TOKEN"), _spelled("TOKEN"), in_short),
-        store=StoreOptions(**_accounts.taken(value, _STORE_KEYS)),
+        store=StoreOptions(
+            **_accounts.taken(value, _STORE_KEYS),
+            outage_errors=_accounts.outage_errors_of(value.get("OUTAGE_ERRORS", ()), _spelled("OUTAGE_ERRORS")),
+        ),
         database=database,
         lease=check_seconds(value.get("LEASE", 30.0), _spelled("LEASE")),
         lock=lock,
