@@ -28,6 +28,8 @@ REFUSED = "Live events are for a signed-in user with an AGG account."
 NO_PLACE = "Last-Event-ID and after must be the id of an event."
 """What is answered, with 400, if `place_of` raises."""
 _RETRY_MS = 1000
+ASK_AGAIN = f"retry: {_RETRY_MS}\n\n"
+"""An answer for when the store cannot be read: a browser asks again. After an error it would not."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # Of a number that every database takes.
 _DIGITS = 18

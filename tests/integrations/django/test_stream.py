@@ -8,8 +8,9 @@ import signal
 from conftest import Until
 from django.db import connections
 from integrations.django.conftest import on_postgres
-from integrations.django.processes import Manage, Process
-from integrations.django.servers import Postgres
+from integrations.django.manage import Manage
+from integrations.processes import Process
+from integrations.servers import Postgres
 from shop.models import Seen, Trouble
 
 from aggstream.integrations.django.models import Event, Order, Stream
