@@ -20,6 +20,11 @@ def token() -> str:
     return os.environ["DESK_TOKEN"]
 
 
+def another_token() -> str:
+    """Return the token of another user."""
+    return os.environ["DESK_ANOTHER"]
+
+
 @agg.user_id
 def user_id() -> str | None:
     """Return the AGG user of who is signed in."""
