@@ -63,7 +63,7 @@ def test_a_mistake_is_explained_when_the_application_is_made(config: dict[str, A
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"TOKEN": JWT}, "AGGSTREAM_TOKEN is a text that names no function"),
+        ({"TOKEN": JWT}, "a token itself belongs into the environment variable AGGSTREAM_TOKEN"),
         ({"TOKEN": "desk.stream.os"}, "AGGSTREAM_TOKEN must be a function"),
         ({"TOKEN": "desk.stream.nothing"}, "AGGSTREAM_TOKEN is a text that names no function"),
         ({"OUTAGE_ERRORS": OperationalError}, "outage_errors must be a tuple of exception classes"),

@@ -253,3 +253,61 @@ def test_beside_gunicorns_workers_there_is_one_stream_and_each_event_once(
     assert agg.counts.handshakes == 1
     assert (first.end(), second.end()) == (0, 0)
     assert desk.seen() == [event.id for event in desk.stored()]
+
+
+@on_postgres
+def test_whatever_dies_in_turn_beside_gunicorn_no_order_is_lost(
+    agg: Simulator, desk: Desk, postgres: Postgres, port: int, until: Until
+) -> None:
+    server = desk.python("-m", "gunicorn", "-w", "4", "-b", f"127.0.0.1:{port}", "desk:create_app()")
+    with ChaosProxy.for_url(agg.url) as proxy:
+        urls = {"AGGSTREAM_URL": proxy.url_for(agg.url), "AGGSTREAM_REST_URL": proxy.url_for(agg.rest_url)}
+
+        def stream() -> Process:
+            return desk.stream(**urls)
+
+        def orders() -> None:
+            agg.place_orders(USER, 3)
+
+        def is_caught_up() -> bool:
+            return desk.ends() == agg.terminal_orders(USER) and not desk.stored(state="pending")
+
+        owner = stream()
+        until(lambda: is_live(agg, owner))
+        standby = stream()
+        until(lambda: standby.says("standing by"))
+        orders()
+        owner.kill()
+        orders()
+        until(lambda: standby.says("live as"))
+        owner, standby = standby, stream()
+        orders()
+        until(lambda: standby.says("standing by"))
+        standby.kill()
+        orders()
+        proxy.refusing = True
+        proxy.reset()
+        until(lambda: agg.connections == 0)
+        orders()
+        proxy.heal()
+        until(lambda: agg.connections == 1)
+        orders()
+        until(is_caught_up)
+        postgres.stop()
+        try:
+            orders()
+            until(lambda: owner.output.count("nothing is lost") > 20)
+            owner.kill()
+            orders()
+            owner = desk.stream(**urls, DESK_TOKEN_AT_ONCE="yes")
+            until(lambda: owner.says("live as") and owner.says("nothing is lost"))
+            orders()
+        finally:
+            postgres.start()
+        until(is_caught_up)
+        assert owner.end() == 0
+    server.end()
+    stored = desk.stored()
+    assert not desk.stored(state="dead")
+    assert len({event.id for event in stored}) == len(stored)
+    assert set(desk.seen()) == {event.id for event in stored}

@@ -226,6 +226,17 @@ def test_a_journal_that_cannot_be_read_ends_it_and_the_browser_asks_again(
     assert "live events end" in caplog.text
 
 
+def test_a_journal_that_cannot_be_read_is_nothing_to_other_users(
+    journals: dict[str, Journal], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.db").write_bytes(b"no journal" * 1000)
+    event = happened("mine")
+    journals["usr_1"].store([event])
+    paths = [str(tmp_path / name) for name in ("broken.db", "aggstream.db")]
+    assert event.text in "".join(Feed(paths, "usr_1").frames(0, seconds=0.001))
+    assert len(list(Feed(paths, "usr_3").frames(0, seconds=3600))) == 1
+
+
 @pytest.fixture
 def browsers(port: int) -> Iterator[Browsers]:
     def cookie_of(name: str) -> str:
