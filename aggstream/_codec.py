@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 from aggstream._json import Parser
 from aggstream._limits import Limits
@@ -70,6 +70,8 @@ class Codec:
     def decode_all(self, texts: Sequence[str], received_ns: int) -> list[Event | DecodeError]:
         """Return for each of some messages that came together what `decode` returns or raises."""
         events = self._quick.decode_all(texts, received_ns)
+        if all(events):
+            return cast("list[Event | DecodeError]", events)
         return [
             event or self._decode_or_error(text, received_ns) for text, event in zip(texts, events, strict=True)
         ]

@@ -24,7 +24,7 @@ class QuickWay(Protocol):
         """Return the event that a text stands for; None: look at it strictly."""
         ...
 
-    def decode_all(self, texts: Sequence[str], received_ns: int) -> Sequence[UserEvent | None]:
+    def decode_all(self, texts: Sequence[str], received_ns: int) -> list[UserEvent | None]:
         """Return for each of some texts that came together what `decode` returns."""
         ...
 
@@ -78,7 +78,7 @@ class JsonWay:
                 pass
         return None
 
-    def decode_all(self, texts: Sequence[str], received_ns: int) -> Sequence[UserEvent | None]:
+    def decode_all(self, texts: Sequence[str], received_ns: int) -> list[UserEvent | None]:
         """See `QuickWay`."""
         payloads = self._scan_together(texts) if len(texts) > 1 else None
         if payloads is None:

@@ -77,7 +77,7 @@ class MsgspecWay:
         """See `QuickWay`."""
         return self.decode_all((text,), received_ns)[0]
 
-    def decode_all(self, texts: Sequence[str], received_ns: int) -> Sequence[UserEvent | None]:
+    def decode_all(self, texts: Sequence[str], received_ns: int) -> list[UserEvent | None]:
         """See `QuickWay`."""
         events: list[UserEvent | None] = []
         parse, completers, longest = self._parse, self._completers, self._longest
