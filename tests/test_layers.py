@@ -32,7 +32,10 @@ LAYERS = [
     ],
     ["events", "_state", "_token", "_commands", "_health", "_limits", "_processes", "_records"],
     [
+        "_json",
         "_assembly",
+        "_quick",
+        "_quick_msgspec",
         "_structure",
         "_codec",
         "_registry",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,34 @@ def test_what_cannot_work_is_explained_beside_the_reloader_which_waits_for_it_to
     until(lambda: process.says("live as"))
     assert agg.counts.handshakes == 1
     process.end()
+
+
+def test_ctrl_c_for_the_second_time_waits_for_no_handler(agg: Simulator, desk: Desk, until: Until) -> None:
+    process = desk.stream("--drain", "3600", DESK_STUCK="yes")
+    until(lambda: process.says("live as"))
+    agg.begin_order("usr_1").advance(1)
+    until(lambda: process.says("stuck"))
+
+    sent_at = 0.0
+
+    def is_told_again() -> bool:
+        nonlocal sent_at
+        if time.monotonic() > sent_at + 3:  # within a second it would be the same wish
+            sent_at = time.monotonic()
+            process.process.send_signal(signal.SIGINT)
+        return process.process.poll() is not None
+
+    until(is_told_again)
+    assert process.process.returncode == 130
+
+
+def test_handlers_have_so_long_to_finish_as_is_said(agg: Simulator, desk: Desk, until: Until) -> None:
+    process = desk.stream("--drain", "0.1", DESK_STUCK="yes")
+    until(lambda: process.says("live as"))
+    agg.begin_order("usr_1").advance(1)
+    until(lambda: process.says("stuck"))
+    assert process.end() == 1
+    assert [event.state for event in desk.stored()] == ["pending"]
 
 
 def test_each_account_has_a_stream_and_a_journal_of_its_own(agg: Simulator, desk: Desk, until: Until) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import signal
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import BRISK, DEADLINE
+from conftest import BRISK, DEADLINE, Until
 from flask import Flask, current_app, g
 from flask_sqlalchemy import SQLAlchemy
 
@@ -159,6 +160,28 @@ def test_one_object_serves_several_applications_each_with_its_own_stream(
     assert [end() for end in ends] == [0, 0]
     assert (tmp_path / "one" / "aggstream.db").exists()
     assert (tmp_path / "other" / "aggstream.db").exists()
+
+
+def test_a_journal_that_a_backup_locks_for_too_long_is_waited_for_and_what_was_missed_is_told(
+    make_app: MakeApp, run: Run, agg: Simulator, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app()
+    extension = AggStream(app)
+    ends: list[str] = []
+    extension.on("order_event", "filled")(lambda event: ends.append(event.order_id))
+    end = run(app)
+    agg.wait_for_connections(1, timeout=DEADLINE)
+    first = agg.place_order("usr_1", scenario="filled")
+    until(lambda: ends == [first])
+    path = f"{app.instance_path}/aggstream.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as backup:
+        backup.execute("BEGIN IMMEDIATE")
+        second = agg.place_order("usr_1", scenario="filled")
+        until(lambda: "holds a lock on the journal" in caplog.text)
+        until(lambda: agg.connections == 0)
+        third = agg.place_order("usr_1", scenario="filled")
+    until(lambda: sorted(ends) == sorted([first, second, third]))
+    assert end() == 0
 
 
 def test_the_command_is_the_applications(make_app: MakeApp) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import flask
 import sqlalchemy as sa
@@ -38,6 +39,9 @@ def keep(event: aggstream.UserEvent) -> None:
     """Write that the event was seen."""
     if os.environ.get("DESK_BROKEN"):
         1 / 0  # noqa: B018  (it fails)
+    if os.environ.get("DESK_STUCK"):
+        flask.current_app.logger.warning("stuck")
+        threading.Event().wait()
     if db.session.execute(sa.select(trouble)).first():
         raise RuntimeError("trouble")
     order_id = getattr(event, "order_id", "")
