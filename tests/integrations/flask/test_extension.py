@@ -162,6 +162,18 @@ def test_one_object_serves_several_applications_each_with_its_own_stream(
     assert (tmp_path / "other" / "aggstream.db").exists()
 
 
+def test_a_turn_that_is_over_leaves_the_journal_to_the_next_one(make_app: MakeApp) -> None:
+    app = make_app()
+    account, handlers = _config.account(app, "default"), AggStream(app).handlers
+    one, other = (JournalTurn(app, account, handlers) for _ in range(2))
+    assert one.acquire()
+    assert not other.acquire()
+    one.release()
+    assert other.acquire()
+    other.release()
+    other.release()
+
+
 def test_a_journal_that_a_backup_locks_for_too_long_is_waited_for_and_what_was_missed_is_told(
     make_app: MakeApp, run: Run, agg: Simulator, until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
