@@ -24,7 +24,7 @@ from typing import TypeAlias
 import attrs
 
 from aggstream._deadline import Deadline
-from aggstream._receipts import Receipts
+from aggstream._receipts import Receipts, described
 from aggstream._registry import Handler, Registry
 from aggstream._retries import Retries
 from aggstream.events import BalancesCoalesced, BalanceUpdate, Event, UserEvent, is_users, shown
@@ -591,7 +591,14 @@ class Dispatcher:
             # sys.exit() in a handler means the program, not a thread that nobody would miss.
             self._on_fatal(error)
             return
-        logger.error("handler %r failed on %s", handler, self._in_a_log(event.type), exc_info=error)
+        name = self._in_a_log(event.type)
+        if self.receipts is not None and self.receipts.is_outage(error):
+            # Without a traceback, because it is told again and again, and the place is not to blame.
+            logger.warning(
+                "handler %r failed on %s, for what it needs is away: %s", handler, name, described(error)
+            )
+        else:
+            logger.error("handler %r failed on %s", handler, name, exc_info=error)
         for on_error in self.error_handlers:
             if epoch != self.epoch and is_users(event):
                 return
