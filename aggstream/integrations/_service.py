@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 
 from aggstream._signals import caught_signals
 from aggstream.client import Client
-from aggstream.errors import AggStreamError, JournalCorrupt, JournalError, JournalFull, JournalInUse
+from aggstream.errors import AggStreamError, JournalError, JournalInUse
 from aggstream.events import Stopped
 
 logger = logging.getLogger("aggstream")
@@ -161,8 +161,6 @@ class Service:
         client.on(Stopped)(lambda _: self.inbox.put(client))
         try:
             client.start()
-        except (JournalCorrupt, JournalFull):
-            raise
         except JournalError as error:
             logger.warning("%s: %s", self._account, error)
             return None
