@@ -298,13 +298,13 @@ class Run(Protocol):
 
 
 @pytest.fixture
-def run(authority: trustme.CA, tmp_path: Path) -> Run:
-    """Start programs that have a client already, and with `first` do something else before."""
+def run(authority: trustme.CA, tmp_path: Path) -> Iterator[Run]:
+    """Start programs that have a client already; with `first` they do something before. What hangs is killed."""
     ca = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(ca))
 
     def start(program: str, url: str, /, *, first: str = "") -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             # Python 3.12 warns of a fork beside threads, which is what these tests are about.
             [sys.executable, "-W", "ignore::DeprecationWarning", "-c", first + PRELUDE + program, url, str(ca)],
             stdin=subprocess.PIPE,
@@ -312,8 +312,16 @@ def run(authority: trustme.CA, tmp_path: Path) -> Run:
             stderr=subprocess.PIPE,
             text=True,
         )
+        watchdog = threading.Timer(DEADLINE, process.kill)
+        watchdogs.append(watchdog)
+        watchdog.start()
+        return process
 
-    return start
+    watchdogs: list[threading.Timer] = []
+    yield start
+    for watchdog in watchdogs:
+        watchdog.cancel()
+        watchdog.join()
 
 
 class RawServer:

@@ -288,14 +288,15 @@ def mine():
 
 @client.on("order_submitted")
 def wait(event):
-    runs.set()
-    go_on.wait()
+    if event.order_id == "second":
+        runs.set()
+        go_on.wait()
     say(mine(), "ends", event.order_id)
 
 @client.on("order_submitted")
 def after_it(event):
     say(mine(), "after", event.order_id)
-    if event.order_id == "the next":
+    if event.order_id == "third":
         done.set()
 
 client.start()
@@ -314,13 +315,19 @@ done.wait()
 say(client.health().ok, bool(client.stop(30)))
 """.replace("HOW", how)
     monkeypatch.setenv("JOURNAL", str(tmp_path / "journal.db") if journal else "")
-    with run(program, other_server(one_order).url, first=PATCHED + "import gevent.event\n") as process:
+
+    def script(peer: Peer) -> None:
+        peer.sign_in()
+        peer.send(*(ORDER_SUBMITTED.replace("ord_abc123", name) for name in ("first", "second", "third")))
+        peer.wait_closed()
+
+    with run(program, other_server(script).url, first=PATCHED + "import gevent.event\n") as process:
         out, err = process.communicate(timeout=DEADLINE)
     lines = out.splitlines()
     # What waits in a handler goes on in both, as every greenlet does.
-    assert [line for line in lines if line.startswith("child")] == ["child ends ord_abc123", "child dead"]
+    assert [line for line in lines if line.startswith("child")] == ["child ends second", "child dead"]
     assert [line for line in lines if line.startswith("parent")] == [
-        f"parent {what} {order}" for order in ("ord_abc123", "the next") for what in ("ends", "after")
+        f"parent {what} {order}" for order in ("first", "second", "third") for what in ("ends", "after")
     ]
     assert lines[-1] == "True True"
     assert err == ""
