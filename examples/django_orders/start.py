@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 from pathlib import Path
 
 import django
@@ -23,7 +24,7 @@ from django.core.management import call_command
 
 from aggstream.simulator import Simulator
 
-HERE = Path(__file__).parent
+PROJECT = Path(__file__).parent / "project"
 USERS = ("trader1", "trader2")
 A_MONTH = 30 * 86400.0
 PAUSE = 0.5
@@ -37,14 +38,18 @@ def web_server(port: int) -> list[str]:
     return [sys.executable, "-m", "gunicorn", *options, "--log-level", "warning", "config.wsgi"]
 
 
+def control(agg: Simulator) -> str:
+    """Return the URL by which the simulator is driven over HTTP."""
+    return urllib.parse.urljoin(agg.rest_url, "/control/")
+
+
 def prepare(agg: Simulator, directory: str, rate: float) -> str:
     """Make the database with its users, and what the processes need to know; return the users' password."""
-    host = agg.rest_url.partition("://")[2].partition("/")[0]
     os.environ |= {
         "DJANGO_SETTINGS_MODULE": "config.settings",
         "ORDERS_SECRET_KEY": secrets.token_urlsafe(40),
         "ORDERS_DATABASE": str(Path(directory) / "orders.db"),
-        "ORDERS_MARKET": f"http://{host}/control/play",
+        "ORDERS_MARKET": control(agg) + "play",
         "ORDERS_RATE": str(rate),
         "AGGSTREAM_URL": agg.url,
         "AGGSTREAM_REST_URL": agg.rest_url,
@@ -54,7 +59,7 @@ def prepare(agg: Simulator, directory: str, rate: float) -> str:
     for name in USERS:
         token = agg.sign_in(f"usr_{name}", lifetime=A_MONTH).access_token
         os.environ[f"ORDERS_TOKEN_{name.upper()}"] = token
-    sys.path.insert(0, str(HERE))
+    sys.path.insert(0, str(PROJECT))
     django.setup()
     from django.contrib.auth.models import User  # noqa: PLC0415  (once Django is set up)
     from django.db import connection  # noqa: PLC0415
@@ -93,7 +98,7 @@ def run(commands: list[list[str]]) -> None:
 
 def start(command: list[str], running: dict[int, list[str]]) -> None:
     # A session of its own: Ctrl-C in the terminal comes to this process alone.
-    process = subprocess.Popen(command, cwd=HERE, start_new_session=True)
+    process = subprocess.Popen(command, cwd=PROJECT, start_new_session=True)
     running[process.pid] = command
     print(f"process {process.pid}: {' '.join(command[1:])}", flush=True)
 
@@ -106,9 +111,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     with tempfile.TemporaryDirectory() as directory, Simulator() as agg:
         password = prepare(agg, directory, args.rate)
-        print(
-            f"http://127.0.0.1:{args.port}/ (sign in as {' or '.join(USERS)}, password {password}); Ctrl-C ends it"
-        )
+        users = " or ".join(USERS)
+        print(f"Sign in at http://127.0.0.1:{args.port}/ as {users}, password {password}; Ctrl-C ends it")
+        print(f"The simulator is driven at {control(agg)}", flush=True)
         streams = [[sys.executable, "manage.py", "aggstream", "--account", name] for name in USERS]
         run([*streams, web_server(args.port)])
 
