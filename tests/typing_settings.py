@@ -5,6 +5,6 @@ from __future__ import annotations
 import settings
 from settings import *  # noqa: F403
 
-INSTALLED_APPS = [*settings.INSTALLED_APPS, "orders"]
+INSTALLED_APPS = [*settings.INSTALLED_APPS, "orders", "receipts"]
 ORDERS_MARKET = ""
 ORDERS_RATE = 0.0
