@@ -542,7 +542,7 @@ class Dispatcher:
                 self._succeeded(item.seq)
             return None
         attempts = failed.attempts + 1
-        pause = self.receipts.failed(item.seq, errors[0][1], attempts)
+        pause = self.receipts.failed(item.seq, [error for _, error in errors], attempts)
         if pause is None:
             return None
         event = attrs.evolve(item.event, redelivered=True) if isinstance(item.event, UserEvent) else item.event

@@ -83,6 +83,9 @@ def the_only(journal: Journal) -> StoredEvent:
         ("keep_for", -1.0),
         ("max_size", 1.5),
         ("on_failure", "ignore"),
+        ("outage_errors", OSError),
+        ("outage_errors", ["OSError"]),
+        ("outage_errors", (OSError, SystemExit)),
     ],
 )
 def test_an_option_that_cannot_work_is_refused_by_its_name(option: str, value: Any) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 from conftest import Until
 from django.db import connections
 from integrations.django.conftest import on_postgres
-from integrations.django.processes import Manage, Process
-from integrations.django.servers import Postgres
+from integrations.django.manage import Manage
+from integrations.processes import Process
+from integrations.servers import Postgres
 from shop.models import Seen, Trouble
 
 from aggstream.integrations.django.models import Event, Order, Stream
@@ -68,6 +70,22 @@ def test_a_handler_that_fails_too_often_leaves_its_event_to_be_run_again_while_t
     until(lambda: all_done(1))
     seen = Seen.objects.get()
     assert (seen.event_id, seen.redelivered) == (event.event_id, True)
+    assert process.end() == 0
+
+
+def test_a_handler_that_needs_what_is_away_is_called_until_it_is_back(
+    agg: Simulator, manage: Manage, until: Until
+) -> None:
+    setting = {"OUTAGE_ERRORS": ["builtins.RuntimeError"], "MAX_ATTEMPTS": 1, "RETRY_DELAY_MAXIMUM": 0.1}
+    process = manage.stream(SHOP_AGGSTREAM=json.dumps(setting))
+    until(lambda: is_live(agg, process))
+    trouble = Trouble.objects.create()
+    agg.begin_order(USER).advance(1)
+    until(lambda: process.output.count("is away (RuntimeError)") > 5)
+    assert Event.objects.get().state == Event.State.PENDING
+    trouble.delete()
+    until(lambda: all_done(1))
+    assert Event.objects.get().attempts == 0
     assert process.end() == 0
 
 
