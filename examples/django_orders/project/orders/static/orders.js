@@ -3,10 +3,10 @@
 // happened, and what differs is put in its place.
 
 const PAUSE = 100; // ms in which further events may come
+const BEHIND = 400; // ms until the page is asked for again, if it was older than what was heard
 const AGAIN = 1000; // ms until the page is asked for again, if it could not be had
 const PATIENCE = 3000; // ms for which a connection may be away before that is said
 const TYPES = ["order_submitted", "order_event", "balance_update", "balance_snapshot"];
-const PARTS = ["stream", "balances", "orders"];
 const FLASH = [[{ background: "color-mix(in srgb, var(--accent) 30%, transparent)" }, { background: "transparent" }], 1200];
 const ARRIVAL = [[{ opacity: 0, transform: "translateY(-0.5rem)" }, {}], 350];
 
@@ -36,10 +36,13 @@ async function look() {
     if (!response.ok) throw new Error(response.statusText);
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
     show(fresh);
+    if (source.readyState === EventSource.OPEN) say("live", "Live");
     // Handlers may not have done their work yet when the page hears of an event.
-    if (isDue || Number(fresh.getElementById("page").dataset.after) < heard) pause = PAUSE;
+    if (Number(fresh.getElementById("page").dataset.after) < heard) pause = BEHIND;
+    if (isDue) pause = PAUSE;
   } catch {
     pause = AGAIN;
+    sayLater();
   } finally {
     isLooking = false;
   }
@@ -48,7 +51,7 @@ async function look() {
 
 function show(fresh) {
   const told = new Set([...document.querySelectorAll("[data-news]")].map((order) => order.id));
-  for (const part of PARTS) update(document.getElementById(part), fresh.getElementById(part));
+  for (const part of document.querySelectorAll("[data-live]")) update(part, fresh.getElementById(part.id));
   const ended = [...document.querySelectorAll("[data-news]")].filter((order) => !told.has(order.id));
   if (ended.length) news.textContent = ended.map((order) => order.dataset.news).join(". ");
 }
@@ -82,18 +85,17 @@ function animate(element, [frames, duration]) {
   if (!isCalm.matches) element.animate(frames, { duration, easing: "ease-out" });
 }
 
+let source = null;
+
 function connect() {
-  const source = new EventSource(`${main.dataset.events}?after=${heard}`);
+  source = new EventSource(`${main.dataset.events}?after=${heard}`);
   for (const type of TYPES) {
     source.addEventListener(type, (event) => {
       heard = Math.max(heard, Number(event.lastEventId));
       lookIn(PAUSE);
     });
   }
-  source.onopen = () => {
-    say("live", "Live");
-    lookIn(0); // also when nothing has happened: it may be that nobody would tell
-  };
+  source.onopen = () => lookIn(0); // also when nothing has happened: it may be that nobody would tell
   source.onerror = () => {
     // The answer ends now and then, and the browser asks for the next one by itself, unless it was refused.
     sayLater();
