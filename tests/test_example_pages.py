@@ -131,13 +131,6 @@ class InPlay:
         return self.advance(self._left)
 
 
-def test_the_examples_look_alike() -> None:
-    """Each is a thing to copy, so they share no file; these are the same."""
-    django, flask = EXAMPLES / "django_orders/project/orders", EXAMPLES / "flask_orders/project/trading"
-    for name in ("static/orders.css", "static/orders.js"):
-        assert (django / name).read_bytes() == (flask / name).read_bytes()
-
-
 @pytest.fixture(scope="module", params=["django_orders", "flask_orders"])
 def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, until: Until) -> Iterator[App]:
     running = App(request.param, tmp_path_factory.mktemp(request.param) / "output")
@@ -214,6 +207,7 @@ def test_an_order_moves_through_its_steps_to_its_end_without_a_reload(app: App, 
     until(lambda: shown(mine, order).state == "filled")
     assert shown(mine, order).filled == "120.5 of 120.5 filled"
     assert [state for _, state in shown(mine, order).steps] == ["completed"] * 4
+    assert shown(mine, order).reason == ""
     assert mine.run("return window.isTheSame")
     assert mine.text("#news") == "kalshi order: Filled"
     mine.driver.refresh()
@@ -264,6 +258,15 @@ def test_the_button_places_an_order_with_its_end(mine: Page, until: Until, end: 
     assert mine.text("#problem") == ""
 
 
+def test_a_step_that_is_tried_again_says_so_and_leaves_nothing_behind(app: App, mine: Page, until: Until) -> None:
+    order = InPlay(app, "usr_trader1", "retried")
+    order.until("step_retrying")
+    until(lambda: mine.row(order.id) and shown(mine, order).steps[-1][1] == "retrying")
+    order.finish()
+    until(lambda: shown(mine, order).state == "filled")
+    assert shown(mine, order).reason == ""
+
+
 def test_an_order_that_is_cut_short_says_how_much_of_it_was_filled(app: App, mine: Page, until: Until) -> None:
     order = InPlay(app, "usr_trader1", "partial")
     order.until("partially_filled")
@@ -292,11 +295,15 @@ def test_it_can_be_read(app: App, mine: Page, until: Until, scheme: str, width: 
     long = f"ord_{scheme}{width}" + "x" * 120
     new = {"type": "order_submitted", "venue": "venue" * 12, "orderId": long, "side": "buy", "price": 0.5}
     app.control("push", frame={**new, "size": 10**9, "outcomeId": "o", "timestamp": 1}, userId="usr_trader1")
+    rich = {"venue": "a long name", "tradingBalanceCents": 10**12, "walletBalanceCents": 10**12, "timestamp": 1}
+    app.control("push", frame={"type": "balance_update", **rich}, userId="usr_trader1")
     failed = InPlay(app, "usr_trader1", "failed")
     failed.finish()
-    until(lambda: mine.row(failed.id) is not None)
+    until(lambda: mine.row(failed.id) is not None and "a long name" in mine.balances())
     with mine.looking(scheme=scheme, width=width):
         assert mine.run("return document.documentElement.scrollWidth") <= width
+        names = "return [...document.querySelectorAll('#balances tbody th')].map((cell) => cell.clientWidth)"
+        assert min(mine.run(names)) > 90
         texts = mine.texts()
         assert len(texts) > 50
         assert [text for text, colour, ground in texts if contrast(colour, ground) < CONTRAST] == []

@@ -124,7 +124,8 @@ class Board:
 
     def _go_on(self, order: Order, event: aggstream.OrderEvent) -> None:
         order.venue = order.venue or event.venue or ""
-        order.error_reason = event.error_reason or order.error_reason
+        if event.family != "step":  # a step that fails is tried again
+            order.error_reason = event.error_reason or order.error_reason
         if event.filled_amount_raw is not None and event.filled_amount_raw >= order.filled_amount_raw:
             order.filled_amount_raw = event.filled_amount_raw
             order.remaining_amount_raw = event.remaining_amount_raw or 0
