@@ -253,8 +253,7 @@ class Dispatcher:
     def _enqueue(self, worker: _Worker, batch: _Batch) -> None:
         # Counted first: a worker is never ahead.
         self._put += len(batch.events)
-        for _, size in batch.events:
-            self._put_size += size
+        self._put_size += sum([size for _, size in batch.events])
         worker.queue.put(batch)
 
     def _distribute(self, batch: _Batch) -> None:

@@ -16,7 +16,7 @@ from conftest import BALANCE_UPDATE, ORDER_SUBMITTED
 from journals import CODEC, happened, is_intact
 
 import aggstream
-from aggstream._codec import to_json
+from aggstream._json import to_json
 from aggstream.errors import (
     ConfigurationError,
     DecodeError,

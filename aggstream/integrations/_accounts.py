@@ -103,14 +103,19 @@ def the_account(names: Collection[str], name: str | None, where: str) -> str:
     return only
 
 
-def function_of(value: object, where: str) -> Callable[..., Any]:
+def function_of(value: object, where: str, *, hint: str = "") -> Callable[..., Any]:
     """Return a function that is set, itself or by its dotted path.
+
+    Args:
+        value: what is set.
+        where: where, in words.
+        hint: what else to do if a path names nothing.
 
     Raises:
         ConfigurationError: it is none.
     """
     if isinstance(value, str):
-        value = _imported(value, where, "function")
+        value = _imported(value, where, "function", hint)
     if not callable(value):
         raise ConfigurationError(f"{where} must be a function, or the dotted path of one")
     return cast("Callable[..., Any]", value)
@@ -126,7 +131,8 @@ def token_of(value: object, where: str, around: Around) -> TokenSource | None:
         return None
     if isinstance(value, TokenProvider):
         return _Provider(around(value.get_token))
-    return around(function_of(value, where))
+    hint = "; a token itself belongs into the environment variable AGGSTREAM_TOKEN"
+    return around(function_of(value, where, hint=hint))
 
 
 def outage_errors_of(value: Any, where: str) -> Any:
@@ -170,13 +176,13 @@ class _Provider:
         return self._get_token(stale=stale)
 
 
-def _imported(path: str, where: str, what: str) -> object:
+def _imported(path: str, where: str, what: str, hint: str = "") -> object:
     try:
         return pkgutil.resolve_name(path)
     except Exception as error:
         raise ConfigurationError(
             f"{where} is a text that names no {what}: importing it failed ({type(error).__name__}). "
-            f"Set it to the {what} itself, or to its dotted path as 'shop.agg.{what}'"
+            f"Set it to the {what} itself, or to its dotted path as 'shop.agg.{what}'{hint}"
         ) from None
 
 

@@ -52,13 +52,16 @@ class Feed:
 
     def _read(self, look: Callable[[JournalReader], T], nothing: T) -> T | None:
         """Look into the user's journal; return `nothing` if there is none, and None if that cannot be told."""
-        try:
-            for path in self._paths:
+        problem: Exception | None = None
+        for path in self._paths:
+            try:
                 if Path(path).exists():
                     with JournalReader(path) as reader:
                         if reader.user_id == self._user_id:
                             return look(reader)
-        except JournalError as error:
-            logger.warning("live events end, because the journal cannot be read: %s", error)
-            return None
-        return nothing
+            except (JournalError, OSError) as error:  # another one may be the user's
+                problem = error
+        if problem is None:
+            return nothing
+        logger.warning("live events end, because the journal cannot be read: %s", problem)
+        return None

@@ -144,6 +144,19 @@ def test_a_standby_waits_and_takes_over_when_the_owner_dies(agg: Simulator, mana
     assert second.end(signal.SIGINT) == 0
 
 
+def test_who_is_taken_over_lets_go_and_stands_by_for_the_next_turn(
+    agg: Simulator, manage: Manage, until: Until
+) -> None:
+    process = manage.stream()
+    until(lambda: is_live(agg, process))
+    Stream.objects.update(owner="another", lease_until=None)  # which dies at once
+    until(lambda: process.says("another process has taken the stream over"))
+    until(lambda: process.output.count("live as") == 2)
+    agg.place_order(USER, scenario="filled")
+    until(lambda: Order.objects.filter(is_terminal=True).exists())
+    assert process.end() == 0
+
+
 @on_postgres
 def test_a_database_that_stops_and_starts_costs_no_event(
     agg: Simulator, manage: Manage, postgres: Postgres, until: Until

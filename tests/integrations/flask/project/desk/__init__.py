@@ -9,8 +9,8 @@ import flask
 from flask import Flask
 
 import aggstream
-from desk.agg import agg
 from desk.database import db
+from desk.stream import agg
 
 
 def sign_in(name: str) -> str:
@@ -25,7 +25,7 @@ def create_app(**config: Any) -> Flask:
     app.config.update(
         SECRET_KEY="not-a-secret",
         SQLALCHEMY_DATABASE_URI="sqlite://",
-        AGGSTREAM_TOKEN="desk.agg.token",
+        AGGSTREAM_TOKEN="desk.stream.token",
         AGGSTREAM_OPTIONS={
             "reconnect": aggstream.ReconnectPolicy(initial=0.05, maximum=0.2, healthy_after=0.05),
             "catch_up_timeout": 5.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import flask
 import sqlalchemy as sa
@@ -16,8 +17,14 @@ agg = AggStream()
 
 def token() -> str:
     """Return the token; it looks into the database, as a real one may."""
-    db.session.execute(sa.text("SELECT 1"))
+    if not os.environ.get("DESK_TOKEN_AT_ONCE"):
+        db.session.execute(sa.text("SELECT 1"))
     return os.environ["DESK_TOKEN"]
+
+
+def another_token() -> str:
+    """Return the token of another user."""
+    return os.environ["DESK_ANOTHER"]
 
 
 @agg.user_id
@@ -32,6 +39,9 @@ def keep(event: aggstream.UserEvent) -> None:
     """Write that the event was seen."""
     if os.environ.get("DESK_BROKEN"):
         1 / 0  # noqa: B018  (it fails)
+    if os.environ.get("DESK_STUCK"):
+        flask.current_app.logger.warning("stuck")
+        threading.Event().wait()
     if db.session.execute(sa.select(trouble)).first():
         raise RuntimeError("trouble")
     order_id = getattr(event, "order_id", "")
