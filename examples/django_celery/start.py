@@ -1,7 +1,7 @@
 """Start the stream and a Celery worker, against the simulator, until Ctrl-C: `python start.py [--rate 5]`.
 
 Orders are placed all the time; the worker says which receipts it has written. Everything is in a directory that is
-gone afterwards, or that you name.
+gone afterwards, or that you name. It needs `pip install 'aggstream[django,simulator]' celery`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Two users with an AGG account each, one process for each account's stream, and the web server. What ends by itself
 is started again, as a service manager would do it. All of it is in a directory that is gone afterwards.
+It needs `pip install 'aggstream[flask,simulator]' gunicorn`; without gunicorn, the framework's own server
+for development serves the pages.
 """
 
 from __future__ import annotations
