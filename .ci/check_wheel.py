@@ -12,7 +12,7 @@ import zipfile
 from email.parser import Parser
 
 RUNTIME = {"attrs", "cattrs", "tenacity", "urllib3", "websocket-client"}
-EXTRAS = {"aiohttp", "django", "jwt", "rich", "pytest"}
+EXTRAS = {"aiohttp", "django", "flask", "jwt", "rich", "pytest"}
 
 
 def requirement_name(requirement: str) -> str:
@@ -30,7 +30,7 @@ def main(wheel: str) -> None:
     bare = {requirement_name(r) for r in requirements if "extra ==" not in r}
     assert bare == RUNTIME, f"METADATA requires {bare}"
     assert fields["Requires-Python"] == ">=3.10"
-    assert set(fields.get_all("Provides-Extra", [])) >= {"simulator", "demo", "django", "test", "dev"}
+    assert set(fields.get_all("Provides-Extra", [])) >= {"simulator", "demo", "django", "flask", "test", "dev"}
     assert "aggstream/py.typed" in names
     django = "aggstream/integrations/django"
     assert {f"{django}/migrations/0001_initial.py", f"{django}/management/commands/aggstream.py"} <= set(names)

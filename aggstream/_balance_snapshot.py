@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aggstream._codec import Codec, to_json
+from aggstream._json import Parser, to_json
 from aggstream._records import Balances
 from aggstream._records_codec import decode_balances
 from aggstream.errors import DecodeError
@@ -32,15 +32,15 @@ def make_snapshot(balances: Balances, wall_ns: int) -> BalanceSnapshot:
     )
 
 
-def decode_snapshot(text: str, received_ns: int, codec: Codec) -> BalanceSnapshot:
+def decode_snapshot(text: str, received_ns: int, parser: Parser) -> BalanceSnapshot:
     """Return the event whose text this is.
 
     Raises:
         DecodeError: it is no such event's.
     """
-    message: Any = codec.parse(text)
+    message: Any = parser.parse(text)
     try:
-        balances = decode_balances(to_json(message["balances"]), codec)
+        balances = decode_balances(to_json(message["balances"]), parser)
         timestamp = int(message["timestamp"])
     except (KeyError, TypeError, ValueError):
         raise DecodeError("no balance_snapshot") from None

@@ -255,8 +255,7 @@ class Dispatcher:
     def _enqueue(self, worker: _Worker, batch: _Batch) -> None:
         # Counted first: a worker is never ahead.
         self._put += len(batch.events)
-        for _, size in batch.events:
-            self._put_size += size
+        self._put_size += sum([size for _, size in batch.events])
         worker.queue.put(batch)
 
     def _distribute(self, batch: _Batch) -> None:
@@ -552,7 +551,7 @@ class Dispatcher:
                 self._succeeded(item.seq)
             return None
         attempts = failed.attempts + 1
-        pause = self.receipts.failed(item.seq, errors[0][1], attempts)
+        pause = self.receipts.failed(item.seq, [error for _, error in errors], attempts)
         if pause is None:
             return None
         event = attrs.evolve(item.event, redelivered=True) if isinstance(item.event, UserEvent) else item.event

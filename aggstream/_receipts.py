@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from aggstream.errors import JournalError
@@ -43,17 +43,30 @@ class Receipts:
         if is_due:
             self.write()
 
-    def failed(self, seq: int, error: BaseException, attempts: int) -> float | None:
-        """A handler of an event has failed.
+    def failed(self, seq: int, errors: Sequence[BaseException], attempts: int) -> float | None:
+        """Handlers of an event have failed.
 
         Args:
             seq: the event's number.
-            error: what it raised.
+            errors: what they raised.
             attempts: how often its handlers were called in this process, this time included.
 
         Returns:
             Seconds until they should be called again; None: never again by itself.
         """
+        options = self._journal.options
+        pause = options.delay_after(attempts)
+        for error in errors:
+            if isinstance(error, options.outage_errors):
+                logger.warning(
+                    "event %d waits, because what its handlers need is away (%s); nothing is lost, and it is "
+                    "given to those that failed again in %.1f s",
+                    seq,
+                    type(error).__name__,
+                    pause,
+                )
+                return pause
+        error = errors[0]
         try:
             is_dead = self._journal.failed(seq, shown(f"{type(error).__name__}: {error}"))
         except JournalError as failure:
@@ -64,7 +77,6 @@ class Receipts:
                 self.dead += 1
             logger.error("event %d is set aside after too many failures: %s", seq, self._journal.hint(seq))
             return None
-        pause = self._journal.options.delay_after(attempts)
         logger.warning("event %d is given to the handlers that failed again in %.1f s", seq, pause)
         return pause
 

@@ -26,9 +26,9 @@ from typing import TypeAlias
 import attrs
 
 from aggstream._backoff import is_worth_retrying
-from aggstream._codec import to_json
 from aggstream._fold import milliseconds
 from aggstream._health import Continuity
+from aggstream._json import to_json
 from aggstream._records import Balances, OrderRecord, OrdersPage
 from aggstream._rest_options import RestOptions
 from aggstream._tracker import Tracker

@@ -19,7 +19,7 @@ import attrs
 from cattrs import AttributeValidationNote, ClassValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
-from aggstream._codec import Codec
+from aggstream._json import Parser
 from aggstream._limits import Limits
 from aggstream._records import Balances, CashBalance, ChainBalance, OrderRecord, OrdersPage, VenueBalance
 from aggstream._structure import (
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 # Many more than a page has. Each entry that is not understood makes an error, and a body has room for millions.
 _MOST_ENTRIES = 10_000
-_DEFAULT = Codec(Limits())
+_DEFAULT = Parser(Limits())
 _DATE = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:[.,]([0-9]{1,6})[0-9]{0,12})?"
     r"(?:([Zz])|([+-][0-9]{2}):?([0-9]{2}))"
@@ -45,30 +45,30 @@ _DATE = re.compile(
 _NUMBER = re.compile(r"-?[0-9]{1,64}(?:\.[0-9]{1,64})?")
 
 
-def decode_orders_page(data: str | bytes, codec: Codec = _DEFAULT) -> OrdersPage:
+def decode_orders_page(data: str | bytes, parser: Parser = _DEFAULT) -> OrdersPage:
     """Return the page that an answer of `GET /execution/orders` holds.
 
     Args:
         data: the answer's body.
-        codec: what parses it, within limits.
+        parser: what parses it, within limits.
 
     Raises:
         DecodeError: it is no page, or nobody could tell what page comes next; names the path, and no values.
     """
-    payload = _parse(data, codec)
+    payload = _parse(data, parser)
     if payload.get("data") is None:
         raise DecodeError("missing", path="$.data")
     orders, problems = _read_all(payload, "data", _read_order)
     return OrdersPage(orders=orders, problems=problems, next_cursor=_next_cursor(payload))
 
 
-def decode_balances(data: str | bytes, codec: Codec = _DEFAULT) -> Balances:
+def decode_balances(data: str | bytes, parser: Parser = _DEFAULT) -> Balances:
     """Return what an answer of `GET /execution/balances` holds. The arguments are those of `decode_orders_page`.
 
     Raises:
         DecodeError: it holds no balances; names the path, and no values.
     """
-    payload = _parse(data, codec)
+    payload = _parse(data, parser)
     if payload.get("cash") is None and payload.get("positions") is None:
         raise DecodeError("neither cash nor positions")
     cash, cash_problems = _read_all(payload, "cash", _read_cash)
@@ -94,12 +94,12 @@ def parse_date(text: object) -> dt.datetime | None:
 # --- the whole answer -----------------------------------------------------------------------------------
 
 
-def _parse(data: str | bytes, codec: Codec) -> dict[str, Any]:
+def _parse(data: str | bytes, parser: Parser) -> dict[str, Any]:
     try:
         text = data if isinstance(data, str) else data.decode()
     except UnicodeDecodeError:
         raise DecodeError("not UTF-8") from None
-    return _object(codec.parse(text), "$")
+    return _object(parser.parse(text), "$")
 
 
 def _object(value: Any, path: str) -> dict[str, Any]:

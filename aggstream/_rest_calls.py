@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from aggstream._codec import Codec
 from aggstream._http import Answer, exchange, make_http, words_of
+from aggstream._json import Parser
 from aggstream._limits import Limits
 from aggstream._options import app_id_header
 from aggstream._processes import call_in_child
@@ -77,7 +77,7 @@ class Calls:
             "accept": Secret("application/json"),
             **options.headers,
         }
-        self._codec = Codec(limits)
+        self._parser = Parser(limits)
         self._ssl_context = ssl_context
         self._proxy = proxy
         self._begin_anew()
@@ -117,7 +117,7 @@ class Calls:
         """Close the connections that no call uses; a call after this connects anew."""
         self._http.clear()
 
-    def _get(self, token: Secret, path: str, query: Mapping[str, str], decode: Callable[[bytes, Codec], T]) -> T:
+    def _get(self, token: Secret, path: str, query: Mapping[str, str], decode: Callable[[bytes, Parser], T]) -> T:
         outcome = self._outcome(token, path, query, decode)
         if isinstance(outcome, RestError):
             # Raised out here, because the frames in there hold the user's data.
@@ -125,7 +125,7 @@ class Calls:
         return outcome
 
     def _outcome(
-        self, token: Secret, path: str, query: Mapping[str, str], decode: Callable[[bytes, Codec], T]
+        self, token: Secret, path: str, query: Mapping[str, str], decode: Callable[[bytes, Parser], T]
     ) -> T | RestError:
         what = f"GET {self.base}{path}"
         url = self.base + path
@@ -142,7 +142,7 @@ class Calls:
             problem = f"it is larger than answer_size ({self.options.answer_size})"
         elif problem is None:
             try:
-                return decode(answer.body, self._codec)
+                return decode(answer.body, self._parser)
             except DecodeError as error:
                 problem = str(error)
         return RestError(f"the answer of {what} is of no use: {problem}", status=_OK)

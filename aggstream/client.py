@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 from aggstream._backoff import ReconnectPolicy
 from aggstream._checks import check_seconds, quiet
 from aggstream._checkup import check_up
+from aggstream._codec import Codec
 from aggstream._deadline import Deadline
 from aggstream._dispatcher import Dispatcher, ErrorHandler
 from aggstream._following import Following
@@ -188,7 +189,8 @@ class Client(Following):
             name=name,
         )
         # Here, and not by a thread of ours: a fork meanwhile would leave the child with a module that is locked.
-        for module in ("aggstream._structure", "email.utils", "encodings.idna"):
+        Codec(self._options.session.limits)
+        for module in ("email.utils", "encodings.idna"):
             importlib.import_module(module)
         provider = as_provider(setting(None, "token") if token is None else token)
         calls = choose_rest(rest, rest_url, self._options, proxy=proxy)

@@ -14,9 +14,9 @@ import attrs
 import urllib3
 
 from aggstream._checks import check_seconds, quiet
-from aggstream._codec import Codec, to_json
 from aggstream._greenlets import Patching
 from aggstream._http import exchange, make_http, words_of
+from aggstream._json import Parser, to_json
 from aggstream._limits import Limits
 from aggstream._options import (
     DEFAULT_REST_URL,
@@ -76,7 +76,7 @@ class _RefreshAnswer:
 
 
 _converter = strict_converter(detailed_validation=False)
-_codec = Codec(Limits())
+_parser = Parser(Limits())
 
 
 def _default_body(refresh_token: str) -> Mapping[str, Any]:
@@ -245,7 +245,7 @@ class RefreshingToken:
         if answer.body is None:
             return TokenUnavailable("the answer of the refresh call is too large")
         try:
-            pair = _converter.structure(_codec.parse(answer.body.decode()), _RefreshAnswer)
+            pair = _converter.structure(_parser.parse(answer.body.decode()), _RefreshAnswer)
             problem = self._take(TokenPair(pair.accessToken, pair.refreshToken or self._refresh.reveal()))
         except DecodeError as error:
             problem = str(error)

@@ -111,7 +111,7 @@ class Until(Protocol):
     def __call__(self, condition: Callable[[], object], /) -> None: ...
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def until() -> Until:
     """Wait until a condition holds, with a generous deadline."""
 

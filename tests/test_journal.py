@@ -16,7 +16,7 @@ from conftest import BALANCE_UPDATE, ORDER_SUBMITTED
 from journals import CODEC, happened, is_intact
 
 import aggstream
-from aggstream._codec import to_json
+from aggstream._json import to_json
 from aggstream.errors import (
     ConfigurationError,
     DecodeError,
@@ -83,6 +83,9 @@ def the_only(journal: Journal) -> StoredEvent:
         ("keep_for", -1.0),
         ("max_size", 1.5),
         ("on_failure", "ignore"),
+        ("outage_errors", OSError),
+        ("outage_errors", ["OSError"]),
+        ("outage_errors", (OSError, SystemExit)),
     ],
 )
 def test_an_option_that_cannot_work_is_refused_by_its_name(option: str, value: Any) -> None:

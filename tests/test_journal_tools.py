@@ -12,7 +12,7 @@ import attrs
 import pytest
 from journals import happened
 
-from aggstream._codec import to_json
+from aggstream._json import to_json
 from aggstream.errors import ConfigurationError, JournalCorrupt, JournalError, StateError
 from aggstream.journal import Journal, JournalOptions, JournalReader, replay, retry
 

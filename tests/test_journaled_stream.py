@@ -247,6 +247,99 @@ def test_what_fails_again_and_again_is_set_aside_and_what_follows_goes_on(
     assert states(path)["dead"] == states(path)["pending"] == 0
 
 
+class Away(Exception):
+    """The database of the handlers is not there."""
+
+
+@pytest.mark.parametrize("also_broken", [False, True])
+def test_a_handler_that_needs_what_is_away_is_called_until_it_is_back(
+    agg: Simulator,
+    stream: MakeStream,
+    path: pathlib.Path,
+    until: Until,
+    caplog: pytest.LogCaptureFixture,
+    also_broken: bool,
+) -> None:
+    client = stream(journal=impatient(path, max_attempts=1, outage_errors=(Away, ConnectionError)))
+    is_back = threading.Event()
+    calls: list[OrderEvent] = []
+    done: list[OrderEvent] = []
+
+    @client.on("order_event", "filled")
+    def broken(event: OrderEvent) -> None:
+        if also_broken and not is_back.is_set():
+            raise RuntimeError("this alone would have set it aside")
+
+    @client.on("order_event", "filled")
+    def needs(event: OrderEvent) -> None:
+        calls.append(event)
+        if not is_back.is_set():
+            raise Away
+        done.append(event)
+
+    with client:
+        client.wait_until_caught_up(DEADLINE)
+        agg.place_order(USER, scenario="filled")
+        until(lambda: len(calls) > 20)
+        assert states(path)["dead"] == 0
+        is_back.set()
+        until(lambda: done)
+    assert {event.id for event in calls} == {event.id for event in done}
+    assert "is away (Away); nothing is lost" in caplog.text
+    with JournalReader(path) as journal:
+        [stored] = [s for s in journal.find(limit=1000) if s.sub_event == "filled"]
+    assert (stored.state, stored.attempts) == ("done", 0)
+
+
+def test_what_is_away_counts_no_failure_and_what_is_broken_counts_on(
+    agg: Simulator, stream: MakeStream, path: pathlib.Path, until: Until
+) -> None:
+    client = stream(journal=impatient(path, max_attempts=3, outage_errors=(Away,)))
+    errors = [RuntimeError(), Away(), Away(), Away(), RuntimeError(), Away(), RuntimeError()]
+    left = iter(errors)
+
+    @client.on("order_event", "filled")
+    def fail(event: OrderEvent) -> None:
+        raise next(left)
+
+    with client:
+        client.wait_until_caught_up(DEADLINE)
+        agg.place_order(USER, scenario="filled")
+        until(lambda: states(path)["dead"])
+    assert next(left, None) is None
+    with JournalReader(path) as journal:
+        [dead] = journal.find(state="dead")
+    assert dead.attempts == 3
+
+
+def test_stopping_waits_for_nothing_that_is_away_and_the_next_stream_delivers_it(
+    agg: Simulator, stream: MakeStream, path: pathlib.Path, until: Until
+) -> None:
+    patient = JournalOptions(path=path, retry_delay=3600.0, retry_delay_maximum=3600.0, outage_errors=(Away,))
+    client = stream(journal=patient)
+    calls: list[OrderEvent] = []
+
+    @client.on("order_event", "filled")
+    def needs(event: OrderEvent) -> None:
+        calls.append(event)
+        raise Away
+
+    client.start()
+    client.wait_until_caught_up(DEADLINE)
+    agg.place_order(USER, scenario="filled")
+    until(lambda: calls)
+    report = client.stop(timeout=DEADLINE)
+    assert not report.running
+    assert report.undelivered == states(path)["pending"] > 0
+    again = stream()
+    done: list[OrderEvent] = []
+    again.on("order_event", "filled")(done.append)
+    with again:
+        until(lambda: done)
+    assert (done[0].id, done[0].redelivered) == (calls[0].id, True)
+    assert states(path)["pending"] == 0
+
+
 # --- another process ------------------------------------------------------------------------------------
 
 

@@ -33,7 +33,10 @@ LAYERS = [
     ],
     ["events", "_state", "_token", "_commands", "_health", "_limits", "_processes", "_records"],
     [
+        "_json",
         "_assembly",
+        "_quick",
+        "_quick_msgspec",
         "_structure",
         "_codec",
         "_registry",
@@ -140,6 +143,17 @@ def test_only_the_transport_knows_the_websocket_library(path: Path) -> None:
     assert not imports or name_of(path) in ("transport.py", "_opening.py", "_frames.py")
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if component(path) == "integrations"], ids=name_of)
+def test_an_integration_knows_its_own_framework_and_what_they_share_none(path: Path) -> None:
+    below = path.relative_to(ROOT / "integrations").parts
+    own = below[0] if len(below) > 1 else None
+    others = {"django", "flask"} - {own}
+    for name in modules_imported(path):
+        top, _, rest = name.partition(".")
+        assert top not in {*others, *(("werkzeug", "click") if own != "flask" else ())}
+        assert not (top == "aggstream" and set(rest.split(".")[:2]) & others), name
+
+
 def test_the_session_and_what_is_below_it_know_no_socket_and_no_thread() -> None:
     for name in ("session", "_state", "_codec", "_records_codec", "_commands", "_token"):
         imported = {module.partition(".")[0] for module in modules_imported(ROOT / f"{name}.py")}
@@ -161,6 +175,7 @@ def test_importing_the_package_loads_neither_simulator_nor_command_nor_what_only
     ).stdout.split()
     unwanted = {
         "django",
+        "flask",
         "aiohttp",
         "jwt",
         "rich",

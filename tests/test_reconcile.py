@@ -28,6 +28,7 @@ from aggstream import (
     VenueBalance,
 )
 from aggstream._codec import Codec
+from aggstream._json import Parser
 from aggstream._reconcile import Read, ReadBalances, ReadOrders, Reconciler
 from aggstream._tracker import Tracker
 from aggstream.errors import AuthenticationRejected
@@ -358,12 +359,12 @@ def test_a_snapshot_of_balances_can_be_stored_and_made_again() -> None:
 
     text = '{"cash": [{"tokenSymbol": "USDC", "totalRaw": "1", "decimals": 6}], "positions": []}'
     snapshot = make_snapshot(decode_balances(text), 5_000_000)
-    again = decode_snapshot(snapshot.text, 5_000_000, Codec(aggstream.Limits()))
+    again = decode_snapshot(snapshot.text, 5_000_000, Parser(aggstream.Limits()))
     assert isinstance(again, BalanceSnapshot)
     assert again == snapshot
     assert again.id == snapshot.id
     with pytest.raises(DecodeError):
-        decode_snapshot('{"type": "balance_snapshot"}', 1, Codec(aggstream.Limits()))
+        decode_snapshot('{"type": "balance_snapshot"}', 1, Parser(aggstream.Limits()))
 
 
 # --- REST fails -----------------------------------------------------------------------------------------

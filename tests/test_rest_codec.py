@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aggstream import DecodeError, Limits
-from aggstream._codec import Codec
+from aggstream._json import Parser
 from aggstream._records import Balances, CashBalance, OrderRecord, OrdersPage
 from aggstream._records_codec import decode_balances, decode_orders_page, parse_date
 
@@ -228,11 +228,11 @@ def test_bytes_that_are_no_text_are_refused() -> None:
             decode(b'{"data": ["\xff"]}')
 
 
-def test_the_limits_are_those_of_the_codec() -> None:
+def test_the_limits_are_those_of_messages() -> None:
     with pytest.raises(DecodeError, match="json_depth"):
-        decode_orders_page('{"data": [{"id": {}}]}', Codec(Limits(json_depth=2)))
+        decode_orders_page('{"data": [{"id": {}}]}', Parser(Limits(json_depth=2)))
     with pytest.raises(DecodeError, match="number_digits"):
-        decode_balances('{"cash": [12345678901234567890]}', Codec(Limits(number_digits=5)))
+        decode_balances('{"cash": [12345678901234567890]}', Parser(Limits(number_digits=5)))
 
 
 # --- balances -------------------------------------------------------------------------------------------

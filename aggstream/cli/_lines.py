@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from aggstream._codec import to_json
+from aggstream._json import to_json
 from aggstream.cli._shell import printable
 from aggstream.events import (
     Authenticated,

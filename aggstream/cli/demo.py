@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from aggstream._backoff import ReconnectPolicy
-from aggstream._codec import to_json
+from aggstream._json import to_json
 from aggstream._signals import caught_signals
 from aggstream.cli._board import Board, Summary
 from aggstream.cli._lines import as_json

@@ -7,7 +7,7 @@ import contextlib
 import datetime as dt
 from collections.abc import Sequence
 
-from aggstream._codec import to_json
+from aggstream._json import to_json
 from aggstream._signals import caught_signals
 from aggstream.cli import _outcome
 from aggstream.cli._connection import ENVIRONMENT, Connection, add_connection_arguments

@@ -11,7 +11,7 @@ import shlex
 import signal
 from typing import TYPE_CHECKING
 
-from aggstream._codec import to_json
+from aggstream._json import to_json
 from aggstream._signals import caught_signals
 from aggstream.cli._options import port, rate
 from aggstream.cli._shell import USAGE, Failure, exit_code, extra, note, write_line

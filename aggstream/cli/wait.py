@@ -9,8 +9,8 @@ import signal
 from collections.abc import Callable
 from typing import TypeAlias
 
-from aggstream._codec import to_json
 from aggstream._deadline import Deadline
+from aggstream._json import to_json
 from aggstream._signals import caught_signals
 from aggstream.cli._connection import ENVIRONMENT, Connection, add_connection_arguments, why_not_caught_up
 from aggstream.cli._lines import as_line, is_worth_telling

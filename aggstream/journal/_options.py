@@ -31,6 +31,17 @@ def _one_of(*words: str) -> Any:
     return attrs.field(default=words[0], validator=check)
 
 
+def _errors(value: Any) -> tuple[type[Exception], ...]:
+    are_classes = isinstance(value, (tuple, list)) and all(
+        isinstance(one, type) and issubclass(one, Exception) for one in value
+    )
+    if not are_classes:
+        raise ConfigurationError(
+            "journal: outage_errors must be a tuple of exception classes, as (sqlalchemy.exc.OperationalError,)"
+        )
+    return tuple(value)
+
+
 @attrs.frozen(kw_only=True)
 class StoreOptions:
     """What becomes of events that are stored, wherever that is. Times are in seconds.
@@ -45,6 +56,10 @@ class StoreOptions:
     """From the first failure to the repetition; the pause doubles with each failure."""
     retry_delay_maximum: float = seconds(60.0)
     """The longest such pause."""
+    outage_errors: tuple[type[Exception], ...] = attrs.field(default=(), converter=_errors)
+    """What handlers raise while something that they need is away, a database of their own say. Such a failure does
+    not count: the handlers that failed are called again after the same growing pauses until they work. If only one
+    of an event's handlers fails so, what the others raise at the same time does not count either."""
     keep_for: float = seconds(7 * 86400.0)
     """How long done events are kept, to tell repeats by; those of orders that have not ended are kept longer."""
     on_failure: Literal["stop", "continue"] = _one_of("stop", "continue")

@@ -12,6 +12,7 @@ import attrs
 
 from aggstream._balance_snapshot import decode_snapshot
 from aggstream._codec import Codec
+from aggstream._json import Parser
 from aggstream._limits import Limits
 from aggstream.errors import DecodeError
 from aggstream.events import BalanceSnapshot, Event, OrderEvent, OrderSubmitted, Source, UserEvent
@@ -26,10 +27,11 @@ _NS_PER_MS = 10**6
 _DAY_MS = 86_400_000
 _HUGE = 1_000_000
 # What was within the limits when it was received must come back, whatever the limits are now.
-_CODEC = Codec(Limits(json_depth=_HUGE, number_digits=_HUGE, number_exponent=_HUGE))
+_BOUNDLESS = Limits(json_depth=_HUGE, number_digits=_HUGE, number_exponent=_HUGE)
+_CODEC, _PARSER = Codec(_BOUNDLESS), Parser(_BOUNDLESS)
 
 DECODERS: dict[str, Callable[[str, int], Event]] = {
-    BalanceSnapshot.TYPE: lambda text, received_ns: decode_snapshot(text, received_ns, _CODEC),
+    BalanceSnapshot.TYPE: lambda text, received_ns: decode_snapshot(text, received_ns, _PARSER),
 }
 """How events of a type are made again from text and `received_ns`, if they are no messages of the service."""
 
@@ -97,7 +99,7 @@ class StoredEvent:
         If the text is not understood, `message` is None and `text` holds it.
         """
         try:
-            content = {"message": _CODEC.parse(self.text)}
+            content = {"message": _PARSER.parse(self.text)}
         except DecodeError:
             content = {"message": None, "text": self.text}
         settled_at = self.settled_at

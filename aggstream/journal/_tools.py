@@ -88,11 +88,15 @@ class JournalReader:
             row = connection.execute(query, (value,)).fetchone()
         return None if row is None else from_row(row)
 
-    def export(self) -> Iterator[StoredEvent]:
-        """Yield all events that are there now, oldest first, a page of them in memory at a time."""
+    def newest(self) -> int:
+        """Return the `seq` of the newest event; 0 if there is none."""
         with self._using() as connection:
             [last] = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM states").fetchone()
-        place = 0
+        return int(last)
+
+    def export(self) -> Iterator[StoredEvent]:
+        """Yield all events that are there now, oldest first, a page of them in memory at a time."""
+        place, last = 0, self.newest()
         while page := self.find(after=place, limit=_PAGE):
             for stored in page:
                 if stored.seq > last:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from unittest import mock
 
 import websocket
 
@@ -38,10 +41,20 @@ def read_texts(url: str, begin: Callable[[], object], count: int) -> None:
     transport.abort()
 
 
+def hidden_msgspec() -> contextlib.AbstractContextManager[object]:
+    """Let aggstream find no msgspec, as if it were installed without its extra `fast`."""
+    return mock.patch.dict(sys.modules, {"aggstream._quick_msgspec": None})
+
+
 def decoder() -> Callable[[str], Event]:
     decode = Codec(Limits()).decode
     received_ns = time.time_ns()
     return lambda text: decode(text, received_ns)
+
+
+def decoder_without_msgspec() -> Callable[[str], Event]:
+    with hidden_msgspec():
+        return decoder()
 
 
 def hand_off(events: Sequence[Event], handle: Callable[[Event], object]) -> Callable[[], None]:

@@ -11,7 +11,7 @@ import matplotlib as mpl
 
 mpl.use("svg")
 
-from benchmarks.programs import PEERS
+from benchmarks.programs import PEERS, PLAIN
 from matplotlib import pyplot as plt
 
 PANELS = (
@@ -47,7 +47,7 @@ def _rows(report: dict[str, Any], measurement: str, quantity: str) -> list[tuple
         found = pair["quantities"][quantity]
         if found["ratio"] and pair["theirs"] in PEERS:
             times = found["ratio"] if found["better"] == "more" else 1 / found["ratio"]
-            mode = pair["ours"].removeprefix("aggstream").removeprefix(", journal ")
+            mode = "without msgspec" if pair["ours"] == PLAIN else pair["ours"].partition(", journal ")[2]
             rows.append((f"{pair['theirs']} ({mode})" if mode else pair["theirs"], times))
     return rows
 

@@ -27,9 +27,10 @@ class Program:
         return cast("contextlib.AbstractContextManager[None]", load(self.place)(url, handle))
 
 
-AGGSTREAM = "aggstream"
-JOURNAL_NORMAL = "aggstream, journal normal"
-JOURNAL_FULL = "aggstream, journal full"
+AGGSTREAM = "aggstream[fast]"
+PLAIN = "aggstream"
+JOURNAL_NORMAL = "aggstream[fast], journal normal"
+JOURNAL_FULL = "aggstream[fast], journal full"
 NAIVE = "WebSocketApp + json"
 COINBASE = "coinbase-advanced-py"
 PYBIT = "pybit"
@@ -39,6 +40,7 @@ PICOWS = "picows + msgspec"
 
 PROGRAMS = {
     AGGSTREAM: Program("peers.aggstream_client:listening", "import aggstream"),
+    PLAIN: Program("peers.aggstream_client:without_msgspec", "import aggstream"),
     JOURNAL_NORMAL: Program("peers.aggstream_client:with_normal_journal", "import aggstream"),
     JOURNAL_FULL: Program("peers.aggstream_client:with_full_journal", "import aggstream"),
     NAIVE: Program("peers.naive:listening", "import json, threading, websocket"),

@@ -1,29 +1,18 @@
-"""A user's events from the store, as Server-Sent Events."""
+"""A user's events from the database."""
 
 from __future__ import annotations
 
 import logging
-import re
-import threading
-import time
 from collections.abc import Iterator
 
 from django.db import DatabaseError, connections
 from django.db.models import Max
 
-from aggstream._deadline import Deadline
+from aggstream.integrations._feed import HEARTBEAT, PAGE, Row, frames
 from aggstream.integrations.django._patience import one_line
 from aggstream.integrations.django.models import Event
 
 logger = logging.getLogger("aggstream")
-
-LOOK_EVERY = 0.5
-"""Seconds between two looks into the store."""
-HEARTBEAT = 10.0
-"""Seconds of silence after which something is sent, so that proxies and servers see that the answer goes on."""
-_RETRY_MS = 1000
-_PAGE = 200
-_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 class Feed:
@@ -43,46 +32,17 @@ class Feed:
         return self._events.aggregate(newest=Max("pk"))["newest"] or 0
 
     def frames(self, after: int, *, seconds: float, heartbeat: float = HEARTBEAT) -> Iterator[str]:
-        """Yield what an `EventSource` reads, and then end: it asks again by itself, from where it was.
+        """Yield what an `EventSource` reads; see `aggstream.integrations._feed.frames`."""
+        return frames(self._look, after, seconds=seconds, heartbeat=heartbeat)
 
-        Args:
-            after: the `pk` of the event after which to begin.
-            seconds: after which to end; 0: with what is there.
-            heartbeat: seconds of silence after which a comment is sent.
-        """
-        deadline, pause = Deadline(seconds), threading.Event()
-        # Without data it is no event, but the browser keeps the id, and begins there if nothing comes.
-        yield f"retry: {_RETRY_MS}\nid: {after}\n\n"
-        spoken_at = time.monotonic()
-        while True:
-            try:
-                page = self._page(after)
-            except DatabaseError as error:
-                logger.warning("live events end, because the database cannot be used: %s", one_line(error))
-                return
-            for after, type_, text in page:  # noqa: PLR1704  (where the next look begins)
-                yield _frame(after, type_, text)
-            now = time.monotonic()
-            if page:
-                spoken_at = now
-            elif now >= spoken_at + heartbeat:
-                spoken_at = now
-                yield ":\n\n"
-            if deadline.expired():
-                return
-            if len(page) < _PAGE:
-                pause.wait(min(LOOK_EVERY, heartbeat, deadline.remaining() or 0.0))
-
-    def _page(self, after: int) -> list[tuple[int, str, str]]:
+    def _look(self, after: int) -> list[Row] | None:
         try:
             rows = self._events.filter(pk__gt=after).order_by("pk").values_list("pk", "type", "text")
-            return list(rows[:_PAGE])
+            return list(rows[:PAGE])
+        except DatabaseError as error:
+            logger.warning("live events end, because the database cannot be used: %s", one_line(error))
+            return None
         finally:
             for connection in connections.all(initialized_only=True):  # with that of the session
                 if not connection.in_atomic_block:  # a test's, say
                     connection.close()
-
-
-def _frame(seq: int, type_: str, text: str) -> str:
-    data = "".join(f"data: {line}\n" for line in _LINE_END.split(text))
-    return f"id: {seq}\nevent: {type_}\n{data}\n"

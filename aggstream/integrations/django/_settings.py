@@ -8,46 +8,35 @@ AGGSTREAM = {"ORIGIN": …, "ACCOUNTS": {"main": {"APP_ID": …, "TOKEN": …}, 
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import attrs
 from django.conf import settings
 from django.db import connections
-from django.utils.module_loading import import_string
 
 from aggstream._checks import check_seconds
-from aggstream.client import Client
 from aggstream.errors import ConfigurationError
+from aggstream.integrations import _accounts
+from aggstream.integrations._accounts import DEFAULT_ACCOUNT, account_of, accounts_of, function_of, refuse_unknown
+from aggstream.integrations._feed import EVENTS_FOR
 from aggstream.integrations.django._connections import in_short
-from aggstream.journal import OpensStore, StoreOptions
-from aggstream.typing import TokenProvider, TokenSource
+from aggstream.journal import StoreOptions
 
 SETTING = "AGGSTREAM"
-DEFAULT_ACCOUNT = "default"
 
-_CLIENT_KEYS = ("APP_ID", "ORIGIN", "URL", "REST_URL")
 _STORE_KEYS = ("MAX_ATTEMPTS", "RETRY_DELAY", "RETRY_DELAY_MAXIMUM", "KEEP_FOR")
-_OWN_KEYS = ("TOKEN", "OPTIONS", "DATABASE", "LEASE", "LOCK")
-ACCOUNT_KEYS = frozenset((*_CLIENT_KEYS, *_STORE_KEYS, *_OWN_KEYS))
+ACCOUNT_KEYS = _accounts.COMMON_KEYS | {*_STORE_KEYS, "DATABASE", "LEASE", "LOCK"}
 """What may be set for one account, or for all."""
 KEYS = ACCOUNT_KEYS | {"ACCOUNTS", "USER_ID", "EVENTS_FOR"}
 """What may be set."""
 _LOCKS = (None, "advisory", "lease")
-_NOT_OPTIONS = frozenset({"self", "app_id", "origin", "url", "rest_url", "token", "journal", "name"})
-_CLIENT_OPTIONS = frozenset(inspect.signature(Client.__init__).parameters) - _NOT_OPTIONS
 
 
 @attrs.frozen(kw_only=True)
-class Account:
+class Account(_accounts.Account):
     """One account's settings, checked."""
 
-    name: str
-    options: Mapping[str, Any] = attrs.field(repr=False)
-    """Of `Client`, but for the token."""
-    token: TokenSource | None = attrs.field(repr=False)
     store: StoreOptions
     database: str
     """The alias of the database that the events are in."""
@@ -55,15 +44,6 @@ class Account:
     """Seconds without a sign of life after which another process takes over."""
     lock: str | None
     """How it is seen to that one process runs the stream: "advisory", "lease", or None for what fits."""
-
-    def client(self, store: OpensStore | None) -> Client:
-        """Make the client of the stream.
-
-        Raises:
-            ConfigurationError: an option cannot work.
-        """
-        name = "aggstream" if self.name == DEFAULT_ACCOUNT else f"aggstream-{self.name}"
-        return Client(token=self.token, journal=store, name=name, **self.options)
 
 
 def configured() -> Mapping[str, Any]:
@@ -85,20 +65,9 @@ def account_settings() -> dict[str, Mapping[str, Any]]:
         ConfigurationError: it has not the form of the setting.
     """
     value = configured()
-    known = difflib.get_close_matches
-    for key in value:
-        if key not in KEYS:
-            raise ConfigurationError(f"{SETTING} has no key {key!a}{_like(known(str(key), KEYS, n=1))}")
+    refuse_unknown(value, KEYS, SETTING)
     shared = {key: set_to for key, set_to in value.items() if key in ACCOUNT_KEYS}
-    accounts = value.get("ACCOUNTS", {DEFAULT_ACCOUNT: {}})
-    if not isinstance(accounts, Mapping) or not all(isinstance(one, Mapping) for one in accounts.values()):
-        raise ConfigurationError(f"{SETTING}['ACCOUNTS'] must be a dict of dicts, by the accounts' names")
-    for name, own in accounts.items():
-        for key in own:
-            if key not in ACCOUNT_KEYS:
-                like = _like(known(str(key), ACCOUNT_KEYS, n=1))
-                raise ConfigurationError(f"{SETTING}['ACCOUNTS'][{name!a}] has no key {key!a}{like}")
-    return {name: {**shared, **own} for name, own in accounts.items()}
+    return accounts_of(value.get("ACCOUNTS", {DEFAULT_ACCOUNT: {}}), shared, ACCOUNT_KEYS, _spelled("ACCOUNTS"))
 
 
 def account(name: str) -> Account:
@@ -107,26 +76,25 @@ def account(name: str) -> Account:
     Raises:
         ConfigurationError: there is none of that name, or something that is set for it cannot work.
     """
-    accounts = account_settings()
-    if name not in accounts:
-        known = ", ".join(map(ascii, accounts))
-        raise ConfigurationError(f"{SETTING} has no account {name!a}, but {known}")
-    value = accounts[name]
+    value = account_of(account_settings(), name, SETTING)
     database = value.get("DATABASE", "default")
     if database not in settings.DATABASES:
-        raise ConfigurationError(f"{SETTING}['DATABASE'] must be the alias of one of DATABASES, got {database!a}")
+        raise ConfigurationError(f"{_spelled('DATABASE')} must be the alias of one of DATABASES, got {database!a}")
     lock = value.get("LOCK")
     if lock not in _LOCKS:
-        raise ConfigurationError(f'{SETTING}[\'LOCK\'] must be "advisory", "lease" or None, got {lock!a}')
+        raise ConfigurationError(f'{_spelled("LOCK")} must be "advisory", "lease" or None, got {lock!a}')
     if lock == "advisory" and connections[database].vendor != "postgresql":
-        raise ConfigurationError(f"{SETTING}['LOCK'] can be \"advisory\" with PostgreSQL only; leave it out")
+        raise ConfigurationError(f'{_spelled("LOCK")} can be "advisory" with PostgreSQL only; leave it out')
     return Account(
         name=name,
-        options={**_options(value), **_taken(value, _CLIENT_KEYS)},
-        token=_token(value.get("TOKEN")),
-        store=StoreOptions(**_taken(value, _STORE_KEYS)),
+        options=_accounts.options_of(value, _spelled("OPTIONS")),
+        token=_accounts.token_of(value.get("TOKEN"), _spelled("TOKEN"), in_short),
+        store=StoreOptions(
+            **_accounts.taken(value, _STORE_KEYS),
+            outage_errors=_accounts.outage_errors_of(value.get("OUTAGE_ERRORS", ()), _spelled("OUTAGE_ERRORS")),
+        ),
         database=database,
-        lease=check_seconds(value.get("LEASE", 30.0), f"{SETTING}['LEASE']"),
+        lease=check_seconds(value.get("LEASE", 30.0), _spelled("LEASE")),
         lock=lock,
     )
 
@@ -138,7 +106,7 @@ def user_id_function() -> Callable[[Any], str | None] | None:
         ConfigurationError: it is no function.
     """
     value = configured().get("USER_ID")
-    return None if value is None else function_of(value, "USER_ID")
+    return None if value is None else function_of(value, _spelled("USER_ID"))
 
 
 def events_for() -> float:
@@ -147,58 +115,8 @@ def events_for() -> float:
     Raises:
         ConfigurationError: it is no time.
     """
-    return check_seconds(configured().get("EVENTS_FOR", 25.0), f"{SETTING}['EVENTS_FOR']")
+    return check_seconds(configured().get("EVENTS_FOR", EVENTS_FOR), _spelled("EVENTS_FOR"))
 
 
-def function_of(value: object, key: str) -> Callable[..., Any]:
-    """Return a function that is set, itself or by its dotted path.
-
-    Raises:
-        ConfigurationError: it is none. What was set is not shown, because it may be a secret.
-    """
-    if isinstance(value, str):
-        try:
-            value = import_string(value)
-        except Exception as error:
-            raise ConfigurationError(
-                f"{SETTING}['{key}'] is a text that names no function: importing it failed "
-                f"({type(error).__name__}). Set it to a function, or to its dotted path as 'shop.agg.function'"
-            ) from None
-    if not callable(value):
-        raise ConfigurationError(f"{SETTING}['{key}'] must be a function, or the dotted path of one")
-    return cast("Callable[..., Any]", value)
-
-
-def _token(value: object) -> TokenSource | None:
-    if value is None or isinstance(value, TokenProvider):
-        return None if value is None else _Provider(value)
-    return in_short(function_of(value, "TOKEN"))
-
-
-class _Provider:
-    """Somebody's provider, which may use the database."""
-
-    def __init__(self, provider: TokenProvider) -> None:
-        self._get_token = in_short(provider.get_token)
-
-    def get_token(self, *, stale: str | None = None) -> str:
-        return self._get_token(stale=stale)
-
-
-def _options(value: Mapping[str, Any]) -> dict[str, Any]:
-    options = value.get("OPTIONS", {})
-    if not isinstance(options, Mapping):
-        raise ConfigurationError(f"{SETTING}['OPTIONS'] must be a dict of further options of aggstream.Client")
-    for name in options:
-        if name not in _CLIENT_OPTIONS:
-            like = _like(difflib.get_close_matches(str(name), _CLIENT_OPTIONS, n=1))
-            raise ConfigurationError(f"{SETTING}['OPTIONS']: {name!a} cannot be set there{like}")
-    return dict(options)
-
-
-def _taken(value: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    return {key.lower(): value[key] for key in keys if key in value}
-
-
-def _like(found: list[str]) -> str:
-    return f"; did you mean {found[0]!a}?" if found else ""
+def _spelled(key: str) -> str:
+    return f"{SETTING}['{key}']"

@@ -12,13 +12,11 @@ from django.http import (
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_GET
 
+from aggstream.integrations._feed import CONTENT_TYPE, HEADERS, NO_PLACE, REFUSED, place_of
 from aggstream.integrations.django import _settings
 from aggstream.integrations.django._columns import key
 from aggstream.integrations.django._feed import Feed
 from aggstream.integrations.django.models import Stream
-
-# Of a number that every database takes.
-_DIGITS = 18
 
 
 @require_GET
@@ -38,17 +36,16 @@ def events(request: HttpRequest) -> HttpResponseBase:
     """
     user_id = _user_id(request)
     if user_id is None:
-        return HttpResponseForbidden("Live events are for a signed-in user with an AGG account.", "text/plain")
-    place = request.headers.get("Last-Event-ID") or request.GET.get("after")
-    if place is not None and not (place.isascii() and place.isdigit() and len(place) <= _DIGITS):
-        return HttpResponseBadRequest("Last-Event-ID and after must be the id of an event.", "text/plain")
+        return HttpResponseForbidden(REFUSED, "text/plain")
+    try:
+        place = place_of(request.headers.get("Last-Event-ID"), request.GET.get("after"))
+    except ValueError:
+        return HttpResponseBadRequest(NO_PLACE, "text/plain")
     feed = Feed(_database_of(user_id), key(user_id))
-    after = feed.newest() if place is None else int(place)
+    after = feed.newest() if place is None else place
     seconds = 0.0 if isinstance(request, ASGIRequest) else _settings.events_for()
-    response = StreamingHttpResponse(feed.frames(after, seconds=seconds), content_type="text/event-stream")
-    response["Cache-Control"] = "no-store"
-    response["X-Accel-Buffering"] = "no"  # nginx keeps what it has until there is more of it
-    return response
+    frames = feed.frames(after, seconds=seconds)
+    return StreamingHttpResponse(frames, content_type=CONTENT_TYPE, headers=HEADERS)
 
 
 def _user_id(request: HttpRequest) -> str | None:

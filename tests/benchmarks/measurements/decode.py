@@ -8,9 +8,11 @@ import time
 from benchmarks.loading import load
 from benchmarks.measurement import Figures, Measurement, Plan, Quantity
 from benchmarks.messages import texts
+from benchmarks.programs import AGGSTREAM, PLAIN
 
 DECODERS = {
-    "aggstream": ("aggstream_parts:decoder", 1),
+    AGGSTREAM: ("aggstream_parts:decoder", 2),
+    PLAIN: ("aggstream_parts:decoder_without_msgspec", 1),
     "json.loads": ("peers.decoders:parser", 3),
     "msgspec": ("peers.decoders:msgspec_decoder", 10),
 }
@@ -35,7 +37,7 @@ MEASUREMENT = Measurement(
     title="Decode: from a text to a frozen, typed event with exact decimals",
     notes="json.loads makes dicts with floats, msgspec frozen structs with Decimal. In one process, in turns.",
     quantities=(Quantity("a message", "µs"),),
-    pairs=tuple(("aggstream", decoder) for decoder in DECODERS if decoder != "aggstream"),
+    pairs=tuple((ours, theirs) for ours in (AGGSTREAM, PLAIN) for theirs in ("json.loads", "msgspec")),
     measure=measure,
     count=42_000,
     quick_count=12_600,

@@ -8,9 +8,10 @@ import time
 from benchmarks.loading import load
 from benchmarks.measurement import Figures, Measurement, Plan, Quantity
 from benchmarks.messages import texts
+from benchmarks.programs import AGGSTREAM
 
 QUEUES = {
-    "aggstream": "aggstream_parts:hand_off",
+    AGGSTREAM: "aggstream_parts:hand_off",
     "queue.Queue": "peers.queues:bounded",
     "queue.SimpleQueue": "peers.queues:simple",
 }
@@ -36,7 +37,7 @@ MEASUREMENT = Measurement(
         "a queue one function is called with everything. In one process, in turns."
     ),
     quantities=(Quantity("an event", "µs"),),
-    pairs=tuple(("aggstream", name) for name in QUEUES if name != "aggstream"),
+    pairs=tuple((AGGSTREAM, name) for name in QUEUES if name != AGGSTREAM),
     measure=measure,
     count=40_000,
     quick_count=20_000,

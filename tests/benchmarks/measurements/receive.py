@@ -6,11 +6,12 @@ import time
 
 from benchmarks.loading import load
 from benchmarks.measurement import Figures, Measurement, Plan, Quantity
+from benchmarks.programs import AGGSTREAM
 from benchmarks.sender import Sender
 
 # Where each one is, and about how many times as fast it is as the slowest: each is to be at work for as long.
 READERS = {
-    "aggstream": ("aggstream_parts:read_texts", 5),
+    AGGSTREAM: ("aggstream_parts:read_texts", 5),
     "websocket-client": ("peers.readers:websocket_client", 1),
     "websocket-client, unchecked": ("peers.readers:websocket_client_unchecked", 4),
     "websockets": ("peers.readers:websockets_sync", 5),
@@ -44,7 +45,7 @@ MEASUREMENT = Measurement(
         "told not to (skip_utf8_validation). picows runs on asyncio, and its listener makes a str of each payload."
     ),
     quantities=(Quantity("messages", "/s", "more"), Quantity("core busy", "%", "neither")),
-    pairs=tuple(("aggstream", reader) for reader in READERS if reader != "aggstream"),
+    pairs=tuple((AGGSTREAM, reader) for reader in READERS if reader != AGGSTREAM),
     measure=measure,
     count=30_000,
     quick_count=10_000,

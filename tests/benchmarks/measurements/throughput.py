@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from benchmarks.measurement import Figures, Measurement, Plan, Quantity
-from benchmarks.programs import AGGSTREAM, PEERS, PROGRAMS
+from benchmarks.programs import AGGSTREAM, PEERS, PLAIN, PROGRAMS
 from benchmarks.sender import Sender
 from benchmarks.tally import Tally
 
@@ -34,7 +34,7 @@ MEASUREMENT = Measurement(
     title="End to end: from the frame to the user's function, as fast as it goes",
     notes="From the first byte sent until the last message is handled. aggstream with its default options.",
     quantities=QUANTITIES,
-    pairs=tuple((AGGSTREAM, peer) for peer in PEERS),
+    pairs=tuple((ours, peer) for ours in (AGGSTREAM, PLAIN) for peer in PEERS),
     measure=measure,
     count=60_000,
     quick_count=10_000,

@@ -1,4 +1,4 @@
-"""aggstream's client with its default options, and with a journal."""
+"""aggstream's client with its default options, without msgspec, and with a journal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.aggstream_parts import hidden_msgspec
 from benchmarks.messages import SUB_EVENTS
 from benchmarks.peers.functions import Handle
 
@@ -35,6 +36,12 @@ def listening(url: str, handle: Handle, **options: Any) -> Iterator[None]:
 
     with client:
         client.wait_until_live()
+        yield
+
+
+@contextlib.contextmanager
+def without_msgspec(url: str, handle: Handle) -> Iterator[None]:
+    with hidden_msgspec(), listening(url, handle):
         yield
 
 

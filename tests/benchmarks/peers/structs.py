@@ -16,11 +16,11 @@ def _wire_name(name: str) -> str:
     return re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
-class Message(msgspec.Struct, frozen=True, tag=_wire_name, rename="camel"):  # type: ignore[call-arg, misc]
+class Message(msgspec.Struct, frozen=True, tag=_wire_name, rename="camel"):
     pass
 
 
-class OrderSubmitted(Message):
+class OrderSubmitted(Message, frozen=True):
     venue: str
     order_id: str
     side: str
@@ -30,14 +30,14 @@ class OrderSubmitted(Message):
     timestamp: int
 
 
-class BalanceUpdate(Message):
+class BalanceUpdate(Message, frozen=True):
     venue: str
     trading_balance_cents: int
     wallet_balance_cents: int
     timestamp: int
 
 
-class OrderEvent(Message):
+class OrderEvent(Message, frozen=True):
     event: str
     order_id: str
     timestamp: int
@@ -53,15 +53,15 @@ class OrderEvent(Message):
     attempt: int | None = None
 
 
-class Connected(Message):
+class Connected(Message, frozen=True):
     app_id: str
 
 
-class Authenticated(Message):
+class Authenticated(Message, frozen=True):
     user_id: str
 
 
-class Heartbeat(Message):
+class Heartbeat(Message, frozen=True):
     pass
 
 

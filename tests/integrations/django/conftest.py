@@ -1,4 +1,4 @@
-"""A Django project, its databases, and the simulator."""
+"""A Django project and its databases."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import django
 import pytest
 from django.core.management import call_command
 from django.db import connections
-from integrations.django.processes import Manage
-from integrations.django.servers import WHY_NOT, Postgres, binary
+from integrations.django.manage import Manage
+from integrations.servers import Postgres
 
 from aggstream.simulator import Simulator
 
@@ -35,15 +35,6 @@ def point_at(database: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    if binary("initdb") is None or binary("pg_ctl") is None:
-        pytest.skip(WHY_NOT)
-    server = Postgres()
-    yield server
-    server.remove()
-
-
-@pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
     point_at(_sqlite(path))
@@ -54,10 +45,10 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres: Postgres) -> str:
-    point_at(postgres.config("postgres"))
+    point_at(_postgres(postgres, "postgres"))
     with connections["default"].cursor() as cursor:
         cursor.execute("CREATE DATABASE template")
-    point_at(postgres.config("template"))
+    point_at(_postgres(postgres, "template"))
     call_command("migrate", verbosity=0)
     connections.close_all()
     return "template"
@@ -65,6 +56,17 @@ def postgres_template(postgres: Postgres) -> str:
 
 def _sqlite(path: Path) -> dict[str, Any]:
     return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(path), "OPTIONS": {"timeout": 20}}
+
+
+def _postgres(server: Postgres, name: str) -> dict[str, Any]:
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": name,
+        "USER": server.user,
+        "HOST": "127.0.0.1",
+        "PORT": str(server.port),
+        "CONN_MAX_AGE": 600,  # what is not closed at the end of a thread would be left behind
+    }
 
 
 def _new_sqlite(request: pytest.FixtureRequest) -> dict[str, Any]:
@@ -77,11 +79,10 @@ def _new_postgres(request: pytest.FixtureRequest) -> dict[str, Any]:
     server = request.getfixturevalue("postgres")
     template = request.getfixturevalue("postgres_template")
     name = f"shop_{next(_numbers)}"
-    point_at(server.config("postgres"))
+    point_at(_postgres(server, "postgres"))
     with connections["default"].cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    config: dict[str, Any] = server.config(name)
-    return config
+    return _postgres(server, name)
 
 
 _numbers = iter(range(1_000_000))
@@ -102,12 +103,6 @@ def database(request: pytest.FixtureRequest, nothing_left_behind: None) -> Itera
 
 on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 on_postgres = pytest.mark.parametrize("database", ["postgres"], indirect=True)
-
-
-@pytest.fixture
-def agg() -> Iterator[Simulator]:
-    with Simulator(seed=7) as simulator:
-        yield simulator
 
 
 @pytest.fixture

@@ -5,14 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Until
 from integrations.django.conftest import on_sqlite
-from integrations.django.processes import PROJECT, Manage
+from integrations.django.manage import PROJECT, Manage
 from shop.models import Seen
 
 from aggstream.integrations.django.models import Event
@@ -30,11 +29,11 @@ class T(TestCase):
 """
 
 
-def test_no_other_command_starts_a_stream(agg: Simulator, manage: Manage, until: Until, tmp_path: Path) -> None:
+def test_no_other_command_starts_a_stream(
+    agg: Simulator, manage: Manage, port: int, until: Until, tmp_path: Path
+) -> None:
     manage.project = shutil.copytree(PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns("__pycache__"))
     (manage.project / "shop" / "tests.py").write_text(TESTS)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     server = manage("runserver", f"127.0.0.1:{port}")  # with its reloader
     commands = [
         manage("check"),

@@ -9,7 +9,7 @@ import pytest
 from conftest import Until
 from django.db import OperationalError, connection
 from integrations.django.conftest import on_postgres, on_sqlite
-from integrations.django.processes import Manage
+from integrations.django.manage import Manage
 from integrations.django.test_ownership import cut_connections
 from integrations.django.test_store import store_of
 from journals import happened

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 from conftest import Until
-from integrations.django.processes import Manage
-from integrations.django.test_view import Browsers, browsers, port, signed_in, store_of
+from integrations.browsers import Browsers
+from integrations.django.manage import Manage
+from integrations.django.test_view import browsers, signed_in, store_of
 from journals import happened
 from shop.models import Seen
 
 from aggstream.integrations.django.models import Event
 from aggstream.simulator import Simulator
 
-__all__ = ["browsers", "port", "signed_in"]  # fixtures
+__all__ = ["browsers", "signed_in"]  # fixtures
 
 PATCH = "from gevent import monkey\nmonkey.patch_all()\n"
 BEGIN = """

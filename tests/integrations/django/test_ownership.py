@@ -10,7 +10,7 @@ from conftest import Until
 from django.db import connection
 from django.test import override_settings
 from integrations.django.conftest import on_postgres
-from integrations.django.servers import Postgres
+from integrations.servers import Postgres
 
 import aggstream
 from aggstream.integrations.django import _settings

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.core import checks
 from django.core.management import CommandError, call_command
+from django.db import OperationalError
 from django.test import override_settings
 from shop import agg as shop
 
@@ -60,6 +61,13 @@ def test_what_can_work_is_not_complained_about(setting: dict[str, Any]) -> None:
         (GOOD | {"LOCK": "file"}, "E002", '"advisory", "lease" or None'),
         (GOOD | {"LEASE": "long"}, "E002", "LEASE"),
         (GOOD | {"MAX_ATTEMPTS": 0}, "E002", "max_attempts"),
+        (GOOD | {"OUTAGE_ERRORS": OSError}, "E002", "outage_errors must be a tuple"),
+        (GOOD | {"OUTAGE_ERRORS": ["shop.agg.token"]}, "E002", "outage_errors must be a tuple"),
+        (
+            GOOD | {"OUTAGE_ERRORS": ["shop.Nothing"]},
+            "E002",
+            "['OUTAGE_ERRORS'] is a text that names no exception",
+        ),
         (GOOD | {"OPTIONS": {"worker": 2}}, "E002", "did you mean 'workers'?"),
         (GOOD | {"OPTIONS": {"token": "x"}}, "E002", "'token' cannot be set there"),
         (GOOD | {"OPTIONS": 5}, "E002", "OPTIONS"),
@@ -117,6 +125,11 @@ def test_an_account_has_what_is_set_for_all_and_for_itself() -> None:
             _settings.account("three")
     assert (one.options, one.store.max_attempts) == ({"origin": "https://a.example", "app_id": "1"}, 3)
     assert (two.options["app_id"], two.store.max_attempts) == ("2", 7)
+
+
+def test_exceptions_of_an_outage_are_set_by_class_or_path() -> None:
+    with override_settings(AGGSTREAM=GOOD | {"OUTAGE_ERRORS": ["django.db.OperationalError", OSError]}):
+        assert _settings.account("default").store.outage_errors == (OperationalError, OSError)
 
 
 def test_a_provider_of_tokens_is_used_as_it_is() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 from conftest import Until
 from django.db import connections
 from integrations.django.conftest import on_postgres
-from integrations.django.processes import Manage, Process
-from integrations.django.servers import Postgres
+from integrations.django.manage import Manage
+from integrations.processes import Process
+from integrations.servers import Postgres
 from shop.models import Seen, Trouble
 
 from aggstream.integrations.django.models import Event, Order, Stream
@@ -71,6 +73,22 @@ def test_a_handler_that_fails_too_often_leaves_its_event_to_be_run_again_while_t
     assert process.end() == 0
 
 
+def test_a_handler_that_needs_what_is_away_is_called_until_it_is_back(
+    agg: Simulator, manage: Manage, until: Until
+) -> None:
+    setting = {"OUTAGE_ERRORS": ["builtins.RuntimeError"], "MAX_ATTEMPTS": 1, "RETRY_DELAY_MAXIMUM": 0.1}
+    process = manage.stream(SHOP_AGGSTREAM=json.dumps(setting))
+    until(lambda: is_live(agg, process))
+    trouble = Trouble.objects.create()
+    agg.begin_order(USER).advance(1)
+    until(lambda: process.output.count("is away (RuntimeError)") > 5)
+    assert Event.objects.get().state == Event.State.PENDING
+    trouble.delete()
+    until(lambda: all_done(1))
+    assert Event.objects.get().attempts == 0
+    assert process.end() == 0
+
+
 def test_a_process_killed_at_work_loses_nothing_and_its_successor_finds_out_what_it_missed(
     agg: Simulator, manage: Manage, until: Until
 ) -> None:
@@ -124,6 +142,19 @@ def test_a_standby_waits_and_takes_over_when_the_owner_dies(agg: Simulator, mana
     agg.place_order(USER, scenario="failed")
     until(lambda: Order.objects.filter(is_terminal=True).count() == 2)
     assert second.end(signal.SIGINT) == 0
+
+
+def test_who_is_taken_over_lets_go_and_stands_by_for_the_next_turn(
+    agg: Simulator, manage: Manage, until: Until
+) -> None:
+    process = manage.stream()
+    until(lambda: is_live(agg, process))
+    Stream.objects.update(owner="another", lease_until=None)  # which dies at once
+    until(lambda: process.says("another process has taken the stream over"))
+    until(lambda: process.output.count("live as") == 2)
+    agg.place_order(USER, scenario="filled")
+    until(lambda: Order.objects.filter(is_terminal=True).exists())
+    assert process.end() == 0
 
 
 @on_postgres

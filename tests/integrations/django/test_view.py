@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
-import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import attrs
 import pytest
 from conftest import Until
 from django.contrib.auth.models import User
 from django.core.handlers.asgi import ASGIRequest
 from django.db import connection
 from django.test import Client, override_settings
+from integrations.browsers import Browsers, Frame, read
 from integrations.django.conftest import on_sqlite
-from integrations.django.processes import DEADLINE, Manage
+from integrations.django.manage import Manage
 from integrations.django.test_store import Broken
 from journals import CODEC, happened
 
@@ -32,31 +30,6 @@ from aggstream.journal import StoreOptions
 from aggstream.simulator import Simulator
 
 SETTING = {"USER_ID": "shop.agg.user_id", "EVENTS_FOR": 0.001}
-
-
-@attrs.frozen
-class Frame:
-    """What a browser makes of the lines between two empty ones."""
-
-    id: str
-    event: str
-    data: str
-
-
-def read(chunks: Iterable[bytes | str]) -> Iterator[Frame]:
-    """Read as the specification of an `EventSource` says; blocks without data are told as well."""
-    fields: dict[str, list[str]] = {}
-    text = ""
-    for chunk in chunks:
-        text += chunk.decode() if isinstance(chunk, bytes) else chunk
-        while "\n" in text:
-            line, _, text = text.partition("\n")
-            if line:
-                name, _, value = line.partition(":")
-                fields.setdefault(name, []).append(value.removeprefix(" "))
-            else:
-                yield Frame(*("\n".join(fields.get(name, [])) for name in ("id", "event", "data")))
-                fields = {}
 
 
 def store_of(account: str, user: str) -> DatabaseStore:
@@ -221,38 +194,9 @@ def test_under_asgi_it_ends_at_once(stores: dict[str, DatabaseStore]) -> None:
         assert len(list(response)) == 2
 
 
-class Browsers:
-    """Pages of signed-in users that read live events."""
-
-    def __init__(self, port: int, signed_in: Callable[[str], Client]) -> None:
-        self._port = port
-        self._signed_in = signed_in
-        self._open: list[http.client.HTTPConnection] = []
-
-    def __call__(self, name: str, place: str) -> Iterator[Frame]:
-        """Open a page of a user, who has seen the events up to a place."""
-        browser = http.client.HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE)
-        self._open.append(browser)
-        cookie = f"sessionid={self._signed_in(name).cookies['sessionid'].value}"
-        browser.request("GET", "/events/", headers={"Cookie": cookie, "Last-Event-ID": place})
-        answer = browser.getresponse()
-        assert answer.status == 200
-        return read(iter(answer.readline, b""))
-
-    def close(self) -> None:
-        for browser in self._open:
-            browser.close()
-
-
-@pytest.fixture
-def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 @pytest.fixture
 def browsers(port: int, signed_in: Callable[[str], Client]) -> Iterator[Browsers]:
-    made = Browsers(port, signed_in)
+    made = Browsers(port, "/events/", lambda name: f"sessionid={signed_in(name).cookies['sessionid'].value}")
     yield made
     made.close()
 

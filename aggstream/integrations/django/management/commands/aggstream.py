@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import signal
 import sys
-import threading
+from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -13,12 +11,12 @@ from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import autoreload
 
-from aggstream._signals import caught_signals
 from aggstream.errors import ConfigurationError
-from aggstream.integrations.django import _logs, _settings
-from aggstream.integrations.django._service import Service
-
-_AT_RELOAD = 3.0
+from aggstream.integrations import _logs
+from aggstream.integrations._accounts import the_account
+from aggstream.integrations._service import Service
+from aggstream.integrations.django import _settings
+from aggstream.integrations.django._turn import DatabaseTurn
 
 
 class Command(BaseCommand):
@@ -52,56 +50,21 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run it."""
         if options["reload"]:
-            autoreload.run_with_reloader(self._run_until_reload, **options)
+            autoreload.run_with_reloader(self._run, Service.run_beside_reloader, **options)
         else:
-            self._run(self._service(options))
+            self._run(Service.run, **options)
 
-    def _service(self, options: dict[str, Any]) -> Service:
+    def _run(self, run: Callable[[Service], int], **options: Any) -> None:
         _logs.set_up(options["log_format"])
         try:
-            account = _settings.account(_the_account(options["account"]))
+            name = the_account(_settings.account_settings(), options["account"], _settings.SETTING)
+            account = _settings.account(name)
+            _refuse_old_tables(account.database)
+            code = run(Service(account.name, lambda: DatabaseTurn(account), drain=options["drain"]))
         except ConfigurationError as error:
             raise CommandError(str(error)) from None
-        _refuse_old_tables(account.database)
-        return Service(account, drain=options["drain"])
-
-    def _run(self, service: Service) -> None:
-        try:
-            with caught_signals(service.inbox.put):
-                code = service.run()
-        except ConfigurationError as error:
-            raise CommandError(str(error)) from None
-        except KeyboardInterrupt:  # asked for twice
-            code = 128 + signal.SIGINT
         if code:
             sys.exit(code)
-
-    def _run_until_reload(self, **options: Any) -> None:
-        """Run in the thread that the reloader gives us, which ends with the main one."""
-        service, is_done = self._service(options), threading.Event()
-
-        def end() -> None:
-            service.inbox.put(signal.SIGTERM)
-            is_done.wait(_AT_RELOAD)
-
-        atexit.register(end)
-        try:
-            self._run(service)
-        finally:
-            is_done.set()
-
-
-def _the_account(name: str | None) -> str:
-    """Return the account that is meant.
-
-    Raises:
-        CommandError: there are several.
-        ConfigurationError: the setting cannot work.
-    """
-    names = list(_settings.account_settings())
-    if name is None and len(names) != 1:
-        raise CommandError(f"AGGSTREAM has {len(names)} accounts; say which: --account {' | '.join(names)}")
-    return names[0] if name is None else name
 
 
 def _refuse_old_tables(database: str) -> None:

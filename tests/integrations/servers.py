@@ -11,7 +11,6 @@ import socket
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
 
 WHY_NOT = "no PostgreSQL server is installed here (initdb and pg_ctl, as in Debian's package postgresql)"
 
@@ -23,6 +22,9 @@ def binary(name: str) -> str | None:
 
 class Postgres:
     """Listens on a port of 127.0.0.1. As root it runs as somebody else, because it refuses to run as root."""
+
+    user = "shop"
+    """Who may do everything, without a password."""
 
     def __init__(self) -> None:
         initdb, pg_ctl = binary("initdb"), binary("pg_ctl")
@@ -37,7 +39,7 @@ class Postgres:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self._data = str(self._directory / "data")
-        self._run(initdb, "-D", self._data, "-U", "shop", "-A", "trust", "-E", "UTF8", "--no-sync")
+        self._run(initdb, "-D", self._data, "-U", self.user, "-A", "trust", "-E", "UTF8", "--no-sync")
         self.start()
 
     def start(self) -> None:
@@ -56,17 +58,6 @@ class Postgres:
         with contextlib.suppress(AssertionError):  # a test that failed may have left it stopped
             self.stop()
         shutil.rmtree(self._directory)
-
-    def config(self, name: str) -> dict[str, Any]:
-        """Return what DATABASES says of one of its databases."""
-        return {
-            "ENGINE": "django.db.backends.postgresql",
-            "NAME": name,
-            "USER": "shop",
-            "HOST": "127.0.0.1",
-            "PORT": str(self.port),
-            "CONN_MAX_AGE": 600,  # what is not closed at the end of a thread would be left behind
-        }
 
     def _run(self, *command: str) -> None:
         # Not a pipe, which the server would inherit and keep open.

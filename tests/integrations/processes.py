@@ -1,4 +1,4 @@
-"""`manage.py` as a supervisor sees it."""
+"""The commands of a project as a supervisor sees them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 import aggstream
 from aggstream.simulator import Simulator
 
-PROJECT = Path(__file__).parent / "project"
 DEADLINE = 60.0
 
 
@@ -60,38 +59,39 @@ class Process:
         return self.process.wait(DEADLINE)
 
 
-class Manage:
-    """Starts commands of the project with a database and the simulator's user."""
+class Project:
+    """Starts commands of a project, in an environment of its own."""
 
-    def __init__(self, database: dict[str, Any], agg: Simulator, directory: Path) -> None:
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("AGGSTREAM_", "DJANGO_"))}
+    def __init__(self, project: Path, agg: Simulator, directory: Path, **environment: str) -> None:
+        """Make one.
+
+        Args:
+            project: the directory to start them in.
+            agg: whose service is meant.
+            directory: what they write goes there.
+            environment: further variables.
+        """
+        ours = ("AGGSTREAM_", "DJANGO_", "FLASK_")
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
         self.environment |= {
             "AGGSTREAM_URL": agg.url,
             "AGGSTREAM_REST_URL": agg.rest_url,
             "AGGSTREAM_APP_ID": agg.app_id,
             "AGGSTREAM_ORIGIN": agg.origin,
-            "SHOP_TOKEN": agg.sign_in("usr_1", lifetime=3600).access_token,
-            "SHOP_DATABASE": json.dumps(database),
             "PYTHONPATH": str(Path(aggstream.__file__).parents[1]),
             "PYTHONUNBUFFERED": "1",
+            **environment,
         }
-        self.project = PROJECT
+        self.project = project
         self._directory = directory
         self._processes: list[Process] = []
 
-    def __call__(self, *arguments: str, **environment: str) -> Process:
-        return self.python("manage.py", *arguments, **environment)
-
     def python(self, *command: str, **environment: str) -> Process:
-        """Start something else in the project."""
+        """Start something in the project."""
         output = self._directory / f"output-{len(self._processes)}"
         process = Process(command, {**self.environment, **environment}, output, self.project)
         self._processes.append(process)
         return process
-
-    def stream(self, *arguments: str, **environment: str) -> Process:
-        """Start the stream."""
-        return self("aggstream", "--log-format", "json", *arguments, **environment)
 
     def close(self) -> None:
         for process in self._processes:

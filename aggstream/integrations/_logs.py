@@ -44,7 +44,7 @@ def set_up(format_name: str | None) -> None:
     """Let everything that is logged reach stderr, one line a record, in place of other handlers that write there.
 
     Args:
-        format_name: "json" or "plain"; None: "plain", unless the project's `LOGGING` says where records go.
+        format_name: "json" or "plain"; None: "plain", unless the project has said where records go.
     """
     root = logging.getLogger()
     ours = logging.getLogger("aggstream")

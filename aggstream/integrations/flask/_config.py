@@ -1,0 +1,161 @@
+"""The configuration `AGGSTREAM_…`: one account, or several by name.
+
+```python
+app.config.update(AGGSTREAM_APP_ID="app", AGGSTREAM_ORIGIN="https://app.example", AGGSTREAM_TOKEN=get_token)
+app.config["AGGSTREAM_ACCOUNTS"] = {"main": {"APP_ID": …, "TOKEN": …}, "hedge": {…}}  # the rest is for all
+```
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+from flask import Flask
+
+from aggstream._checks import check_seconds
+from aggstream.errors import ConfigurationError
+from aggstream.integrations import _accounts
+from aggstream.integrations._accounts import (
+    COMMON_KEYS,
+    DEFAULT_ACCOUNT,
+    account_of,
+    accounts_of,
+    function_of,
+    refuse_unknown,
+)
+from aggstream.integrations._feed import EVENTS_FOR
+from aggstream.integrations.flask._contexts import in_context
+from aggstream.journal import JournalOptions
+from aggstream.typing import TokenSource
+
+PREFIX = "AGGSTREAM_"
+
+ACCOUNT_KEYS = COMMON_KEYS | {"JOURNAL"}
+"""What may be set for one account, or for all."""
+KEYS = ACCOUNT_KEYS | {"ACCOUNTS", "USER_ID", "EVENTS_FOR"}
+"""What may be set, without the prefix."""
+ACCOUNTS = f"{PREFIX}ACCOUNTS"
+_JOURNAL = "aggstream{}.db"
+
+
+@attrs.frozen(kw_only=True)
+class Account(_accounts.Account):
+    """One account's settings, checked."""
+
+    journal: JournalOptions
+
+
+def check(app: Flask) -> None:
+    """See that what an application has set so far can work, as far as no code of its own needs to be imported.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    events_for(app)
+    journals(app)
+    if not isinstance(app.config.get(_spelled("USER_ID")), str):
+        user_id_function(app)
+    for value in account_configs(app).values():
+        _options(value)
+        if not isinstance(value.get("TOKEN"), str):
+            _token(app, value)
+
+
+def account_configs(app: Flask) -> dict[str, Mapping[str, Any]]:
+    """Return what is set for each account, by its name.
+
+    Raises:
+        ConfigurationError: it has not the form of the configuration.
+    """
+    refuse_unknown(
+        [key for key in app.config if key.startswith(PREFIX)], {f"{PREFIX}{key}" for key in KEYS}, "aggstream"
+    )
+    shared = {key: app.config[PREFIX + key] for key in ACCOUNT_KEYS if PREFIX + key in app.config}
+    accounts = app.config.get(ACCOUNTS, {DEFAULT_ACCOUNT: {}})
+    return accounts_of(accounts, shared, ACCOUNT_KEYS, ACCOUNTS)
+
+
+def account(app: Flask, name: str) -> Account:
+    """Return an account.
+
+    Raises:
+        ConfigurationError: there is none of that name, or something that is set for it cannot work.
+    """
+    value = account_of(account_configs(app), name, ACCOUNTS)
+    journal = journals(app)[name]
+    if "OUTAGE_ERRORS" in value:
+        errors = _accounts.outage_errors_of(value["OUTAGE_ERRORS"], _spelled("OUTAGE_ERRORS"))
+        journal = attrs.evolve(journal, outage_errors=errors)
+    return Account(
+        name=name,
+        options=_options(value),
+        token=_token(app, value),
+        journal=journal,
+    )
+
+
+def journals(app: Flask) -> dict[str, JournalOptions]:
+    """Return the journal of each account, by its name.
+
+    Raises:
+        ConfigurationError: one is no journal, or two accounts have the same.
+    """
+    found = {name: _journal(app, name, value) for name, value in account_configs(app).items()}
+    paths = [os.path.realpath(journal.path) for journal in found.values()]
+    if len(set(paths)) < len(paths):
+        raise ConfigurationError(f"each account needs a journal of its own: set JOURNAL in {ACCOUNTS}")
+    return found
+
+
+def user_id_function(app: Flask) -> Callable[[], object] | None:
+    """Return the function that tells the AGG user id of who asks; None: nobody has one.
+
+    Raises:
+        ConfigurationError: it is no function.
+    """
+    value = app.config.get(_spelled("USER_ID"))
+    return None if value is None else function_of(value, _spelled("USER_ID"))
+
+
+def events_for(app: Flask) -> float:
+    """Return for how many seconds one answer of live events goes on.
+
+    Raises:
+        ConfigurationError: it is no time.
+    """
+    return check_seconds(app.config.get(_spelled("EVENTS_FOR"), EVENTS_FOR), _spelled("EVENTS_FOR"))
+
+
+def _options(value: Mapping[str, Any]) -> dict[str, Any]:
+    options = _accounts.options_of(value, _spelled("OPTIONS"))
+    # A variable of the environment that is all digits comes as a number, by `from_prefixed_env`.
+    if type(app_id := options.get("app_id")) is int:
+        options["app_id"] = str(app_id)
+    for key in _accounts.CLIENT_KEYS:
+        text = options.get(key.lower())
+        if text is not None and not isinstance(text, str):
+            raise ConfigurationError(f"{_spelled(key)} must be a text, got {type(text).__name__}")
+    return options
+
+
+def _token(app: Flask, value: Mapping[str, Any]) -> TokenSource | None:
+    return _accounts.token_of(value.get("TOKEN"), _spelled("TOKEN"), in_context(app))
+
+
+def _journal(app: Flask, name: str, value: Mapping[str, Any]) -> JournalOptions:
+    """Return an account's journal. A path that is relative begins at the instance folder, in whatever process."""
+    journal = value.get("JOURNAL", _JOURNAL.format("" if name == DEFAULT_ACCOUNT else f"-{name}"))
+    if not isinstance(journal, (str, os.PathLike, JournalOptions)):
+        raise ConfigurationError(
+            f"{_spelled('JOURNAL')} must be a path or aggstream.JournalOptions, got {type(journal).__name__}"
+        )
+    options = journal if isinstance(journal, JournalOptions) else JournalOptions(path=journal)
+    return attrs.evolve(options, path=Path(app.instance_path, options.path))
+
+
+def _spelled(key: str) -> str:
+    return f"{PREFIX}{key}"

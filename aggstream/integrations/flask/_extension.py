@@ -1,0 +1,95 @@
+"""What an application is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from flask import Flask, Response, current_app, request
+
+from aggstream._registry import Registrar
+from aggstream.errors import ConfigurationError
+from aggstream.integrations._feed import CONTENT_TYPE, HEADERS, NO_PLACE, REFUSED, place_of
+from aggstream.integrations.flask import _config
+from aggstream.integrations.flask._command import group
+from aggstream.integrations.flask._feed import Feed
+
+UserId = TypeVar("UserId", bound="Callable[[], str | None]")
+
+EXTENSION = "aggstream"
+
+
+class AggStream:
+    """The extension. One object may serve several applications, with the same handlers."""
+
+    def __init__(self, app: Flask | None = None) -> None:
+        """Make one.
+
+        Args:
+            app: an application to begin with; None: `init_app` tells later.
+
+        Raises:
+            ConfigurationError: see `init_app`.
+        """
+        self.handlers = Registrar()
+        self.on = self.handlers.on
+        """Registers a handler, as `Client.on` does. It runs in the process of `flask aggstream run` alone, each
+        call in a context of the application."""
+        self._user_id: Callable[[], str | None] | None = None
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Add the command `flask aggstream` to an application. Nothing is opened, and nothing started.
+
+        Raises:
+            ConfigurationError: something in the application's configuration cannot work; says what would.
+        """
+        _config.check(app)
+        app.extensions[EXTENSION] = self
+        app.cli.add_command(group)
+
+    def user_id(self, function: UserId) -> UserId:
+        """Register the function that tells whose events somebody may see; a decorator.
+
+        It is called without an argument while a request is answered, and returns the AGG user id of who asks, or
+        None. `AGGSTREAM_USER_ID` goes before it.
+        """
+        self._user_id = function
+        return function
+
+    def events(self) -> Response:
+        """Answer with the events of the user that the session belongs to, as Server-Sent Events, from the journal.
+
+        A view, for `app.add_url_rule("/events", view_func=agg.events)`. `new EventSource(url)` gets the events
+        that come from now on, each under its type's name (`"order_event"`), with the message of the service as
+        its data; with `?after=N` those after the one whose `seq` is N. After an interruption it goes on where it
+        was, by the header `Last-Event-ID`.
+
+        The answer is 403 for whom the function for user ids returns None, and for everybody without one. It takes
+        a worker's thread for `AGGSTREAM_EVENTS_FOR` seconds (25, below gunicorn's timeout). Then the browser asks
+        again, and is looked at again. It must run on the stream's host, as a user who may read the journal.
+
+        Raises:
+            ConfigurationError: the function for user ids returns no text.
+        """
+        user_id = self._user_id_of_request()
+        if user_id is None:
+            return Response(REFUSED, 403, content_type="text/plain")
+        try:
+            place = place_of(request.headers.get("Last-Event-ID"), request.args.get("after"))
+        except ValueError:
+            return Response(NO_PLACE, 400, content_type="text/plain")
+        paths = [journal.path for journal in _config.journals(current_app).values()]
+        frames = Feed(paths, user_id).frames(place, seconds=_config.events_for(current_app))
+        return Response(frames, content_type=CONTENT_TYPE, headers=HEADERS)
+
+    def _user_id_of_request(self) -> str | None:
+        function = _config.user_id_function(current_app) or self._user_id
+        user_id = None if function is None else function()
+        if not isinstance(user_id, (str, type(None))):
+            raise ConfigurationError(
+                f"the function for user ids must return the AGG user id, a text, or None, got "
+                f"{type(user_id).__name__}"
+            )
+        return user_id or None
