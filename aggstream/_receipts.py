@@ -93,6 +93,11 @@ class Receipts:
             except JournalError as failure:
                 self._on_failure(failure)
 
+    def after_fork_in_child(self) -> None:
+        """Forget what the parent will write."""
+        self._lock = threading.Lock()
+        self._done = []
+
     def leave(self) -> None:
         """The calling thread ends."""
         self._journal.leave()

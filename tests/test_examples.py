@@ -122,3 +122,10 @@ def test_a_cron_job_that_is_never_live_says_so(simulator: Simulator) -> None:
         out, err = process.communicate(timeout=DEADLINE)
     assert (out, process.returncode) == ("", 3)
     assert "503" in err
+
+
+def test_the_examples_with_pages_look_alike() -> None:
+    """Each is a thing to copy, so they share no file; these are the same."""
+    django, flask = EXAMPLES / "django_orders/project/orders", EXAMPLES / "flask_orders/project/trading"
+    for name in ("static/orders.css", "static/orders.js"):
+        assert (django / name).read_bytes() == (flask / name).read_bytes()

@@ -183,12 +183,12 @@ class _Control:
                 _bad(f"there is no playback {number}")
             player.playbacks[number].stop()
             return {"playback": number}
-        user_id = body.user(DEMO_USER)
+        user_id, choices = body.user(DEMO_USER), _choices(body)
         # null means until cancelled; a field left out means ten.
         orders = body.take("orders", (int, type(None)), 10)
         rate, overlap = body.take("rate", _NUMBER, None), body.take("overlap", int, 4)
         body.end()
-        await player.play(user_id, orders=orders, rate=rate, overlap=overlap)
+        await player.play(user_id, choices, orders=orders, rate=rate, overlap=overlap)
         return {"playback": len(player.playbacks) - 1}
 
     async def push(self, body: _Body) -> dict[str, Any]:

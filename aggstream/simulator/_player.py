@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aggstream.simulator._account import Account
 from aggstream.simulator._faults import at_least_zero
-from aggstream.simulator._orders import Choices, choose
+from aggstream.simulator._orders import Choices
 from aggstream.simulator._playback import Playback
 
 if TYPE_CHECKING:
@@ -124,7 +124,9 @@ class Player:
                 return
         raise ValueError(f"order_id must be that of an order that was submitted: {order_id!r}")
 
-    async def play(self, user_id: str, *, orders: int | None, rate: float | None, overlap: int) -> Playback:
+    async def play(
+        self, user_id: str, choices: Choices, *, orders: int | None, rate: float | None, overlap: int
+    ) -> Playback:
         """Start a play in the background.
 
         Raises:
@@ -139,7 +141,8 @@ class Player:
         account = self.account(user_id)
         playback = Playback()
         pause = 0 if rate is None else 1 / rate
-        playback.begin(self._play(playback, account, math.inf if orders is None else orders, pause, overlap))
+        wanted = math.inf if orders is None else orders
+        playback.begin(self._play(playback, account, choices, wanted, pause, overlap))
         self.playbacks.append(playback)
         return playback
 
@@ -148,15 +151,22 @@ class Player:
         for playback in self.playbacks:
             playback.stop()
 
-    async def _play(self, playback: Playback, account: Account, orders: float, pause: float, overlap: int) -> None:
+    async def _play(
+        self,
+        playback: Playback,
+        account: Account,
+        choices: Choices,
+        orders: float,
+        pause: float,
+        overlap: int,
+    ) -> None:
         clock = asyncio.get_running_loop().time
         shuffle = account.new_play()
         lives: list[Lifecycle] = []
-        anything = choose()
         due = clock()
         while True:
             while orders > 0 and len(lives) < overlap:
-                lives.append(account.begin(anything))
+                lives.append(account.begin(choices))
                 orders -= 1
             if not lives:
                 return

@@ -204,6 +204,11 @@ class Simulator(Switches):
         orders: int | None = 10,
         rate: float | None = None,
         overlap: int = 4,
+        scenario: str | None = None,
+        venue: str | None = None,
+        side: str | None = None,
+        price: object = None,
+        size: object = None,
     ) -> Playback:
         """Play the lives of many orders in the background, several at a time.
 
@@ -214,11 +219,18 @@ class Simulator(Switches):
             orders: how many; None goes on until cancelled.
             rate: events per second; None is as fast as it can.
             overlap: how many orders are alive at a time, at most.
+            scenario: as for `place_order`, and so are the others.
+            venue: any venue.
+            side: "buy" or "sell".
+            price: a probability.
+            size: shares.
 
         Raises:
             ValueError: an argument that makes no sense.
         """
-        return self._wait(self._service.player.play, user_id, orders=orders, rate=rate, overlap=overlap)
+        choices = choose(scenario, venue, side, price, size)
+        play = self._service.player.play
+        return self._wait(play, user_id, choices, orders=orders, rate=rate, overlap=overlap)
 
     def orders(self, user_id: str = "usr_demo") -> list[dict[str, Any]]:
         """Return what REST would say of all the user's orders, newest first, were nothing wrong with REST.

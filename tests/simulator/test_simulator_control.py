@@ -133,12 +133,13 @@ def test_rest_goes_wrong_as_told(control: Control) -> None:
 
 def test_a_play_is_started_and_cancelled(control: Control) -> None:
     assert control("play", orders=None, rate=0.5, overlap=2) == {"playback": 0}
-    assert control("play", userId="usr_b", orders=1) == {"playback": 1}
+    assert control("play", userId="usr_b", orders=1, scenario="expired") == {"playback": 1}
     assert control("play", cancel=0) == {"playback": 0}
     state = control.state()
     while not all(playback["done"] for playback in state["playbacks"]):
         state = control.state()
     assert state["playbacks"][1]["emitted"] == state["books"]["usr_b"]["emitted"] > 5
+    assert list(control.get("/control/orders?userId=usr_b")["terminal"].values()) == ["expired"]
     control("play", 400, cancel=2)
     control("play", 400, cancel=0, orders=1)
 
@@ -207,6 +208,7 @@ def test_a_body_that_is_no_object_is_refused(control: Control, body: str) -> Non
         ("orders", {"prize": 2}, "unknown fields: prize"),
         ("play", {"orders": -1}, "orders"),
         ("play", {"orders": "ten"}, "orders"),
+        ("play", {"scenario": "happy"}, "scenario"),
         ("push", {}, "frame"),
         ("push", {"frame": 7}, "frame"),
         ("drop", {"code": 7}, "code"),

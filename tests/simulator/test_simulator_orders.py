@@ -210,7 +210,10 @@ def test_an_order_that_cannot_be_played_is_refused(choices: dict[str, Any]) -> N
         simulator.place_order(**choices)
 
 
-@pytest.mark.parametrize("arguments", [{"orders": -1}, {"rate": 0}, {"rate": float("inf")}, {"overlap": 0}])
+@pytest.mark.parametrize(
+    "arguments",
+    [{"orders": -1}, {"rate": 0}, {"rate": float("inf")}, {"overlap": 0}, {"scenario": "happy"}, {"price": 2}],
+)
 def test_a_play_that_makes_no_sense_is_refused(arguments: dict[str, Any]) -> None:
     with Simulator() as simulator, pytest.raises(ValueError, match="must"):
         simulator.play(**arguments)
@@ -251,6 +254,14 @@ def test_a_play_overlaps_orders_and_no_more_than_it_may() -> None:
             alive.discard(frame["orderId"])
     assert 3 < most <= 7
     assert not alive
+
+
+def test_a_play_is_of_orders_as_they_are_chosen() -> None:
+    with Simulator() as simulator:
+        assert simulator.play(orders=5, scenario="failed", venue="kalshi", side="buy").wait(20)
+        played = {(order["venue"], order["side"], order["status"]) for order in simulator.orders()}
+        assert len(simulator.orders()) == 5
+    assert played == {("kalshi", "buy", "failed")}
 
 
 def test_a_rate_is_kept() -> None:
