@@ -14,7 +14,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connections
 from integrations.django.processes import Manage
-from integrations.django.servers import WHY_NOT, Postgres, binary
+from integrations.django.servers import MariaDB, Postgres, Server
 
 from aggstream.simulator import Simulator
 
@@ -34,13 +34,22 @@ def point_at(database: dict[str, Any]) -> None:
         del connections["default"]
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    if binary("initdb") is None or binary("pg_ctl") is None:
-        pytest.skip(WHY_NOT)
-    server = Postgres()
+def _running(kind: type[Postgres | MariaDB]) -> Iterator[Any]:
+    if (why_not := kind.why_not()) is not None:
+        pytest.skip(why_not)
+    server = kind()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    yield from _running(Postgres)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    yield from _running(MariaDB)
 
 
 @pytest.fixture(scope="session")
@@ -54,13 +63,21 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres: Postgres) -> str:
-    point_at(postgres.config("postgres"))
+    _create(postgres, "postgres", "template")
+    _migrate(postgres, "template")
+    return "template"
+
+
+def _create(server: Server, maintenance: str, name: str, options: str = "") -> None:
+    point_at(server.config(maintenance))
     with connections["default"].cursor() as cursor:
-        cursor.execute("CREATE DATABASE template")
-    point_at(postgres.config("template"))
+        cursor.execute(f"CREATE DATABASE {name} {options}")
+
+
+def _migrate(server: Server, name: str) -> None:
+    point_at(server.config(name))
     call_command("migrate", verbosity=0)
     connections.close_all()
-    return "template"
 
 
 def _sqlite(path: Path) -> dict[str, Any]:
@@ -77,9 +94,16 @@ def _new_postgres(request: pytest.FixtureRequest) -> dict[str, Any]:
     server = request.getfixturevalue("postgres")
     template = request.getfixturevalue("postgres_template")
     name = f"shop_{next(_numbers)}"
-    point_at(server.config("postgres"))
-    with connections["default"].cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    _create(server, "postgres", name, f"TEMPLATE {template}")
+    config: dict[str, Any] = server.config(name)
+    return config
+
+
+def _new_mariadb(request: pytest.FixtureRequest) -> dict[str, Any]:
+    server = request.getfixturevalue("mariadb")
+    name = f"shop_{next(_numbers)}"
+    _create(server, "mysql", name)
+    _migrate(server, name)
     config: dict[str, Any] = server.config(name)
     return config
 
@@ -88,6 +112,7 @@ _numbers = iter(range(1_000_000))
 _KINDS: dict[str, Callable[[pytest.FixtureRequest], dict[str, Any]]] = {
     "sqlite": _new_sqlite,
     "postgres": _new_postgres,
+    "mariadb": _new_mariadb,
 }
 
 

@@ -107,6 +107,15 @@ def test_each_user_sees_their_own_events_and_nobody_elses(
     assert frames(signed_in("3"), data={"after": "0"}) == [Frame("0", "", "")]
 
 
+def test_a_user_whose_id_differs_in_case_alone_is_somebody_else(
+    stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
+) -> None:
+    upper = store_of("upper", "usr_A")
+    upper.store([happened("theirs")])
+    assert frames(signed_in("a"), data={"after": "0"}) == [Frame("0", "", "")]
+    store_of("lower", "usr_a")  # an account of its own
+
+
 def test_it_goes_on_after_the_last_event_that_was_seen_whosever_id_is_told(
     stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
 ) -> None:
