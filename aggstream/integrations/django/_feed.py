@@ -21,7 +21,7 @@ LOOK_EVERY = 0.5
 """Seconds between two looks into the store."""
 HEARTBEAT = 10.0
 """Seconds of silence after which something is sent, so that proxies and servers see that the answer goes on."""
-_RETRY_MS = 1000
+_RETRY = "retry: 1000\n"  # milliseconds
 _PAGE = 200
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -52,7 +52,7 @@ class Feed:
         """
         deadline, pause = Deadline(seconds), threading.Event()
         # Without data it is no event, but the browser keeps the id, and begins there if nothing comes.
-        yield f"retry: {_RETRY_MS}\nid: {after}\n\n"
+        yield f"{_RETRY}id: {after}\n\n"
         spoken_at = time.monotonic()
         while True:
             try:
@@ -81,6 +81,11 @@ class Feed:
             for connection in connections.all(initialized_only=True):  # with that of the session
                 if not connection.in_atomic_block:  # a test's, say
                     connection.close()
+
+
+def ask_again() -> str:
+    """Return an answer that holds nothing, after which the browser asks again with what it has."""
+    return f"{_RETRY}\n"
 
 
 def _frame(seq: int, type_: str, text: str) -> str:

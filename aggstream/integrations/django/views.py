@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
+
 from django.core.handlers.asgi import ASGIRequest
 from django.http import (
     HttpRequest,
+    HttpResponse,
     HttpResponseBadRequest,
     HttpResponseForbidden,
     StreamingHttpResponse,
@@ -14,8 +18,11 @@ from django.views.decorators.http import require_GET
 
 from aggstream.integrations.django import _settings
 from aggstream.integrations.django._columns import key
-from aggstream.integrations.django._feed import Feed
+from aggstream.integrations.django._feed import Feed, ask_again
+from aggstream.integrations.django._patience import AWAY, one_line
 from aggstream.integrations.django.models import Stream
+
+logger = logging.getLogger("aggstream")
 
 # Of a number that every database takes.
 _DIGITS = 18
@@ -32,20 +39,35 @@ def events(request: HttpRequest) -> HttpResponseBase:
     Whose events somebody sees, the function `AGGSTREAM["USER_ID"]` says, which gets `request.user`. The answer is
     403 without it, for whom it returns None, and for who is not signed in.
 
+    A database that is away, also with the sessions, ends an answer, and the browser asks again. After an error it
+    never would.
+
     An answer takes a worker's thread for `AGGSTREAM["EVENTS_FOR"]` seconds (25, below gunicorn's timeout), and no
     connection to the database. Then the browser asks again, and is looked at again. Under ASGI, where Django sends
     nothing before such an answer is complete, it ends at once, and the browser asks each second.
     """
-    user_id = _user_id(request)
-    if user_id is None:
-        return HttpResponseForbidden("Live events are for a signed-in user with an AGG account.", "text/plain")
     place = request.headers.get("Last-Event-ID") or request.GET.get("after")
     if place is not None and not (place.isascii() and place.isdigit() and len(place) <= _DIGITS):
         return HttpResponseBadRequest("Last-Event-ID and after must be the id of an event.", "text/plain")
-    feed = Feed(_database_of(user_id), key(user_id))
-    after = feed.newest() if place is None else int(place)
+    try:
+        user_id = _user_id(request)
+        if user_id is None:
+            return HttpResponseForbidden("Live events are for a signed-in user with an AGG account.", "text/plain")
+        feed = Feed(_database_of(user_id), key(user_id))
+        newest = feed.newest()
+    except AWAY as error:
+        logger.warning("live events have to wait, because the database cannot be used: %s", one_line(error))
+        return _answer(request, (ask_again(),))
+    # Not after what nobody has stored: the database may be an older one than that of the page.
+    after = newest if place is None else min(int(place), newest)
     seconds = 0.0 if isinstance(request, ASGIRequest) else _settings.events_for()
-    response = StreamingHttpResponse(feed.frames(after, seconds=seconds), content_type="text/event-stream")
+    return _answer(request, feed.frames(after, seconds=seconds))
+
+
+def _answer(request: HttpRequest, frames: Iterable[str]) -> HttpResponseBase:
+    # Django warns of a stream that it cannot send piece by piece.
+    kind = HttpResponse if isinstance(request, ASGIRequest) else StreamingHttpResponse
+    response = kind(frames, content_type="text/event-stream")
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"  # nginx keeps what it has until there is more of it
     return response

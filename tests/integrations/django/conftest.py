@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,10 +10,9 @@ from typing import Any
 
 import django
 import pytest
-from django.core.management import call_command
 from django.db import connections
 from integrations.django.processes import Manage
-from integrations.django.servers import MariaDB, Postgres, Server
+from integrations.django.servers import MariaDB, Postgres, create, migrate, point_at, sqlite
 
 from aggstream.simulator import Simulator
 
@@ -22,16 +20,6 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
 django.setup()
 
 USER = "usr_1"
-
-
-def point_at(database: dict[str, Any]) -> None:
-    """Let this process use a database."""
-    connections.close_all()
-    configured = connections.configure_settings({"default": dict(database)})["default"]
-    connections.settings["default"].clear()
-    connections.settings["default"].update(configured)
-    with contextlib.suppress(AttributeError):  # this thread may have none yet
-        del connections["default"]
 
 
 def _running(kind: type[Postgres | MariaDB]) -> Iterator[Any]:
@@ -55,46 +43,28 @@ def mariadb() -> Iterator[MariaDB]:
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
-    point_at(_sqlite(path))
-    call_command("migrate", verbosity=0)
-    connections.close_all()
+    migrate(sqlite(path))
     return path
 
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres: Postgres) -> str:
-    _create(postgres, "postgres", "template")
-    _migrate(postgres, "template")
+    create(postgres, "template")
+    migrate(postgres.config("template"))
     return "template"
-
-
-def _create(server: Server, maintenance: str, name: str, options: str = "") -> None:
-    point_at(server.config(maintenance))
-    with connections["default"].cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name} {options}")
-
-
-def _migrate(server: Server, name: str) -> None:
-    point_at(server.config(name))
-    call_command("migrate", verbosity=0)
-    connections.close_all()
-
-
-def _sqlite(path: Path) -> dict[str, Any]:
-    return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(path), "OPTIONS": {"timeout": 20}}
 
 
 def _new_sqlite(request: pytest.FixtureRequest) -> dict[str, Any]:
     path = request.getfixturevalue("tmp_path") / "shop.db"
     shutil.copy(request.getfixturevalue("sqlite_template"), path)
-    return _sqlite(path)
+    return sqlite(path)
 
 
 def _new_postgres(request: pytest.FixtureRequest) -> dict[str, Any]:
     server = request.getfixturevalue("postgres")
     template = request.getfixturevalue("postgres_template")
     name = f"shop_{next(_numbers)}"
-    _create(server, "postgres", name, f"TEMPLATE {template}")
+    create(server, name, f"TEMPLATE {template}")
     config: dict[str, Any] = server.config(name)
     return config
 
@@ -102,9 +72,9 @@ def _new_postgres(request: pytest.FixtureRequest) -> dict[str, Any]:
 def _new_mariadb(request: pytest.FixtureRequest) -> dict[str, Any]:
     server = request.getfixturevalue("mariadb")
     name = f"shop_{next(_numbers)}"
-    _create(server, "mysql", name)
-    _migrate(server, name)
+    create(server, name)
     config: dict[str, Any] = server.config(name)
+    migrate(config)
     return config
 
 

@@ -15,6 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from django.core.management import call_command
+from django.db import connections
+
 DEADLINE = 60.0
 
 
@@ -25,8 +28,33 @@ def binary(name: str) -> str | None:
     return shutil.which(name) or next((path for path in found if path is not None), None)
 
 
+def point_at(database: dict[str, Any]) -> None:
+    """Let this process use a database."""
+    connections.close_all()
+    configured = connections.configure_settings({"default": dict(database)})["default"]
+    connections.settings["default"].clear()
+    connections.settings["default"].update(configured)
+    with contextlib.suppress(AttributeError):  # this thread may have none yet
+        del connections["default"]
+
+
+def migrate(database: dict[str, Any]) -> None:
+    """Make the tables."""
+    point_at(database)
+    call_command("migrate", verbosity=0)
+    connections.close_all()
+
+
+def sqlite(path: Path) -> dict[str, Any]:
+    """Return what DATABASES says of a file."""
+    return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(path), "OPTIONS": {"timeout": 20}}
+
+
 class Server:
     """Has a directory and a port of 127.0.0.1. As root it runs as somebody else: some refuse to run as root."""
+
+    maintenance: str
+    """A database that there always is."""
 
     def __init__(self, name: str) -> None:
         self._user = "nobody" if os.geteuid() == 0 else None
@@ -84,6 +112,8 @@ class Server:
 class Postgres(Server):
     """A PostgreSQL server."""
 
+    maintenance = "postgres"
+
     def __init__(self) -> None:
         super().__init__("postgres")
         initdb, pg_ctl = binary("initdb"), binary("pg_ctl")
@@ -118,6 +148,8 @@ class Postgres(Server):
 class MariaDB(Server):
     """A MariaDB server, with the character set that it has if nobody sets one."""
 
+    maintenance = "mysql"
+
     def __init__(self) -> None:
         super().__init__("mariadb")
         install, server = binary("mariadb-install-db"), binary("mariadbd")
@@ -134,7 +166,7 @@ class MariaDB(Server):
             server, "--no-defaults", f"--datadir={self._data}", f"--port={self.port}", "--bind-address=127.0.0.1",
             f"--socket={self._directory}/socket", f"--pid-file={self._directory}/pid", "--skip-name-resolve",
             f"--init-file={self._directory}/users.sql", "--innodb-flush-log-at-trx-commit=0",
-            "--default-time-zone=-06:00",  # not the tests'
+            "--default-time-zone=-06:00",  # which is not that of the tests
             f"--log-error={self._directory}/log",
         )  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
@@ -170,4 +202,12 @@ class MariaDB(Server):
         self._process.wait(DEADLINE)
 
     def config(self, name: str) -> dict[str, Any]:
-        return {"ENGINE": "django.db.backends.mysql", **super().config(name)}
+        options = {"charset": "utf8mb4"}  # which Django 5.2 takes by itself
+        return {"ENGINE": "django.db.backends.mysql", "OPTIONS": options, **super().config(name)}
+
+
+def create(server: Server, name: str, options: str = "") -> None:
+    """Make an empty database."""
+    point_at(server.config(server.maintenance))
+    with connections["default"].cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} {options}")
