@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterator
 
 from django.db import DatabaseError, connections
-from django.db.models import Max
+from django.db.models import QuerySet
 
 from aggstream._deadline import Deadline
 from aggstream.integrations.django._patience import one_line
-from aggstream.integrations.django.models import Event
+from aggstream.integrations.django.models import Event, Stream
 
 logger = logging.getLogger("aggstream")
 
@@ -36,11 +36,13 @@ class Feed:
             database: the alias of the database that the user's stream is in.
             user_key: the user's id by AGG, as the stream's row has it.
         """
-        self._events = Event.objects.using(database).filter(stream__user_id=user_key)
+        self._database = database
+        self._user_key = user_key
+        self._stream: int | None = None
 
     def newest(self) -> int:
         """Return the `pk` of the newest event; 0 if there is none."""
-        return self._events.aggregate(newest=Max("pk"))["newest"] or 0
+        return self._events().order_by("-pk").values_list("pk", flat=True).first() or 0
 
     def frames(self, after: int, *, seconds: float, heartbeat: float = HEARTBEAT) -> Iterator[str]:
         """Yield what an `EventSource` reads, and then end: it asks again by itself, from where it was.
@@ -73,9 +75,16 @@ class Feed:
             if len(page) < _PAGE:
                 pause.wait(min(LOOK_EVERY, heartbeat, deadline.remaining() or 0.0))
 
+    def _events(self) -> QuerySet[Event]:
+        # By the stream's number, for which there is an index; by its user, some read all events for the newest.
+        if self._stream is None:
+            streams = Stream.objects.using(self._database).filter(user_id=self._user_key)
+            self._stream = streams.values_list("pk", flat=True).first()
+        return Event.objects.using(self._database).filter(stream=self._stream)
+
     def _page(self, after: int) -> list[tuple[int, str, str]]:
         try:
-            rows = self._events.filter(pk__gt=after).order_by("pk").values_list("pk", "type", "text")
+            rows = self._events().filter(pk__gt=after).order_by("pk").values_list("pk", "type", "text")
             return list(rows[:_PAGE])
         finally:
             for connection in connections.all(initialized_only=True):  # with that of the session

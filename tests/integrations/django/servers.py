@@ -165,9 +165,9 @@ class MariaDB(Server):
         self._command = (
             server, "--no-defaults", f"--datadir={self._data}", f"--port={self.port}", "--bind-address=127.0.0.1",
             f"--socket={self._directory}/socket", f"--pid-file={self._directory}/pid", "--skip-name-resolve",
-            f"--init-file={self._directory}/users.sql", "--innodb-flush-log-at-trx-commit=0",
+            f"--init-file={self._directory}/users.sql", "--innodb-flush-log-at-trx-commit=2",
             "--default-time-zone=-06:00",  # which is not that of the tests
-            f"--log-error={self._directory}/log",
+            f"--log-error={self._directory}/log", f"--tmpdir={self._directory}",
         )  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -183,7 +183,11 @@ class MariaDB(Server):
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            self._command, stdin=subprocess.DEVNULL, cwd=self._directory, **self._as_user()
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # it has a log
+            cwd=self._directory,
+            **self._as_user(),
         )
         deadline = time.monotonic() + DEADLINE
         while not self._greets():

@@ -134,7 +134,8 @@ def test_the_locks_connection_tells_when_its_host_is_gone(candidate: Candidates)
     with one._connection.cursor() as cursor:
         cursor.execute("SHOW tcp_keepalives_idle")
         assert cursor.fetchone() == ("10",)
-    parameters = one._connection.connection.info.get_parameters()
+    info = one._connection.connection.info
+    parameters = info.get_parameters() if hasattr(info, "get_parameters") else info.dsn_parameters  # psycopg2
     assert parameters["tcp_user_timeout"] == "10000"
 
 

@@ -7,7 +7,7 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -244,12 +244,12 @@ def test_under_asgi_it_ends_at_once(stores: dict[str, DatabaseStore], signed_in:
     cookie = f"sessionid={signed_in('1').cookies['sessionid'].value}".encode()
     scope = {"type": "http", "method": "GET", "path": "/events/", "query_string": b"after=0"}
     requests: list[dict[str, Any]] = [{"type": "http.request"}]
-    sent: list[dict[str, Any]] = []
+    sent: list[Mapping[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
         return requests.pop() if requests else await asyncio.Future()
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: Mapping[str, Any]) -> None:
         sent.append(message)
 
     async def answer() -> None:
