@@ -17,7 +17,7 @@ def test_a_project_whose_parts_are_killed_misses_nothing(
     name = {"postgresql": "postgres", "mysql": "mariadb"}.get(connection.vendor)
     server = None if name is None else request.getfixturevalue(name)
     with contextlib.ExitStack() as stack:
-        kills = WebKills(stack, tmp_path, database, server, seed=1, kills=8, longest_pause=0.5)
+        kills = WebKills(stack, tmp_path, database, server, seed=1, kills=11, longest_pause=0.5)
         summary = kills.run()
     assert not summary["problems"], summary
     assert summary["from_reconcile"]

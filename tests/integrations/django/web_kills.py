@@ -42,10 +42,11 @@ _WORKERS = 4
 _RATE = 60.0
 _RESTING = 4
 _FAULTS = ("stream", "standby", "both", "worker", "cut", "black hole", "rest refused", "rest stalled", "dropped")
-_WITH_SERVER = (*_FAULTS, "database", "database", "database and stream")
+_WITH_SERVER = (*_FAULTS, "database", "database and stream")
 _OPTIONS = {"ping_interval": 1.0, "pong_timeout": 3.0, "catch_up_timeout": 2.0}
 # A handler that uses a database that is away fails; it is not set aside for that here.
-_SETTING = {"MAX_ATTEMPTS": 1000, "LEASE": 2.0, "EVENTS_FOR": 3.0}
+_SETTING = {"MAX_ATTEMPTS": 1000, "LEASE": 2.0, "EVENTS_FOR": 3.0, "RETRY_DELAY": 0.5, "RETRY_DELAY_MAXIMUM": 1.0}
+_FAILURES = 0.2  # so that something waits for its handlers at any time
 
 
 class Violation(AssertionError):
@@ -122,7 +123,7 @@ class WebKills:
             server: of the database; None for SQLite.
             seed: of everything that is left to chance.
             kills: how many.
-            longest_pause: seconds between two of them, at most.
+            longest_pause: seconds between two of them, at most; what is broken is so for some times as long.
         """
         self.problems: list[str] = []
         self._stack = stack
@@ -144,6 +145,7 @@ class WebKills:
             "AGGSTREAM_URL": self._proxy.url_for(self._agg.url),
             "AGGSTREAM_REST_URL": self._proxy.url_for(self._agg.rest_url),
             "SHOP_AGGSTREAM": json.dumps(_SETTING),
+            "SHOP_FAILURES": str(_FAILURES),
             "SHOP_OPTIONS": json.dumps(_OPTIONS),
         }
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -159,12 +161,13 @@ class WebKills:
     def run(self) -> dict[str, Any]:
         began = time.monotonic()
         self._begin()
+        faults = self._faults()
         playback = self._agg.play(USER, orders=None, rate=_RATE, overlap=4)
         try:
             for _ in range(self._kills):
                 self._pause(self._longest_pause)
                 self._let_some_rest()
-                self._kill(self._chance.choice(_FAULTS if self._server is None else _WITH_SERVER))
+                self._kill(next(faults))
                 self.problems += self._page.problems
                 if self.problems:
                     break
@@ -197,6 +200,12 @@ class WebKills:
         self._page.start()
         self._stack.callback(self._page.close)
 
+    def _faults(self) -> Iterator[str]:
+        """Yield what to kill: each thing before one comes again."""
+        while True:
+            kinds = _FAULTS if self._server is None else _WITH_SERVER
+            yield from self._chance.sample(kinds, len(kinds))
+
     def _kill(self, what: str) -> None:
         self._troubles[what] += 1
         if what in ("stream", "standby"):
@@ -215,7 +224,7 @@ class WebKills:
         assert self._server is not None
         connections.close_all()
         self._server.stop()
-        self._pause(2.0)
+        self._pause(1.5 * self._longest_pause)
         if what == "database and stream":
             self._replace(lambda _: self._chance.random() < 0.7)
         self._server.start()
@@ -224,18 +233,18 @@ class WebKills:
         if what == "cut":
             self._proxy.refusing = True
             self._proxy.reset()
-            self._pause(1.0)
+            self._pause(self._longest_pause)
             self._proxy.heal()
         elif what == "black hole":
             self._proxy.downstream.blackhole = True
-            self._pause(6.0)
+            self._pause(4 * self._longest_pause)
             self._proxy.heal()
         elif what == "rest refused":
             self._agg.refuse_rest(self._chance.randrange(1, 8))
         elif what == "rest stalled":
             self._agg.stall_rest()
             self._agg.drop(abort=True)
-            self._pause(4.0)
+            self._pause(3 * self._longest_pause)
             self._agg.stall_rest(stalled=False)
         elif what == "dropped":
             self._agg.drop(code=1001, abort=self._chance.random() < 0.5)
@@ -303,6 +312,8 @@ class WebKills:
         self._await("the handlers", lambda: not Event.objects.exclude(state=Event.State.DONE).exists())
         newest = Event.objects.latest("pk").pk
         self._await("the page", lambda: self._page.ids[-1:] == [newest])
+        for process in self._streams:  # before that, a signal ends it as it ends every program
+            self._await("a start", lambda: process.says("standing by") or process.says("runs the stream"))  # noqa: B023
         codes = [process.end() for process in (*self._streams, self._web)]
         if any(codes):
             self.problems.append(f"the exit codes are {codes}")

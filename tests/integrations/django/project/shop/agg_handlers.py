@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from typing import Any
 
 from django.db import transaction
@@ -18,6 +19,8 @@ from shop.models import Seen, Trouble
 def keep(event: aggstream.UserEvent) -> None:
     if os.environ.get("SHOP_BROKEN"):
         1 / 0  # noqa: B018  (it fails)
+    if random.random() < float(os.environ.get("SHOP_FAILURES", "0")):
+        raise RuntimeError("as it happens")
     if Trouble.objects.exists():
         raise RuntimeError("trouble with the token eyJhbGciOi.eyJzdWIi.c2lnbmF0dXJl")
     with transaction.atomic():
