@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import logging
 import queue
 import signal
@@ -29,6 +30,15 @@ _WITHOUT_DATABASE = 1.0
 
 Inbox: TypeAlias = "queue.SimpleQueue[signal.Signals | Client]"
 """Signals that ask for the end, and clients that have come to theirs."""
+
+
+class _End(enum.Enum):
+    """Why a stream comes to its end."""
+
+    ASKED = enum.auto()
+    FAILED = enum.auto()
+    LOST = enum.auto()
+    """It is another process's."""
 
 
 class Service:
@@ -106,7 +116,7 @@ class Service:
         except JournalError as error:
             logger.warning("%s: %s", self._account.name, error)
             return None
-        is_lost = self._watch(client, ownership, store)
+        end = self._watch(client, ownership, store)
         # A database that is away is waited for no longer: what it does not store now is read from REST later.
         patience.end()
         try:
@@ -115,9 +125,9 @@ class Service:
             return None
         except AggStreamError:  # it was logged where it came about
             return FAILED
-        if is_lost:
+        if end is _End.LOST:
             return None
-        return 0 if report else FAILED
+        return 0 if report and end is _End.ASKED else FAILED
 
     def _register(self, client: Client) -> None:
         client.include(handlers, around=in_request)
@@ -128,19 +138,25 @@ class Service:
     def _send(self, event: Event) -> None:
         event_received.send(sender=type(event), event=event, account=self._account.name)
 
-    def _watch(self, client: Client, ownership: Ownership, store: DatabaseStore) -> bool:
-        """Return when the end is asked for, or has come; True: because the stream is another process's."""
+    def _watch(self, client: Client, ownership: Ownership, store: DatabaseStore) -> _End:
+        """Return when the end is asked for, or has come."""
         while True:
             try:
                 told = self.inbox.get(timeout=ownership.look_every)
             except queue.Empty:
-                if not all(client.health().threads.values()):  # one died without a word
-                    return False
+                # One died without a word, or the stream has failed and handlers still have their turn.
+                dead = [name for name, is_alive in client.health().threads.items() if not is_alive]
+                if dead:
+                    logger.error("%s: no longer running: %s", self._account.name, ", ".join(dead))  # noqa: TRY400
+                    return _End.FAILED
                 if not ownership.is_held():
                     logger.warning("%s: another process has taken the stream over", self._account.name)
-                    return True
+                    return _End.LOST
                 with contextlib.suppress(JournalError):  # a database that is away is told of where it matters
                     client.redeliver(store.revived())
             else:
-                if told is client or isinstance(told, signal.Signals):
-                    return False
+                if isinstance(told, signal.Signals):
+                    logger.info("%s: %s asks for the end", self._account.name, told.name)
+                    return _End.ASKED
+                if told is client:
+                    return _End.FAILED
