@@ -130,7 +130,13 @@ class Service:
         return 0 if report and end is _End.ASKED else FAILED
 
     def _register(self, client: Client) -> None:
-        client.include(handlers, around=in_request)
+        count = client.include(handlers, around=in_request)
+        if not (count or event_received.receivers):
+            logger.warning(
+                "%s: nothing handles events, so they are stored only: no app in INSTALLED_APPS has an "
+                "agg_handlers.py that registers a handler, and nothing receives the signal",
+                self._account.name,
+            )
         if event_received.receivers:
             client.on("*")(in_request(self._send))
         client.on(Stopped)(lambda _: self.inbox.put(client))
