@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 
+import pytest
 from conftest import Until
 from django.db import connections
 from integrations.django.conftest import on_postgres, on_sqlite
-from integrations.django.processes import Manage, Process
+from integrations.django.processes import PROJECT, Manage, Process
 from integrations.django.servers import Postgres
 from integrations.django.test_store import store_of
 from journals import happened
@@ -215,3 +217,28 @@ def test_a_network_that_is_cut_costs_no_event(agg: Simulator, manage: Manage, un
     assert {order.order_id: order.status for order in Order.objects.all()} == ended
     seen = Seen.objects.filter(handler="keep").values_list("event_id", flat=True)
     assert sorted(seen) == sorted(Event.objects.values_list("event_id", flat=True))
+
+
+HANDLER = """
+import sys, threading, aggstream
+from aggstream.integrations.django import on
+
+@on(aggstream.UserEvent)
+def handle(event):
+    {body}
+"""
+
+
+@pytest.mark.parametrize(("body", "code"), [("sys.exit(3)", 3), ("threading.Event().wait()", 1)])
+def test_a_handler_that_exits_or_never_returns_leaves_its_event_and_the_stream_to_the_next(
+    agg: Simulator, manage: Manage, until: Until, tmp_path: Path, body: str, code: int
+) -> None:
+    manage.project = shutil.copytree(PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns("__pycache__"))
+    (manage.project / "shop" / "agg_handlers.py").write_text(HANDLER.format(body=body))
+    process = manage.stream("--drain", "0.1")
+    until(lambda: process.says("live as"))
+    agg.begin_order(USER).advance(1)
+    until(Event.objects.exists)
+    assert process.end(signal.SIGTERM if code == 1 else None) == code
+    assert Event.objects.get().state == Event.State.PENDING
+    assert Stream.objects.get().owner == ""
