@@ -165,7 +165,7 @@ class MariaDB(Server):
         self._command = (
             server, "--no-defaults", f"--datadir={self._data}", f"--port={self.port}", "--bind-address=127.0.0.1",
             f"--socket={self._directory}/socket", f"--pid-file={self._directory}/pid", "--skip-name-resolve",
-            f"--init-file={self._directory}/users.sql", "--innodb-flush-log-at-trx-commit=2",
+            f"--init-file={self._directory}/users.sql", "--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync", "--debug-no-sync",
             "--default-time-zone=-06:00",  # which is not that of the tests
             f"--log-error={self._directory}/log", f"--tmpdir={self._directory}",
         )  # fmt: skip
