@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -129,3 +130,13 @@ def test_the_examples_with_pages_look_alike() -> None:
     django, flask = EXAMPLES / "django_orders/project/orders", EXAMPLES / "flask_orders/project/trading"
     for name in ("static/orders.css", "static/orders.js"):
         assert (django / name).read_bytes() == (flask / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["django_orders", "flask_orders"])
+def test_a_port_that_is_taken_is_told_before_anything_starts(name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, str(EXAMPLES / name / "start.py"), "--port", port]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"port {port}: Address already in use" in ended.stderr

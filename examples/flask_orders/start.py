@@ -14,6 +14,7 @@ import importlib.util
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -95,6 +96,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="of the pages; default: 8000")
     parser.add_argument("--rate", type=float, default=2.5, help="events of an order a second; default: 2.5")
     args = parser.parse_args()
+    try:
+        socket.create_server(("127.0.0.1", args.port)).close()
+    except OSError as error:
+        parser.error(f"port {args.port}: {error.strerror}; name another one with --port")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     with tempfile.TemporaryDirectory() as directory, Simulator() as agg:
         password = prepare(agg, directory, args.rate)
