@@ -18,8 +18,10 @@ from integrations.servers import MariaDB, Postgres
 
 from aggstream.simulator import Simulator
 
+# For this process alone: what other tests start has settings of its own.
 os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
 django.setup()
+del os.environ["DJANGO_SETTINGS_MODULE"]
 
 USER = "usr_1"
 
