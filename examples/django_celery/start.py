@@ -30,6 +30,7 @@ def prepare(agg: Simulator, directory: Path) -> None:
     """Make the database, and what the processes need to know."""
     (directory / "broker").mkdir(exist_ok=True)
     os.environ |= {
+        "DJANGO_SETTINGS_MODULE": "receipts.settings",
         "RECEIPTS_DIRECTORY": str(directory),
         "RECEIPTS_SECRET_KEY": secrets.token_urlsafe(40),
         "AGGSTREAM_URL": agg.url,
