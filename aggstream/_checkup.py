@@ -25,8 +25,9 @@ def check_up(runner: Runner, dispatcher: Dispatcher, options: Options) -> Health
     silent_for = None if session is None else now - session.last_heard
     threads = dispatcher.threads()
     threads[runner.name] = runner.is_alive()
-    # It is made with the first job: until then it is missing only before the start.
-    threads[runner.work.name] = runner.phase != "idle" and runner.work.is_alive()
+    # It is made with the first job, perhaps long after the start: until then it is missing only before that.
+    has_started = runner.phase != "idle" or runner.is_alive()
+    threads[runner.work.name] = has_started and runner.work.is_alive()
     return Health(
         phase=runner.phase,
         problems=tuple(_problems(runner, options, silent_for, threads, handlers)),

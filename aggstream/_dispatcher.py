@@ -24,7 +24,8 @@ from typing import TypeAlias
 import attrs
 
 from aggstream._deadline import Deadline
-from aggstream._receipts import Receipts
+from aggstream._greenlets import in_turns, is_patched, note_greenlet
+from aggstream._receipts import Receipts, described
 from aggstream._registry import Handler, Registry
 from aggstream._retries import Retries
 from aggstream.events import BalancesCoalesced, BalanceUpdate, Event, UserEvent, is_users, shown
@@ -207,6 +208,7 @@ class Dispatcher:
         self.coalesced = 0
         """How many balances were replaced by newer ones before a handler saw them."""
         self._abandoned = False
+        self._deliver = in_turns(self._call_handlers) if is_patched() else self._call_handlers
         # Written by the I/O thread before it looks at the depth again, read by the workers after theirs, so
         # that one of the two always sees the other.
         self._waiting_for_room = False
@@ -386,6 +388,13 @@ class Dispatcher:
         self._abandoned = True
         return self.waiting
 
+    def after_fork_in_child(self) -> None:
+        """Deliver nothing more: a handler that has forked, and greenlets, go on in the child."""
+        self._abandoned = True
+        self.epoch += 1  # also not to the handlers after the one that is running
+        if self.receipts is not None:
+            self.receipts.after_fork_in_child()
+
     # --- on the workers' threads ------------------------------------------------------------------------
 
     def _place_for(self, venue: str, item: _Item) -> _Latest | None:
@@ -410,6 +419,7 @@ class Dispatcher:
         return self._workers[zlib.crc32(order_id.encode(errors="surrogatepass")) % len(self._workers)]
 
     def _run(self, worker: _Worker) -> None:
+        note_greenlet()
         try:
             while not isinstance(place := self._next(worker), _End):
                 self._go_through(worker, place)
@@ -558,7 +568,7 @@ class Dispatcher:
     def _is_stale(self, item: _Item) -> bool:
         return item.epoch != self.epoch and is_users(item.event)
 
-    def _deliver(
+    def _call_handlers(
         self, worker: _Worker, event: Event, epoch: int, size: int, handlers: Sequence[Handler] | None = None
     ) -> Sequence[tuple[Handler, BaseException]]:
         """Call an event's handlers, all or some of them; return those that failed."""
@@ -591,7 +601,14 @@ class Dispatcher:
             # sys.exit() in a handler means the program, not a thread that nobody would miss.
             self._on_fatal(error)
             return
-        logger.error("handler %r failed on %s", handler, self._in_a_log(event.type), exc_info=error)
+        name = self._in_a_log(event.type)
+        if self.receipts is not None and self.receipts.is_outage(error):
+            # Without a traceback, because it is told again and again, and the place is not to blame.
+            logger.warning(
+                "handler %r failed on %s, for what it needs is away: %s", handler, name, described(error)
+            )
+        else:
+            logger.error("handler %r failed on %s", handler, name, exc_info=error)
         for on_error in self.error_handlers:
             if epoch != self.epoch and is_users(event):
                 return

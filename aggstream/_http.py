@@ -15,6 +15,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from aggstream._backoff import retry_after
 from aggstream._deadline import Deadline
+from aggstream._greenlets import is_patched
 from aggstream._proxy import Proxy
 from aggstream._secret import Secret
 from aggstream._tunnel import open_tunnel
@@ -48,6 +49,8 @@ def make_http(
         proxy: through which to connect; None for none. The environment is not looked at.
         connections: how many are kept open for the next request, at most.
     """
+    if ssl_context is None and is_patched():  # urllib3 makes what blocks, if it was imported before
+        ssl_context = ssl.create_default_context()
     http = urllib3.PoolManager(
         num_pools=1,
         maxsize=connections,

@@ -169,7 +169,8 @@ def check_ssl_context(context: object) -> ssl.SSLContext | None:
         return None
     if not isinstance(context, ssl.SSLContext) or context.protocol == ssl.PROTOCOL_TLS_SERVER:
         raise ConfigurationError(
-            "ssl_context must be a client's, as ssl.create_default_context() makes it, or None"
+            "ssl_context must be a client's, as ssl.create_default_context() makes it, or None "
+            "(under gevent: made after monkey.patch_all())"
         )
     return context
 

@@ -22,6 +22,11 @@ _BATCH = 256
 _LONGEST = 0.5
 
 
+def described(error: BaseException) -> str:
+    """Return what an error is, in a line."""
+    return shown(f"{type(error).__name__}: {error}")
+
+
 class Receipts:
     """Thread-safe. What is not written yet when the process dies is delivered again, which is what is promised."""
 
@@ -43,6 +48,10 @@ class Receipts:
         if is_due:
             self.write()
 
+    def is_outage(self, error: BaseException) -> bool:
+        """Tell whether an exception means that something is away which a handler needs."""
+        return isinstance(error, self._journal.options.outage_errors)
+
     def failed(self, seq: int, errors: Sequence[BaseException], attempts: int) -> float | None:
         """Handlers of an event have failed.
 
@@ -54,21 +63,14 @@ class Receipts:
         Returns:
             Seconds until they should be called again; None: never again by itself.
         """
-        options = self._journal.options
-        pause = options.delay_after(attempts)
-        for error in errors:
-            if isinstance(error, options.outage_errors):
-                logger.warning(
-                    "event %d waits, because what its handlers need is away (%s); nothing is lost, and it is "
-                    "given to those that failed again in %.1f s",
-                    seq,
-                    type(error).__name__,
-                    pause,
-                )
-                return pause
-        error = errors[0]
+        pause = self._journal.options.delay_after(attempts)
+        if any(map(self.is_outage, errors)):
+            logger.warning(
+                "event %d waits, and nothing is lost; its handlers are called again in %.1f s", seq, pause
+            )
+            return pause
         try:
-            is_dead = self._journal.failed(seq, shown(f"{type(error).__name__}: {error}"))
+            is_dead = self._journal.failed(seq, described(errors[0]))
         except JournalError as failure:
             self._on_failure(failure)
             return None
@@ -90,6 +92,11 @@ class Receipts:
                 self._journal.done(done)
             except JournalError as failure:
                 self._on_failure(failure)
+
+    def after_fork_in_child(self) -> None:
+        """Forget what the parent will write."""
+        self._lock = threading.Lock()
+        self._done = []
 
     def leave(self) -> None:
         """The calling thread ends."""

@@ -408,15 +408,17 @@ class Registrar:
         self._refuse_other_process()
         return self._registry.remove(handler, None if key is None else key_of(key, sub_events))
 
-    def include(self, other: Registrar, around: Callable[[Handler], Handler]) -> None:
-        """Register everything that is registered with another one now.
+    def include(self, other: Registrar, around: Callable[[Handler], Handler]) -> int:
+        """Register everything that is registered with another one now; return how much that is.
 
         Args:
             other: the other one.
             around: makes of each handler the one to register.
         """
-        for entry in other._registry.entries:
+        entries = other._registry.entries
+        for entry in entries:
             self._registry.add(entry.key, around(entry.handler), once=entry.once)
+        return len(entries)
 
     def _refuse_other_process(self) -> None:
         """Raise if this process must not use it: a forked child, if it is its parent's."""

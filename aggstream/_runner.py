@@ -267,6 +267,7 @@ class Runner:
     def after_fork_in_child(self) -> None:
         """Close the child's descriptors of the parent's stream, without a word to the server."""
         if self._thread is not None:
+            self._thread = None
             self._poller.close()
             # They may be one and the same, or dropped just before the fork: closing twice does nothing.
             if (sock := self._connector.made) is not None:
@@ -307,25 +308,29 @@ class Runner:
             self.outbox.ask(lambda journal: take_up(journal, self._outage, self.reconciler, self._tracker), None)
             self.outbox.redeliver(self._waiter.until)
             self._run()
-        except _Stopping:
-            pass
-        except AggStreamError as error:
+        except BaseException as error:
+            if self._thread is None:  # a greenlet lives on in a forked child, and finds its descriptors closed
+                threading.Event().wait()  # for ever: its end would be that of a thread which the child never had
+            self._note(error)
+        self.phase = "stopping"
+        self.live_since = None
+        if self._transport is not None:
+            self._drop_connection(self._transport)
+        self._wind_up()
+        self.work.close()
+        self._end()
+        self._poller.close()
+        self.outbox.leave()
+
+    def _note(self, error: BaseException) -> None:
+        """Keep what ends the stream, if it is an error."""
+        if isinstance(error, AggStreamError):
             _without_traces(error)
             self.fail(error)
-            logger.error("%s: the stream ends: %s", self._options.name, error)  # noqa: TRY400  (it is raised to the user)
-        except BaseException as error:
+            logger.error("%s: the stream ends: %s", self._options.name, error)
+        elif not isinstance(error, _Stopping):
             self.fail(error)
-            logger.exception("%s: the stream ends by an unexpected error", self._options.name)
-        finally:
-            self.phase = "stopping"
-            self.live_since = None
-            if self._transport is not None:
-                self._drop_connection(self._transport)
-            self._wind_up()
-            self.work.close()
-            self._end()
-            self._poller.close()
-            self.outbox.leave()
+            logger.error("%s: the stream ends by an unexpected error", self._options.name, exc_info=error)
 
     def _outbox_with(self, journal: EventStore | None) -> Outbox:
         return Outbox(

@@ -9,6 +9,8 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
+from aggstream._greenlets import frame_of
+
 _HERE = Path(__file__).parent
 _INTERPRETER = Path(os.__file__).parent
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -17,6 +19,7 @@ _INSTALLED = {"site-packages", "dist-packages"}
 def stack_of(thread: threading.Thread) -> str:
     """Return where a thread is, as a traceback shows it, without the frames that our threads begin with."""
     frame = None if thread.ident is None else sys._current_frames().get(thread.ident)  # noqa: SLF001  (documented)
+    frame = frame or frame_of(thread)
     if frame is None:
         return "  its end\n"
     frames = traceback.extract_stack(frame)

@@ -20,6 +20,7 @@ from aggstream._codec import Codec
 from aggstream._deadline import Deadline
 from aggstream._dispatcher import Dispatcher, ErrorHandler
 from aggstream._following import Following
+from aggstream._greenlets import Patching, is_in_hub
 from aggstream._health import Health, StopReport
 from aggstream._limits import Limits
 from aggstream._options import AUTH_CLOSE_CODES, Options, SessionOptions, check_auth, setting
@@ -200,6 +201,7 @@ class Client(Following):
             self._journal_options = as_store(journal)
         self._journal: EventStore | None = None
         super().__init__(Tracker(kept=self._options.orders_kept, kept_for=self._options.orders_kept_for))
+        self._patching = Patching()
         # Guards what `start`, `on_error`, `wait_for` and `switch_user` change. It is never held while something
         # is waited for or user code runs, nor taken by `stop`, which a signal handler may call.
         self._lock = threading.Lock()
@@ -250,12 +252,14 @@ class Client(Following):
         """Begin in the background; returns at once. What goes wrong later is raised by `wait`, `run` or `stop`.
 
         Raises:
-            StateError: it was started before, even if it has ended since: make another client.
+            StateError: it was started before, even if it has ended since: make another client. Or gevent has
+                patched the standard library after the client was made, or in part, or eventlet has.
             JournalError: the journal cannot be opened, and the stream is not to go on without it. The client can
                 be started once that is mended.
             RuntimeError: the system has no more threads.
         """
         self._refuse_other_process()
+        self._patching.check("this client")
         with self._lock:
             if self._started:
                 raise StateError("this client was started before; make another one to begin again")
@@ -283,7 +287,8 @@ class Client(Following):
         """End the stream: close the connection, let the handlers finish what is queued, end the threads.
 
         May be called twice, before `start`, and from a handler or a signal handler. From a handler it only
-        asks for the end, because the handler itself is part of what must finish.
+        asks for the end, because the handler itself is part of what must finish; under gevent from a signal
+        handler as well, because that keeps everything else from going on.
 
         Args:
             timeout: seconds after which it returns all the same.
@@ -299,7 +304,7 @@ class Client(Following):
         if not self._started:
             return StopReport()
         self._runner.request_stop()
-        if self._is_own_thread():
+        if self._is_own_thread() or is_in_hub():
             return StopReport(undelivered=self._dispatcher.waiting, running=self._what_runs())
         deadline = Deadline(timeout)
         self._await_begin(deadline)
@@ -721,6 +726,8 @@ class Client(Following):
         """In a forked child: the stream is the parent's."""
         self._lock = threading.Lock()
         self._tracker.after_fork_in_child()
+        if self._started:
+            self._dispatcher.after_fork_in_child()
         self._turned = threading.Condition()
         self._registry.after_fork_in_child()
         self._pull.after_fork_in_child()

@@ -14,6 +14,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 from aggstream._backoff import RetryAfter, is_worth_retrying
 from aggstream._checks import check_count, quiet
 from aggstream._credentials import provider_failure
+from aggstream._greenlets import Patching
 from aggstream._limits import Limits
 from aggstream._options import (
     DEFAULT_REST_URL,
@@ -108,6 +109,7 @@ class RestClient:
             limits=check_limits(limits),
         )
         self._token: Secret | None = None
+        self._patching = Patching()
         self._closed = threading.Event()
         self._begin_anew()
         call_in_child(self, RestClient._begin_anew)
@@ -221,6 +223,7 @@ class RestClient:
 
     def _call(self, get: Callable[[Secret], T]) -> T:
         self._refuse_closed()
+        self._patching.check("this RestClient")
         try:
             return self._answer(get)
         finally:

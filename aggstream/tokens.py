@@ -14,6 +14,7 @@ import attrs
 import urllib3
 
 from aggstream._checks import check_seconds, quiet
+from aggstream._greenlets import Patching
 from aggstream._http import exchange, make_http, words_of
 from aggstream._json import Parser, to_json
 from aggstream._limits import Limits
@@ -146,6 +147,7 @@ class RefreshingToken:
             "accept": Secret("application/json"),
             **check_headers(headers),
         }
+        self._patching = Patching()
         # Guards the four below, and with them that there is one refresh at a time. `save`, `load` and `lock`
         # run under it, so they must not ask this provider for a token.
         self._one_at_a_time = threading.Lock()
@@ -162,6 +164,7 @@ class RefreshingToken:
         self._http = make_http(self._timeout, self._ssl_context, self._proxy)
 
     def _begin_anew(self) -> None:
+        self._patching = Patching()
         self._one_at_a_time = threading.Lock()
         self._http = make_http(self._timeout, self._ssl_context, self._proxy)
 
@@ -177,6 +180,8 @@ class RefreshingToken:
         """
         unwanted = None if stale is None else Secret(stale)
         del stale  # a traceback may show the locals of its frames
+        if self._patching.is_outdated():
+            self._begin_anew()
         with self._one_at_a_time:
             if self._unsaved:
                 self._store()

@@ -10,6 +10,8 @@ import json
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -220,7 +222,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-def _serving(authority: trustme.CA) -> ssl.SSLContext:
+def serving(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
     return context
@@ -231,7 +233,7 @@ def other_server(authority: trustme.CA) -> Iterator[ServeFunction]:
     servers: list[OtherServer] = []
 
     def start(script: Script, /, *, tls: bool = False) -> OtherServer:
-        server = OtherServer(script, _serving(authority) if tls else None)
+        server = OtherServer(script, serving(authority) if tls else None)
         server.start()
         servers.append(server)
         return server
@@ -271,6 +273,55 @@ def client_of() -> Iterator[MakeClient]:
     for client in clients:
         with contextlib.suppress(BaseException):
             client.stop()
+
+
+PRELUDE = """
+import multiprocessing, os, ssl, sys, threading, time, warnings
+import aggstream
+
+def make(**options):
+    context = ssl.create_default_context(cafile=sys.argv[2]) if sys.argv[1].startswith("wss") else None
+    options = {"token": "t0ken", "url": sys.argv[1], **options}
+    return aggstream.Client(app_id="a", origin="https://app.example", ssl_context=context, **options)
+
+def say(*words):
+    sys.stdout.write(" ".join(map(str, words)) + "\\n")  # one write, because threads speak at once
+    sys.stdout.flush()
+
+client = make()
+client.on("order_submitted")(lambda event: say(event.order_id))
+"""
+
+
+class Run(Protocol):
+    def __call__(self, program: str, url: str, /, *, first: str = "") -> subprocess.Popen[str]: ...
+
+
+@pytest.fixture
+def run(authority: trustme.CA, tmp_path: Path) -> Iterator[Run]:
+    """Start programs that have a client already; with `first` they do something before. What hangs is killed."""
+    ca = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca))
+
+    def start(program: str, url: str, /, *, first: str = "") -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            # Python 3.12 warns of a fork beside threads, which is what these tests are about.
+            [sys.executable, "-W", "ignore::DeprecationWarning", "-c", first + PRELUDE + program, url, str(ca)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        watchdog = threading.Timer(DEADLINE, process.kill)
+        watchdogs.append(watchdog)
+        watchdog.start()
+        return process
+
+    watchdogs: list[threading.Timer] = []
+    yield start
+    for watchdog in watchdogs:
+        watchdog.cancel()
+        watchdog.join()
 
 
 class RawServer:
@@ -334,7 +385,7 @@ def raw_server(authority: trustme.CA) -> Iterator[ServeBytes]:
     servers: list[RawServer] = []
 
     def start(script: Callable[[socket.socket], object], /, *, tls: bool = False) -> RawServer:
-        server = RawServer(script, _serving(authority) if tls else None)
+        server = RawServer(script, serving(authority) if tls else None)
         servers.append(server)
         return server
 

@@ -109,6 +109,13 @@ def test_the_export_of_an_empty_journal_is_empty(journal: Journal, path: pathlib
         assert list(reader.export()) == []
 
 
+def test_the_newest_event_is_told_by_its_number(journal: Journal, path: pathlib.Path) -> None:
+    with JournalReader(path) as reader:
+        assert reader.newest() == 0
+        seqs = journal.store([happened("o"), happened("o")])
+        assert reader.newest() == seqs[-1] == 2
+
+
 def test_an_exported_event_is_one_line_of_json_with_all_there_is_to_know(
     journal: Journal, path: pathlib.Path
 ) -> None:

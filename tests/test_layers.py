@@ -28,6 +28,7 @@ LAYERS = [
         "_processes",
         "_amounts",
         "_lazy",
+        "_greenlets",
         "_wire",
     ],
     ["events", "_state", "_token", "_commands", "_health", "_limits", "_processes", "_records"],

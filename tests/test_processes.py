@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pathlib
 import pickle
 import signal
 import socket
-import subprocess
-import sys
 import threading
-from typing import Protocol
 
 import pytest
-import trustme
 from conftest import (
     DEADLINE,
     ORDER_SUBMITTED,
     MakeClient,
     Peer,
+    Run,
     ServeBytes,
     ServeFunction,
     Until,
@@ -30,45 +26,6 @@ from websockets.exceptions import ConnectionClosed
 
 both = pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-
-PRELUDE = """
-import multiprocessing, os, ssl, sys, threading, time, warnings
-import aggstream
-
-def make(**options):
-    context = ssl.create_default_context(cafile=sys.argv[2]) if sys.argv[1].startswith("wss") else None
-    options = {"token": "t0ken", "url": sys.argv[1], **options}
-    return aggstream.Client(app_id="a", origin="https://app.example", ssl_context=context, **options)
-
-def say(*words):
-    sys.stdout.write(" ".join(map(str, words)) + "\\n")  # one write, because threads speak at once
-    sys.stdout.flush()
-
-client = make()
-client.on("order_submitted")(lambda event: say(event.order_id))
-"""
-
-
-class Run(Protocol):
-    def __call__(self, program: str, url: str, /) -> subprocess.Popen[str]: ...
-
-
-@pytest.fixture
-def run(authority: trustme.CA, tmp_path: pathlib.Path) -> Run:
-    ca = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(ca))
-
-    def start(program: str, url: str, /) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            # Python 3.12 warns of a fork beside threads, which is what these tests are about.
-            [sys.executable, "-W", "ignore::DeprecationWarning", "-c", PRELUDE + program, url, str(ca)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return start
 
 
 class Told:

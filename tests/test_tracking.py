@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trustme
-from conftest import BRISK, DEADLINE, MakeClient, Until, _serving
+from conftest import BRISK, DEADLINE, MakeClient, Until, serving
 
 import aggstream
 from aggstream import Continuity, Event, OrderEvent, Reconciled, Verdict
@@ -24,7 +24,7 @@ VERDICTS = {"filled": Verdict.FILLED, "failed": Verdict.FAILED}
 
 @pytest.fixture(params=["tcp", "tls"])
 def agg(request: pytest.FixtureRequest, authority: trustme.CA) -> Iterator[Simulator]:
-    context = _serving(authority) if request.param == "tls" else None
+    context = serving(authority) if request.param == "tls" else None
     with Simulator(seed=5, ssl_context=context) as simulator:
         yield simulator
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import enum
 import logging
 import queue
 import signal
@@ -13,7 +14,7 @@ from typing import Protocol, TypeAlias
 
 from aggstream._signals import caught_signals
 from aggstream.client import Client
-from aggstream.errors import AggStreamError, JournalCorrupt, JournalError, JournalFull, JournalInUse
+from aggstream.errors import AggStreamError, JournalError, JournalInUse
 from aggstream.events import Stopped
 
 logger = logging.getLogger("aggstream")
@@ -25,6 +26,15 @@ _AT_RELOAD = 3.0
 
 Inbox: TypeAlias = "queue.SimpleQueue[signal.Signals | Client]"
 """Signals that ask for the end, and clients that have come to theirs."""
+
+
+class _End(enum.Enum):
+    """Why a stream comes to its end."""
+
+    ASKED = enum.auto()
+    FAILED = enum.auto()
+    LOST = enum.auto()
+    """It is another process's."""
 
 
 class CannotTell(Exception):
@@ -161,12 +171,10 @@ class Service:
         client.on(Stopped)(lambda _: self.inbox.put(client))
         try:
             client.start()
-        except (JournalCorrupt, JournalFull):
-            raise
         except JournalError as error:
             logger.warning("%s: %s", self._account, error)
             return None
-        is_lost = self._watch(client, turn)
+        end = self._watch(client, turn)
         turn.end()
         try:
             report = client.stop(self._drain)
@@ -174,22 +182,28 @@ class Service:
             return None
         except AggStreamError:  # it was logged where it came about
             return FAILED
-        if is_lost:
+        if end is _End.LOST:
             return None
-        return 0 if report else FAILED
+        return 0 if report and end is _End.ASKED else FAILED
 
-    def _watch(self, client: Client, turn: Turn) -> bool:
-        """Return when the end is asked for, or has come; True: because the stream is another process's."""
+    def _watch(self, client: Client, turn: Turn) -> _End:
+        """Return when the end is asked for, or has come."""
         while True:
             try:
                 told = self.inbox.get(timeout=turn.look_every)
             except queue.Empty:
-                if not all(client.health().threads.values()):  # one died without a word
-                    return False
+                # One died without a word, or the stream has failed and handlers still have their turn.
+                dead = [name for name, is_alive in client.health().threads.items() if not is_alive]
+                if dead:
+                    logger.error("%s: no longer running: %s", self._account, ", ".join(dead))  # noqa: TRY400
+                    return _End.FAILED
                 if not turn.is_held():
                     logger.warning("%s: another process has taken the stream over", self._account)
-                    return True
+                    return _End.LOST
                 turn.look(client)
             else:
-                if told is client or isinstance(told, signal.Signals):
-                    return False
+                if isinstance(told, signal.Signals):
+                    logger.info("%s: %s asks for the end", self._account, told.name)
+                    return _End.ASKED
+                if told is client:
+                    return _End.FAILED

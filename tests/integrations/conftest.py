@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from integrations.servers import WHY_NOT, Postgres, binary
+from integrations.servers import MariaDB, Postgres
 
 from aggstream.simulator import Simulator
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    if binary("initdb") is None or binary("pg_ctl") is None:
-        pytest.skip(WHY_NOT)
-    server = Postgres()
+def running(kind: type[Postgres | MariaDB]) -> Iterator[Any]:
+    """Let a server run, or skip where it is not installed."""
+    if (why_not := kind.why_not()) is not None:
+        pytest.skip(why_not)
+    server = kind()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    yield from running(Postgres)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 NAME = 100
 """The length of a column for a name: a status, a venue."""
@@ -22,11 +23,32 @@ def storable(text: str) -> str:
 def key(text: str, length: int = KEY) -> str:
     """Return what stands for a text in a column: itself, or its hash if it is too long or not storable.
 
-    Equal texts have equal keys, and the key of a key is itself. No id of the service is known to need a hash.
+    Nor may it end in a space, which some databases ignore when they compare. Equal texts have equal keys, and the
+    key of a key is itself. No id of the service is known to need a hash.
     """
-    if len(text) <= length and storable(text) == text:
+    if len(text) <= length and storable(text) == text and not text.endswith(" "):
         return text
     return "~" + hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=20).hexdigest()
+
+
+class _Exact:
+    """Compared character by character, and takes all of Unicode.
+
+    MySQL's tables do what their collation says, which by default takes "A" for "a", and may know few characters.
+    """
+
+    def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
+        """Return what the column is made with."""
+        parameters = super().db_parameters(connection)  # type: ignore[misc]  # of the field
+        return {**parameters, "collation": "utf8mb4_bin"} if connection.vendor == "mysql" else parameters
+
+
+class NameField(_Exact, models.CharField):  # type: ignore[type-arg]  # generic in the stubs alone
+    """A name or a key."""
+
+
+class WordsField(_Exact, models.TextField):  # type: ignore[type-arg]  # generic in the stubs alone
+    """A text of any length."""
 
 
 class ExactField(models.TextField):  # type: ignore[type-arg]  # generic in the stubs alone

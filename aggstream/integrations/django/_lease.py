@@ -7,10 +7,9 @@ import datetime as dt
 
 from django.db import DatabaseError
 from django.db.models import Q
-from django.db.models.functions import Now
 
 from aggstream.integrations.django._connections import in_request
-from aggstream.integrations.django._row import Row
+from aggstream.integrations.django._row import Now, Row
 from aggstream.integrations.django._settings import Account
 
 

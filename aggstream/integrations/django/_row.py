@@ -6,13 +6,24 @@ import datetime as dt
 import os
 import secrets
 import socket
+from typing import Any
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models.functions import Now as _Now
+from django.db.models.sql.compiler import SQLCompiler
 
 from aggstream.integrations.django._columns import KEY, key
 from aggstream.integrations.django._settings import Account
 from aggstream.integrations.django.models import Stream
+
+
+class Now(_Now):
+    """The database's clock."""
+
+    def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any) -> Any:
+        """Return UTC, because the local time of a server may go back by an hour."""
+        return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra)
 
 
 class Row:

@@ -80,10 +80,20 @@ def account(name: str) -> Account:
     database = value.get("DATABASE", "default")
     if database not in settings.DATABASES:
         raise ConfigurationError(f"{_spelled('DATABASE')} must be the alias of one of DATABASES, got {database!a}")
+    connection = connections[database]
+    if connection.vendor == "mysql" and connection.get_connection_params().get("charset") != "utf8mb4":
+        raise ConfigurationError(
+            f"DATABASES[{database!a}]['OPTIONS']['charset'] must be \"utf8mb4\", because an event may hold any "
+            f"character; before Django 5.2 it is another one if it is left out"
+        )
+    if not connection.settings_dict["AUTOCOMMIT"]:
+        raise ConfigurationError(
+            f"DATABASES[{database!a}]['AUTOCOMMIT'] must be left as it is, because without it nothing is committed"
+        )
     lock = value.get("LOCK")
     if lock not in _LOCKS:
         raise ConfigurationError(f'{_spelled("LOCK")} must be "advisory", "lease" or None, got {lock!a}')
-    if lock == "advisory" and connections[database].vendor != "postgresql":
+    if lock == "advisory" and connection.vendor != "postgresql":
         raise ConfigurationError(f'{_spelled("LOCK")} can be "advisory" with PostgreSQL only; leave it out')
     return Account(
         name=name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 
 from django.db import DatabaseError
 
@@ -17,6 +18,8 @@ from aggstream.integrations.django._patience import Patience, one_line
 from aggstream.integrations.django._settings import Account
 from aggstream.integrations.django._store import DatabaseStore
 from aggstream.integrations.django.signals import event_received
+
+logger = logging.getLogger("aggstream")
 
 
 class DatabaseTurn:
@@ -47,7 +50,13 @@ class DatabaseTurn:
             patience=self._patience,
         )
         client = self._account.client(self._store)
-        client.include(handlers, around=in_request)
+        count = client.include(handlers, around=in_request)
+        if not (count or event_received.receivers):
+            logger.warning(
+                "%s: nothing handles events, so they are stored only: no app in INSTALLED_APPS has an "
+                "agg_handlers.py that registers a handler, and nothing receives the signal",
+                self._account.name,
+            )
         if event_received.receivers:
             client.on("*")(in_request(self._send))
         return client

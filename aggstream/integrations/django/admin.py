@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import Field, Model, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -14,11 +14,36 @@ from django.utils.html import format_html
 from aggstream.integrations.django._masking import masked
 from aggstream.integrations.django.models import Event, Order, Stream
 
+# So many rows are looked at for what there is to filter by: to look at all takes as long as there are many.
+_RECENT = 1000
+
+
+class _RecentValues(admin.AllValuesFieldListFilter):
+    """Offers the values that the newest rows have."""
+
+    def __init__(
+        self,
+        field: Field[Any, Any],
+        request: HttpRequest,
+        params: dict[str, Any],
+        model: type[Model],
+        model_admin: admin.ModelAdmin[Any],
+        field_path: str,
+    ) -> None:
+        super().__init__(field, request, params, model, model_admin, field_path)
+        newest = model_admin.get_queryset(request).order_by("-pk").values_list(field_path, flat=True)
+        self.lookup_choices: Any = sorted(set(newest[:_RECENT]))
+
 
 class _ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs alone
     """What the stream writes, nobody else does."""
 
     show_full_result_count = False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        # Not joined, because MySQL would begin with the streams and sort all of their rows.
+        rows = super().get_queryset(request)
+        return rows.prefetch_related("stream") if hasattr(self.model, "stream") else rows
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -53,8 +78,13 @@ class OrderAdmin(_ReadOnly):
         "last_seen_at",
         "stream",
     )
-    list_filter = ("is_terminal", "status", "venue", "side", "stream")
-    list_select_related = ("stream",)
+    list_filter = (
+        "is_terminal",
+        ("status", _RecentValues),
+        ("venue", _RecentValues),
+        ("side", _RecentValues),
+        "stream",
+    )
     search_fields = ("order_id",)
     ordering = ("-last_timestamp",)
     readonly_fields = ("first_seen_at", "last_seen_at", "events")
@@ -71,8 +101,15 @@ class EventAdmin(_ReadOnly):
     """The events, with what has become of them."""
 
     list_display = ("id", "received_at", "type", "sub_event", "order", "source", "state", "attempts", "stream")
-    list_filter = ("state", "type", "sub_event", "source", "stream", "stored_at")
-    list_select_related = ("order", "stream")
+    list_filter = (
+        "state",
+        ("type", _RecentValues),
+        ("sub_event", _RecentValues),
+        ("source", _RecentValues),
+        "stream",
+        "stored_at",
+    )
+    list_select_related = ("order",)
     search_fields = ("event_id", "order__order_id")
     ordering = ("-pk",)
     actions = ("run_again",)

@@ -7,9 +7,8 @@ import json
 from typing import Any
 
 from django.db import models
-from django.db.models import Q
 
-from aggstream.integrations.django._columns import KEY, NAME, ExactField, RawAmountField
+from aggstream.integrations.django._columns import KEY, NAME, ExactField, NameField, RawAmountField, WordsField
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
@@ -17,13 +16,13 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 class Stream(models.Model):
     """The stream of one account. One process at a time owns it, and it alone writes the account's events."""
 
-    account = models.CharField(max_length=NAME, unique=True)
+    account = NameField(max_length=NAME, unique=True)
     """The account's name in the setting `AGGSTREAM`."""
-    user_id = models.CharField(max_length=KEY, null=True, unique=True)  # noqa: DJ001  (nobody is not "")
+    user_id = NameField(max_length=KEY, null=True, unique=True)
     """Whose events these are, by AGG; null until the account has signed in."""
-    owner = models.CharField(max_length=NAME, blank=True, default="")
+    owner = NameField(max_length=NAME, blank=True, default="")
     """What the owner knows itself by; each write is for the owner only."""
-    owner_name = models.CharField(max_length=KEY, blank=True, default="")
+    owner_name = NameField(max_length=KEY, blank=True, default="")
     """The owner's host and process, for people."""
     lease_until = models.DateTimeField(null=True)
     """Until when the owner counts as alive, by the database's clock; unused where the database tells by itself."""
@@ -44,14 +43,14 @@ class Order(models.Model):
     """What is known of one order, by all of its events. What nobody has told is null."""
 
     stream = models.ForeignKey(Stream, on_delete=models.PROTECT, related_name="orders")
-    order_id = models.CharField(max_length=KEY)
-    status = models.CharField(max_length=NAME, blank=True, default="")
+    order_id = NameField(max_length=KEY)
+    status = NameField(max_length=NAME, blank=True, default="")
     """As `aggstream.Order.status`; empty while only REST has told of the order."""
     is_terminal = models.BooleanField(default=False)
     """True if nothing more happens to the order."""
-    venue = models.CharField(max_length=NAME, blank=True, default="")
-    side = models.CharField(max_length=NAME, blank=True, default="")
-    outcome_id = models.CharField(max_length=KEY, blank=True, default="")
+    venue = NameField(max_length=NAME, blank=True, default="")
+    side = NameField(max_length=NAME, blank=True, default="")
+    outcome_id = NameField(max_length=KEY, blank=True, default="")
     price = ExactField(null=True)
     """As submitted: a probability between 0 and 1."""
     size = ExactField(null=True)
@@ -59,7 +58,7 @@ class Order(models.Model):
     filled_amount_raw = RawAmountField(null=True)
     """In base units; likewise `remaining_amount_raw`."""
     remaining_amount_raw = RawAmountField(null=True)
-    error_reason = models.TextField(blank=True, default="")
+    error_reason = WordsField(blank=True, default="")
     first_timestamp = models.BigIntegerField(null=True)
     """The earliest thing that was told: milliseconds since the epoch, by the service's clock."""
     last_timestamp = models.BigIntegerField(null=True)
@@ -68,7 +67,7 @@ class Order(models.Model):
     class Meta:  # noqa: D106  (Django's own)
         constraints = (models.UniqueConstraint(fields=("stream", "order_id"), name="aggstream_order_once"),)
         indexes = (
-            models.Index(fields=("stream",), name="aggstream_order_open", condition=Q(is_terminal=False)),
+            models.Index(fields=("stream", "is_terminal"), name="aggstream_order_open"),
             models.Index(fields=("last_timestamp",), name="aggstream_order_latest"),
         )
 
@@ -98,35 +97,34 @@ class Event(models.Model):
         AGAIN = "again", "to be run again"
 
     stream = models.ForeignKey(Stream, on_delete=models.PROTECT, related_name="events")
-    event_id = models.CharField(max_length=NAME)
+    event_id = NameField(max_length=NAME)
     """`UserEvent.id`."""
-    type = models.CharField(max_length=NAME)
-    sub_event = models.CharField(max_length=NAME, blank=True, default="")
+    type = NameField(max_length=NAME)
+    sub_event = NameField(max_length=NAME, blank=True, default="")
     """The `event` of an `order_event`."""
     order = models.ForeignKey(Order, on_delete=models.CASCADE, null=True, related_name="events")
     terminal = models.BooleanField(default=False)
     """True if it was the end of its order when it was stored."""
-    source = models.CharField(max_length=NAME)
+    source = NameField(max_length=NAME)
     timestamp = models.BigIntegerField()
     """The service's clock, in milliseconds."""
     received_ns = models.BigIntegerField()
-    text = models.TextField()
+    text = WordsField()
     """The JSON text that the event is made of."""
-    state = models.CharField(max_length=NAME, choices=State.choices, default=State.PENDING)
+    state = NameField(max_length=NAME, choices=State.choices, default=State.PENDING)
     attempts = models.PositiveIntegerField(default=0)
     """How often its handlers have failed."""
-    last_error = models.TextField(blank=True, default="")
+    last_error = WordsField(blank=True, default="")
     settled_ns = models.BigIntegerField(null=True)
     stored_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:  # noqa: D106  (Django's own)
+        # Not for some of the rows alone, which MySQL has no indexes for.
         constraints = (models.UniqueConstraint(fields=("stream", "event_id"), name="aggstream_event_once"),)
         indexes = (
             models.Index(fields=("stream", "id"), name="aggstream_event_order"),
-            models.Index(
-                fields=("stream", "state", "id"), name="aggstream_event_undone", condition=~Q(state="done")
-            ),
-            models.Index(fields=("stream", "settled_ns"), name="aggstream_event_done", condition=Q(state="done")),
+            models.Index(fields=("stream", "state", "id"), name="aggstream_event_undone"),
+            models.Index(fields=("stream", "state", "settled_ns"), name="aggstream_event_done"),
         )
 
     def __str__(self) -> str:

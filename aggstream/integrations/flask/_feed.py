@@ -37,11 +37,12 @@ class Feed:
             seconds: after which to end.
             heartbeat: seconds of silence after which a comment is sent.
         """
-        if after is None:
-            after = self._read(JournalReader.newest, 0)
-        if after is None:
+        newest = self._read(JournalReader.newest, 0)
+        if newest is None:
             return iter([ASK_AGAIN])
-        return frames(self._look, after, seconds=seconds, heartbeat=heartbeat)
+        # Not after what nobody has stored: the journal may have been begun anew since the page was made.
+        begin = newest if after is None else min(after, newest)
+        return frames(self._look, begin, seconds=seconds, heartbeat=heartbeat)
 
     def _look(self, after: int) -> list[Row] | None:
         def rows(reader: JournalReader) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from pathlib import Path
 
 from flask import Flask
@@ -13,6 +14,8 @@ from aggstream.errors import JournalInUse
 from aggstream.integrations.flask._config import Account
 from aggstream.integrations.flask._contexts import in_context
 from aggstream.journal import Journal
+
+logger = logging.getLogger("aggstream")
 
 
 class JournalTurn:
@@ -47,7 +50,12 @@ class JournalTurn:
 
     def client(self) -> Client:
         client = self._account.client(self)
-        client.include(self._handlers, around=in_context(self._app))
+        if not client.include(self._handlers, around=in_context(self._app)):
+            logger.warning(
+                "%s: nothing handles events, so they are stored only: no module that the application has imported "
+                "registers a handler",
+                self._account.name,
+            )
         return client
 
     def look(self, client: Client) -> None:

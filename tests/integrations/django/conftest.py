@@ -1,8 +1,7 @@
-"""A Django project and its databases."""
+"""A Django project, its databases, and the simulator."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,84 +10,70 @@ from typing import Any
 
 import django
 import pytest
-from django.core.management import call_command
 from django.db import connections
+from integrations.conftest import running
+from integrations.django.databases import create, migrate, point_at, sqlite
 from integrations.django.manage import Manage
-from integrations.servers import Postgres
+from integrations.servers import MariaDB, Postgres
 
 from aggstream.simulator import Simulator
 
+# For this process alone: what other tests start has settings of its own.
 os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
 django.setup()
+del os.environ["DJANGO_SETTINGS_MODULE"]
 
 USER = "usr_1"
 
 
-def point_at(database: dict[str, Any]) -> None:
-    """Let this process use a database."""
-    connections.close_all()
-    configured = connections.configure_settings({"default": dict(database)})["default"]
-    connections.settings["default"].clear()
-    connections.settings["default"].update(configured)
-    with contextlib.suppress(AttributeError):  # this thread may have none yet
-        del connections["default"]
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    yield from running(MariaDB)
 
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
-    point_at(_sqlite(path))
-    call_command("migrate", verbosity=0)
-    connections.close_all()
+    migrate(sqlite(path))
     return path
 
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres: Postgres) -> str:
-    point_at(_postgres(postgres, "postgres"))
-    with connections["default"].cursor() as cursor:
-        cursor.execute("CREATE DATABASE template")
-    point_at(_postgres(postgres, "template"))
-    call_command("migrate", verbosity=0)
-    connections.close_all()
+    create(postgres, "template")
+    migrate(postgres.config("template"))
     return "template"
-
-
-def _sqlite(path: Path) -> dict[str, Any]:
-    return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(path), "OPTIONS": {"timeout": 20}}
-
-
-def _postgres(server: Postgres, name: str) -> dict[str, Any]:
-    return {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": name,
-        "USER": server.user,
-        "HOST": "127.0.0.1",
-        "PORT": str(server.port),
-        "CONN_MAX_AGE": 600,  # what is not closed at the end of a thread would be left behind
-    }
 
 
 def _new_sqlite(request: pytest.FixtureRequest) -> dict[str, Any]:
     path = request.getfixturevalue("tmp_path") / "shop.db"
     shutil.copy(request.getfixturevalue("sqlite_template"), path)
-    return _sqlite(path)
+    return sqlite(path)
 
 
 def _new_postgres(request: pytest.FixtureRequest) -> dict[str, Any]:
     server = request.getfixturevalue("postgres")
     template = request.getfixturevalue("postgres_template")
     name = f"shop_{next(_numbers)}"
-    point_at(_postgres(server, "postgres"))
-    with connections["default"].cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    return _postgres(server, name)
+    create(server, name, f"TEMPLATE {template}")
+    config: dict[str, Any] = server.config(name)
+    return config
+
+
+def _new_mariadb(request: pytest.FixtureRequest) -> dict[str, Any]:
+    server = request.getfixturevalue("mariadb")
+    name = f"shop_{next(_numbers)}"
+    create(server, name)
+    config: dict[str, Any] = server.config(name)
+    migrate(config)
+    return config
 
 
 _numbers = iter(range(1_000_000))
 _KINDS: dict[str, Callable[[pytest.FixtureRequest], dict[str, Any]]] = {
     "sqlite": _new_sqlite,
     "postgres": _new_postgres,
+    "mariadb": _new_mariadb,
 }
 
 

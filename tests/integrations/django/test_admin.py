@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.db.backends.signals import connection_created
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from integrations.django.conftest import on_sqlite
 from journals import CODEC, happened
 
 from aggstream.events import UserEvent
@@ -123,3 +130,67 @@ def test_who_may_only_look_runs_nothing_again(staff: Client, stored: list[int]) 
     assert "run_again" not in page(staff, "event_changelist")
     run_again(staff, stored)
     assert not Event.objects.filter(state="again").exists()
+
+
+def steps(work: Callable[[], object]) -> int:
+    """Return how much SQLite does for it, in thousands of its instructions, which no machine's speed changes."""
+    counted: list[None] = []
+
+    def watch(connection: Any, **_: Any) -> None:
+        connection.connection.set_progress_handler(lambda: counted.append(None), 1000)
+
+    connection.close()
+    connection_created.connect(watch)
+    try:
+        work()
+    finally:
+        connection_created.disconnect(watch)
+        connection.close()
+    return len(counted)
+
+
+@on_sqlite
+@pytest.mark.parametrize("place", ["event_changelist", "order_changelist", "retention"])
+def test_what_it_costs_does_not_grow_with_what_is_stored(boss: Client, place: str) -> None:
+    stream = Stream.objects.get()
+    options = StoreOptions()
+    store = DatabaseStore(
+        "default", stream=stream.pk, owner="owner-secret", options=options, patience=Patience("default")
+    ).open()
+
+    def work() -> object:
+        return store.retention(time.time_ns()) if place == "retention" else page(boss, place)
+
+    def more(number: int) -> None:
+        ids = [f"more_{number}_{order}" for order in range(1200)]
+        Order.objects.bulk_create(Order(stream=stream, order_id=id_, is_terminal=True) for id_ in ids)
+        now = time.time_ns()
+        Event.objects.bulk_create(
+            Event(
+                stream=stream,
+                event_id=one.order_id,
+                order=one,
+                state="done",
+                timestamp=1,
+                received_ns=1,
+                settled_ns=now,
+            )
+            for one in Order.objects.filter(order_id__startswith=f"more_{number}_")
+        )
+
+    more(1)
+    before = steps(work)
+    more(2)
+    assert steps(work) <= before + 3
+
+
+def test_a_page_of_many_events_takes_as_many_queries_as_one_of_few(boss: Client) -> None:
+    with CaptureQueriesContext(connection) as few:
+        page(boss, "event_changelist")
+    other = Stream.objects.create(account="other", owner="me")
+    options = StoreOptions()
+    store = DatabaseStore("default", stream=other.pk, owner="me", options=options, patience=Patience("default"))
+    store.open().store([happened(f"ord_{number}") for number in range(90)])
+    with CaptureQueriesContext(connection) as many:
+        assert page(boss, "event_changelist").count("ord_") > 90
+    assert len(many) == len(few)

@@ -76,6 +76,17 @@ def test_the_reloader_begins_anew_when_code_changes_and_nothing_is_lost(
     process.end()
 
 
+def test_a_project_without_handlers_is_told_that_events_are_stored_only(
+    agg: Simulator, manage: Manage, until: Until, tmp_path: Path
+) -> None:
+    manage.project = shutil.copytree(PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns("__pycache__"))
+    (manage.project / "shop" / "agg_handlers.py").unlink()
+    process = manage.stream()
+    until(lambda: process.says("live as"))
+    assert "they are stored only: no app in INSTALLED_APPS" in process.output
+    assert process.end() == 0
+
+
 def test_tables_that_are_not_there_are_named(manage: Manage, tmp_path: Path) -> None:
     empty = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "empty.db")}
     process = manage("aggstream", SHOP_DATABASE=json.dumps(empty))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Until
 from django.db import OperationalError, connection
 from integrations.django.conftest import on_postgres, on_sqlite
-from integrations.django.manage import Manage
+from integrations.django.manage import PROJECT, Manage
 from integrations.django.test_ownership import cut_connections
 from integrations.django.test_store import store_of
 from journals import happened
@@ -90,3 +92,44 @@ def test_a_process_that_has_ended_holds_no_connection(agg: Simulator, manage: Ma
 def test_a_connection_that_is_not_to_be_kept_is_closed_after_each_call(database: dict[str, Any]) -> None:
     assert in_request(Seen.objects.count)() == 0
     assert connection.connection is None
+
+
+CARELESS = """
+import contextlib
+import aggstream
+from aggstream.integrations.django import on
+from django.db import DatabaseError, connection, transaction
+from shop.models import Seen
+
+
+@on(aggstream.UserEvent)
+def leaves_a_broken_transaction(event):
+    with connection.cursor() as cursor, contextlib.suppress(DatabaseError):
+        cursor.execute("BEGIN")
+        cursor.execute("SELECT nothing")
+
+
+@on(aggstream.UserEvent)
+def commits_nothing(event):
+    transaction.set_autocommit(False)
+    Seen.objects.create(handler="lost", event_id=event.id, type=event.type)
+
+
+@on(aggstream.UserEvent)
+def keep(event):
+    Seen.objects.create(handler="keep", event_id=event.id, type=event.type)
+"""
+
+
+def test_a_handler_that_leaves_its_connection_in_disorder_costs_the_next_one_nothing(
+    agg: Simulator, manage: Manage, until: Until, tmp_path: Path
+) -> None:
+    manage.project = shutil.copytree(PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns("__pycache__"))
+    (manage.project / "shop" / "agg_handlers.py").write_text(CARELESS)
+    process = manage.stream()
+    until(lambda: process.says("live as"))
+    agg.place_order("usr_1")
+    emitted = agg.books("usr_1").emitted
+    until(lambda: Event.objects.filter(state="done").count() == emitted)
+    assert process.end() == 0
+    assert list(Seen.objects.values_list("handler", flat=True)) == ["keep"] * emitted

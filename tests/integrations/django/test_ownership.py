@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,9 @@ from aggstream.integrations.django._ownership import Ownership, ownership_of
 from aggstream.integrations.django.models import Stream
 
 pytestmark = pytest.mark.usefixtures("database")
+
+
+HOUR = dt.timedelta(hours=1)  # by which clocks may differ, and no time zones do
 
 
 class Candidates:
@@ -130,7 +134,8 @@ def test_the_locks_connection_tells_when_its_host_is_gone(candidate: Candidates)
     with one._connection.cursor() as cursor:
         cursor.execute("SHOW tcp_keepalives_idle")
         assert cursor.fetchone() == ("10",)
-    parameters = one._connection.connection.info.get_parameters()
+    info = one._connection.connection.info
+    parameters = info.get_parameters() if hasattr(info, "get_parameters") else info.dsn_parameters  # psycopg2
     assert parameters["tcp_user_timeout"] == "10000"
 
 
@@ -138,6 +143,14 @@ def test_the_locks_connection_tells_when_its_host_is_gone(candidate: Candidates)
 def test_there_are_no_advisory_locks_elsewhere(candidate: Candidates) -> None:
     with pytest.raises(aggstream.ConfigurationError, match="PostgreSQL only"):
         candidate(LOCK="advisory")
+
+
+def test_a_lease_is_kept_in_universal_time_wherever_the_server_stands(candidate: Candidates) -> None:
+    before = dt.datetime.now(dt.timezone.utc)
+    assert candidate(LOCK="lease", LEASE=60).acquire()
+    until = Stream.objects.get().lease_until
+    assert until is not None
+    assert before - HOUR < until - dt.timedelta(seconds=60) < dt.datetime.now(dt.timezone.utc) + HOUR
 
 
 @KINDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from django.core import checks
 from django.core.management import CommandError, call_command
 from django.db import OperationalError
 from django.test import override_settings
+from integrations.django.databases import point_at
 from shop import agg as shop
 
 import aggstream
@@ -155,3 +157,20 @@ def test_the_command_refuses_what_cannot_work(setting: object, arguments: list[s
     with override_settings(AGGSTREAM=setting), pytest.raises(CommandError, match=None) as refused:
         call_command("aggstream", *arguments, skip_checks=True)
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("engine", "more", "key"),
+    [
+        ("mysql", {"OPTIONS": {"charset": "utf8"}}, "charset"),
+        ("sqlite3", {"AUTOCOMMIT": False}, "AUTOCOMMIT"),
+    ],
+)
+def test_a_database_that_could_not_keep_every_event_is_refused(engine: str, more: Any, key: str) -> None:
+    if engine == "mysql":
+        pytest.importorskip("MySQLdb")
+    point_at({"ENGINE": f"django.db.backends.{engine}", "NAME": ":memory:", **more})
+    try:
+        assert re.match(rf"DATABASES\['default'\].*\['{key}'\] must be", found(GOOD)["aggstream.E002"])
+    finally:
+        point_at({"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"})

@@ -330,3 +330,17 @@ def test_an_event_without_its_text_is_refused(patience: Patience) -> None:
     store = store_of(patience)
     with pytest.raises(ValueError, match="text"):
         store.store([attrs.evolve(happened("x"), text="")])
+
+
+@pytest.mark.parametrize(
+    "others", [("ord_A", "ord_a"), ("ord_x", "ord_x "), ("ord_u", "ord_ü"), ("\U0001f600", "\U0001f601")]
+)
+def test_ids_that_differ_in_anything_are_those_of_different_orders(
+    patience: Patience, others: tuple[str, str]
+) -> None:
+    store = store_of(patience)
+    one, other = (happened(order_id) for order_id in others)
+    assert None not in store.store([one, other])
+    assert [stored.event for stored in store.events_of(others[0])] == [one]
+    assert Order.objects.count() == 2
+    assert not store.knows_order("ORD_a")

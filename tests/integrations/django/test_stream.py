@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+from pathlib import Path
 
+import pytest
 from conftest import Until
 from django.db import connections
-from integrations.django.conftest import on_postgres
-from integrations.django.manage import Manage
+from integrations.django.conftest import on_postgres, on_sqlite
+from integrations.django.manage import PROJECT, Manage
+from integrations.django.test_store import store_of
 from integrations.processes import Process
 from integrations.servers import Postgres
+from journals import happened
 from shop.models import Seen, Trouble
 
+from aggstream.integrations.django._patience import Patience
 from aggstream.integrations.django.models import Event, Order, Stream
 from aggstream.simulator import Simulator
 from aggstream.testing import ChaosProxy
@@ -81,7 +87,7 @@ def test_a_handler_that_needs_what_is_away_is_called_until_it_is_back(
     until(lambda: is_live(agg, process))
     trouble = Trouble.objects.create()
     agg.begin_order(USER).advance(1)
-    until(lambda: process.output.count("is away (RuntimeError)") > 5)
+    until(lambda: process.output.count("what it needs is away: 'RuntimeError: trouble") > 5)
     assert Event.objects.get().state == Event.State.PENDING
     trouble.delete()
     until(lambda: all_done(1))
@@ -111,6 +117,28 @@ def test_a_process_killed_at_work_loses_nothing_and_its_successor_finds_out_what
     seen = set(Seen.objects.filter(handler="keep").values_list("event_id", flat=True))
     assert seen == set(Event.objects.values_list("event_id", flat=True))
     assert set(ends.values_list("source", flat=True)) == {"stream", "reconcile"}
+
+
+@on_sqlite
+def test_a_process_that_has_much_to_give_to_its_handlers_first_goes_on_until_it_is_done(
+    agg: Simulator, manage: Manage, until: Until, tmp_path: Path
+) -> None:
+    stored = store_of(Patience("default"), account="default").store([happened(f"ord_{n}") for n in range(5)])
+    Stream.objects.update(owner="")
+    gate = tmp_path / "gate"
+    process = manage.stream(SHOP_GATE=str(gate), SHOP_OPTIONS='{"queue_size": 1}')
+    renewals: set[object] = set()
+
+    def has_looked_after_it_often() -> bool:
+        process.says("")
+        renewals.add(Stream.objects.get().lease_until)
+        return len(renewals) > 4
+
+    until(has_looked_after_it_often)
+    gate.touch()
+    until(lambda: is_live(agg, process))
+    until(lambda: all_done(len(stored)))
+    assert process.end() == 0
 
 
 def test_a_refused_token_ends_it_with_an_exit_code_and_shows_in_no_line(agg: Simulator, manage: Manage) -> None:
@@ -220,3 +248,28 @@ def test_a_network_that_is_cut_costs_no_event(agg: Simulator, manage: Manage, un
     assert {order.order_id: order.status for order in Order.objects.all()} == ended
     seen = Seen.objects.filter(handler="keep").values_list("event_id", flat=True)
     assert sorted(seen) == sorted(Event.objects.values_list("event_id", flat=True))
+
+
+HANDLER = """
+import sys, threading, aggstream
+from aggstream.integrations.django import on
+
+@on(aggstream.UserEvent)
+def handle(event):
+    {body}
+"""
+
+
+@pytest.mark.parametrize(("body", "code"), [("sys.exit(3)", 3), ("threading.Event().wait()", 1)])
+def test_a_handler_that_exits_or_never_returns_leaves_its_event_and_the_stream_to_the_next(
+    agg: Simulator, manage: Manage, until: Until, tmp_path: Path, body: str, code: int
+) -> None:
+    manage.project = shutil.copytree(PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns("__pycache__"))
+    (manage.project / "shop" / "agg_handlers.py").write_text(HANDLER.format(body=body))
+    process = manage.stream("--drain", "0.1")
+    until(lambda: process.says("live as"))
+    agg.begin_order(USER).advance(1)
+    until(Event.objects.exists)
+    assert process.end(signal.SIGTERM if code == 1 else None) == code
+    assert Event.objects.get().state == Event.State.PENDING
+    assert Stream.objects.get().owner == ""

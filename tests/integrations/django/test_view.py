@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
+import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 from conftest import Until
 from django.contrib.auth.models import User
-from django.core.handlers.asgi import ASGIRequest
+from django.core.asgi import get_asgi_application
 from django.db import connection
 from django.test import Client, override_settings
 from integrations.browsers import Browsers, Frame, read
@@ -21,7 +21,6 @@ from integrations.django.test_store import Broken
 from journals import CODEC, happened
 
 from aggstream.events import UserEvent
-from aggstream.integrations.django import views
 from aggstream.integrations.django._feed import Feed
 from aggstream.integrations.django._patience import Patience
 from aggstream.integrations.django._store import DatabaseStore
@@ -78,6 +77,15 @@ def test_each_user_sees_their_own_events_and_nobody_elses(
     assert {frame.event for frame in events} == {"order_event"}
     assert [frame.data for frame in frames(signed_in("2"), data={"after": "0"})[1:]] == [theirs[0].text]
     assert frames(signed_in("3"), data={"after": "0"}) == [Frame("0", "", "")]
+
+
+def test_a_user_whose_id_differs_in_case_alone_is_somebody_else(
+    stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
+) -> None:
+    upper = store_of("upper", "usr_A")
+    upper.store([happened("theirs")])
+    assert frames(signed_in("a"), data={"after": "0"}) == [Frame("0", "", "")]
+    store_of("lower", "usr_a")  # an account of its own
 
 
 def test_it_goes_on_after_the_last_event_that_was_seen_whosever_id_is_told(
@@ -183,15 +191,48 @@ def test_a_database_that_is_away_ends_it_and_the_browser_asks_again(
     assert "live events end" in caplog.text
 
 
+def test_a_browser_that_finds_the_database_away_asks_again_with_what_it_has(
+    signed_in: Callable[[str], Client], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = signed_in("1")
+    # With the sessions; and then with the events alone.
+    for away in ("", "aggstream_event"):
+        with connection.execute_wrapper(Broken(lambda sql: away in sql, 1)):  # noqa: B023  (called at once)
+            assert frames(client, headers={"Last-Event-ID": "5"}) == [Frame("", "", "")]
+    assert caplog.text.count("live events have to wait") == 2
+
+
+def test_a_place_that_the_database_has_not_come_to_is_its_newest(
+    stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
+) -> None:
+    [seq] = stores["usr_1"].store([happened("x")])
+    [first] = frames(signed_in("1"), headers={"Last-Event-ID": "9" * 18})
+    assert first == Frame(str(seq), "", "")
+
+
 @on_sqlite
-def test_under_asgi_it_ends_at_once(stores: dict[str, DatabaseStore]) -> None:
-    stores["usr_1"].store([happened("x")])
-    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"after=0", "headers": []}
-    request = ASGIRequest(scope, io.BytesIO())
-    request.user = User(username="1")
+def test_under_asgi_it_ends_at_once(stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]) -> None:
+    event = happened("x")
+    stores["usr_1"].store([event])
+    cookie = f"sessionid={signed_in('1').cookies['sessionid'].value}".encode()
+    scope = {"type": "http", "method": "GET", "path": "/events/", "query_string": b"after=0"}
+    requests: list[dict[str, Any]] = [{"type": "http.request"}]
+    sent: list[Mapping[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return requests.pop() if requests else await asyncio.Future()
+
+    async def send(message: Mapping[str, Any]) -> None:
+        sent.append(message)
+
+    async def answer() -> None:
+        await get_asgi_application()({**scope, "headers": [(b"cookie", cookie)]}, receive, send)
+
     with override_settings(AGGSTREAM=SETTING | {"EVENTS_FOR": 3600}):
-        response: Any = views.events(request)
-        assert len(list(response)) == 2
+        asyncio.run(answer())
+    assert sent[0]["status"] == 200
+    assert (b"Content-Type", b"text/event-stream") in sent[0]["headers"]
+    assert [frame.data for frame in read(message["body"] for message in sent[1:])] == ["", event.text]
 
 
 @pytest.fixture

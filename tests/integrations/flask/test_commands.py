@@ -172,3 +172,16 @@ def test_each_account_has_a_stream_and_a_journal_of_its_own(agg: Simulator, desk
     assert (one.end(), two.end()) == (0, 0)
     desk.journal = desk.journal.with_name("one.db")
     assert desk.stored() == []
+
+
+def test_an_application_in_which_nothing_handles_events_is_told_so(
+    agg: Simulator, desk: Desk, until: Until, tmp_path: Path
+) -> None:
+    module = copy_of_project(desk, tmp_path) / "desk" / "stream.py"
+    module.write_text(module.read_text().replace("@agg.on(", "@AggStream().on("))
+    stream = desk.stream()
+    until(lambda: stream.says("live as"))
+    assert stream.says("nothing handles events")
+    agg.place_order("usr_1", scenario="filled")
+    until(lambda: "filled" in desk.ends().values())
+    assert stream.end() == 0

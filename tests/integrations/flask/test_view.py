@@ -212,7 +212,7 @@ def held(path: str) -> bool:
 
 def test_it_ends_in_time() -> None:
     started = time.monotonic()
-    assert list(Feed(["nowhere.db"], "usr_1").frames(5, seconds=0.05)) == ["retry: 1000\nid: 5\n\n"]
+    assert list(Feed(["nowhere.db"], "usr_1").frames(5, seconds=0.05)) == ["retry: 1000\nid: 0\n\n"]
     assert time.monotonic() >= started + 0.05
 
 
@@ -222,8 +222,16 @@ def test_a_journal_that_cannot_be_read_ends_it_and_the_browser_asks_again(
 ) -> None:
     (tmp_path / "broken.db").write_bytes(b"no journal" * 1000)
     [answer] = Feed([str(tmp_path / "broken.db")], "usr_1").frames(after, seconds=3600)
-    assert answer == ("retry: 1000\n\n" if after is None else "retry: 1000\nid: 5\n\n")
+    assert answer == "retry: 1000\n\n"
     assert "live events end" in caplog.text
+
+
+def test_a_place_that_the_journal_has_not_come_to_is_its_newest(
+    journals: dict[str, Journal], tmp_path: Path
+) -> None:
+    [seq] = journals["usr_1"].store([happened("mine")])
+    [first] = Feed([str(tmp_path / "aggstream.db")], "usr_1").frames(10**17, seconds=0.001)
+    assert first == f"retry: 1000\nid: {seq}\n\n"
 
 
 def test_a_journal_that_cannot_be_read_is_nothing_to_other_users(

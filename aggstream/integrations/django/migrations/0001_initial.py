@@ -19,10 +19,19 @@ class Migration(migrations.Migration):
                     "id",
                     models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
-                ("account", models.CharField(max_length=100, unique=True)),
-                ("user_id", models.CharField(max_length=200, null=True, unique=True)),
-                ("owner", models.CharField(blank=True, default="", max_length=100)),
-                ("owner_name", models.CharField(blank=True, default="", max_length=200)),
+                ("account", aggstream.integrations.django._columns.NameField(max_length=100, unique=True)),
+                (
+                    "user_id",
+                    aggstream.integrations.django._columns.NameField(max_length=200, null=True, unique=True),
+                ),
+                (
+                    "owner",
+                    aggstream.integrations.django._columns.NameField(blank=True, default="", max_length=100),
+                ),
+                (
+                    "owner_name",
+                    aggstream.integrations.django._columns.NameField(blank=True, default="", max_length=200),
+                ),
                 ("lease_until", models.DateTimeField(null=True)),
                 ("closed_ns", models.BigIntegerField(null=True)),
                 ("last_timestamp", models.BigIntegerField(null=True)),
@@ -37,17 +46,26 @@ class Migration(migrations.Migration):
                     "id",
                     models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
-                ("order_id", models.CharField(max_length=200)),
-                ("status", models.CharField(blank=True, default="", max_length=100)),
+                ("order_id", aggstream.integrations.django._columns.NameField(max_length=200)),
+                (
+                    "status",
+                    aggstream.integrations.django._columns.NameField(blank=True, default="", max_length=100),
+                ),
                 ("is_terminal", models.BooleanField(default=False)),
-                ("venue", models.CharField(blank=True, default="", max_length=100)),
-                ("side", models.CharField(blank=True, default="", max_length=100)),
-                ("outcome_id", models.CharField(blank=True, default="", max_length=200)),
+                (
+                    "venue",
+                    aggstream.integrations.django._columns.NameField(blank=True, default="", max_length=100),
+                ),
+                ("side", aggstream.integrations.django._columns.NameField(blank=True, default="", max_length=100)),
+                (
+                    "outcome_id",
+                    aggstream.integrations.django._columns.NameField(blank=True, default="", max_length=200),
+                ),
                 ("price", aggstream.integrations.django._columns.ExactField(null=True)),
                 ("size", aggstream.integrations.django._columns.ExactField(null=True)),
                 ("filled_amount_raw", aggstream.integrations.django._columns.RawAmountField(null=True)),
                 ("remaining_amount_raw", aggstream.integrations.django._columns.RawAmountField(null=True)),
-                ("error_reason", models.TextField(blank=True, default="")),
+                ("error_reason", aggstream.integrations.django._columns.WordsField(blank=True, default="")),
                 ("first_timestamp", models.BigIntegerField(null=True)),
                 ("last_timestamp", models.BigIntegerField(null=True)),
                 (
@@ -65,17 +83,20 @@ class Migration(migrations.Migration):
                     "id",
                     models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
-                ("event_id", models.CharField(max_length=100)),
-                ("type", models.CharField(max_length=100)),
-                ("sub_event", models.CharField(blank=True, default="", max_length=100)),
+                ("event_id", aggstream.integrations.django._columns.NameField(max_length=100)),
+                ("type", aggstream.integrations.django._columns.NameField(max_length=100)),
+                (
+                    "sub_event",
+                    aggstream.integrations.django._columns.NameField(blank=True, default="", max_length=100),
+                ),
                 ("terminal", models.BooleanField(default=False)),
-                ("source", models.CharField(max_length=100)),
+                ("source", aggstream.integrations.django._columns.NameField(max_length=100)),
                 ("timestamp", models.BigIntegerField()),
                 ("received_ns", models.BigIntegerField()),
-                ("text", models.TextField()),
+                ("text", aggstream.integrations.django._columns.WordsField()),
                 (
                     "state",
-                    models.CharField(
+                    aggstream.integrations.django._columns.NameField(
                         choices=[
                             ("pending", "pending"),
                             ("done", "done"),
@@ -87,7 +108,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("attempts", models.PositiveIntegerField(default=0)),
-                ("last_error", models.TextField(blank=True, default="")),
+                ("last_error", aggstream.integrations.django._columns.WordsField(blank=True, default="")),
                 ("settled_ns", models.BigIntegerField(null=True)),
                 ("stored_at", models.DateTimeField(auto_now_add=True)),
                 (
@@ -109,9 +130,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="order",
-            index=models.Index(
-                condition=models.Q(("is_terminal", False)), fields=["stream"], name="aggstream_order_open"
-            ),
+            index=models.Index(fields=["stream", "is_terminal"], name="aggstream_order_open"),
         ),
         migrations.AddIndex(
             model_name="order",
@@ -128,16 +147,13 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="event",
             index=models.Index(
-                condition=models.Q(("state", "done"), _negated=True),
                 fields=["stream", "state", "id"],
                 name="aggstream_event_undone",
             ),
         ),
         migrations.AddIndex(
             model_name="event",
-            index=models.Index(
-                condition=models.Q(("state", "done")), fields=["stream", "settled_ns"], name="aggstream_event_done"
-            ),
+            index=models.Index(fields=["stream", "state", "settled_ns"], name="aggstream_event_done"),
         ),
         migrations.AddConstraint(
             model_name="event",

@@ -58,6 +58,7 @@ AGGSTREAM: dict[str, Any] = {
     "OPTIONS": {
         "reconnect": aggstream.ReconnectPolicy(initial=0.05, maximum=0.2, healthy_after=0.05),
         "catch_up_timeout": 5.0,
+        **json.loads(os.environ.get("SHOP_OPTIONS", "{}")),
     },
     **json.loads(os.environ.get("SHOP_AGGSTREAM", "{}")),
 }

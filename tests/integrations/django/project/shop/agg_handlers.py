@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
+import time
+from pathlib import Path
 from typing import Any
 
 from django.db import transaction
@@ -18,6 +21,10 @@ from shop.models import Seen, Trouble
 def keep(event: aggstream.UserEvent) -> None:
     if os.environ.get("SHOP_BROKEN"):
         1 / 0  # noqa: B018  (it fails)
+    while (gate := os.environ.get("SHOP_GATE")) and not Path(gate).exists():
+        time.sleep(0.01)
+    if random.random() < float(os.environ.get("SHOP_FAILURES", "0")):
+        raise RuntimeError("as it happens")
     if Trouble.objects.exists():
         raise RuntimeError("trouble with the token eyJhbGciOi.eyJzdWIi.c2lnbmF0dXJl")
     with transaction.atomic():
