@@ -100,9 +100,13 @@ class App:
             code = self.process.wait(DEADLINE)
         finally:
             self.process.kill()
-        written = self._output.read_text()
-        assert code == 0, written
-        assert living({int(number) for number in re.findall(r"process (\d+):", written)}) == []
+            written = self._output.read_text()
+            groups = {int(number) for number in re.findall(r"process (\d+):", written)}
+            left = living(groups)
+            for group in groups:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
+        assert (code, left) == (0, []), written
 
 
 def living(groups: set[int]) -> list[str]:
@@ -377,12 +381,15 @@ def test_a_page_goes_on_after_the_stream_was_killed(app: App, mine: Page, until:
 def test_a_page_says_that_the_web_server_is_away_and_goes_on_afterwards(
     app: App, mine: Page, theirs: Page, until: Until
 ) -> None:
+    lives = app.output.count("live as 'usr_trader2'")
     with app.nothing_started_again():
         app.kill("gunicorn")
+        app.kill("trader2")  # with another process at the same time
         until(lambda: mine.text("#connection") == "Reconnecting…")
     order = InPlay(app, "usr_trader1", "filled")
     order.finish()
     until(lambda: (row := mine.row(order.id)) is not None and row.state == "filled")
     until(lambda: mine.text("#connection") == "Live" == theirs.text("#connection"))
+    until(lambda: app.output.count("live as 'usr_trader2'") > lives)
     complaints = [*mine.console(), *theirs.console()]
     assert all("net::ERR" in complaint for complaint in complaints), complaints

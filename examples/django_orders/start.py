@@ -21,6 +21,7 @@ import tempfile
 import time
 import urllib.parse
 from pathlib import Path
+from typing import TypeAlias
 
 import django
 from django.core.management import call_command
@@ -31,6 +32,9 @@ PROJECT = Path(__file__).parent / "project"
 USERS = ("trader1", "trader2")
 A_MONTH = 30 * 86400.0
 PAUSE = 0.5
+
+Process: TypeAlias = "tuple[subprocess.Popen[bytes], list[str]]"
+"""What runs, and its command."""
 
 
 def web_server(port: int) -> list[str]:
@@ -79,13 +83,14 @@ def prepare(agg: Simulator, directory: str, rate: float) -> str:
 
 def run(commands: list[list[str]]) -> None:
     """Run commands until the end is asked for; what ends before is started again."""
-    running: dict[int, list[str]] = {}
+    running: dict[int, Process] = {}
     try:
         for command in commands:
             start(command, running)
         while True:
-            number, _ = os.wait()
-            command = running.pop(number)
+            number, status = os.wait()
+            process, command = running.pop(number)
+            process.returncode = os.waitstatus_to_exitcode(status)
             with contextlib.suppress(ProcessLookupError):  # the workers of a server that was killed
                 os.killpg(number, signal.SIGKILL)
             time.sleep(PAUSE)
@@ -93,16 +98,17 @@ def run(commands: list[list[str]]) -> None:
     except KeyboardInterrupt:
         print("stopping", flush=True)
     finally:
-        for number in running:
-            os.kill(number, signal.SIGTERM)
-        while running:
-            running.pop(os.wait()[0], None)
+        for process, _ in running.values():
+            process.terminate()
+        for process, _ in running.values():
+            process.wait()
 
 
-def start(command: list[str], running: dict[int, list[str]]) -> None:
+def start(command: list[str], running: dict[int, Process]) -> None:
     # A session of its own: Ctrl-C in the terminal comes to this process alone.
     process = subprocess.Popen(command, cwd=PROJECT, start_new_session=True)
-    running[process.pid] = command
+    # It is kept: one that nobody has is waited for by the next Popen, and `os.wait` does not hear of its end.
+    running[process.pid] = process, command
     print(f"process {process.pid}: {' '.join(command[1:])}", flush=True)
 
 
