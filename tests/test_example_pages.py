@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import pytest
 import urllib3
 from browsers import HAS_BROWSER, WHY_NOT, Page, Row
 from conftest import DEADLINE, Until
+from ports import free_port
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 UNIT = 1_000_000
@@ -31,8 +31,7 @@ class App:
 
     def __init__(self, name: str, output: Path) -> None:
         self.name = name
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         self._output = output
         self.url = f"http://127.0.0.1:{port}/"
         with output.open("w") as stream:

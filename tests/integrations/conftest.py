@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from integrations.servers import MariaDB, Postgres
+from ports import free_port
 
 from aggstream.simulator import Simulator
 
@@ -34,5 +34,4 @@ def agg() -> Iterator[Simulator]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    return free_port()

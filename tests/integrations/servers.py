@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ports import free_port
+
 DEADLINE = 60.0
 
 
@@ -39,8 +41,7 @@ class Server:
         if self._user is not None:
             entry = pwd.getpwnam(self._user)
             os.chown(self._directory, entry.pw_uid, entry.pw_gid)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self._data = str(self._directory / "data")
 
     def start(self) -> None:

@@ -15,7 +15,6 @@ import os
 import random
 import re
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from integrations.django.manage import Manage
 from integrations.processes import Process
 from integrations.servers import Server
 from kills import Books
+from ports import free_port
 from shop.models import Seen
 
 from aggstream.events import OrderEvent
@@ -149,8 +149,7 @@ class WebKills:
             "SHOP_FAILURES": str(_FAILURES),
             "SHOP_OPTIONS": json.dumps(_OPTIONS),
         }
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         threads = ("-k", "gthread", "--threads", "2")
         self._web = self._manage.python(
             "-m", "gunicorn", "-w", str(_WORKERS), *threads, "-b", f"127.0.0.1:{port}", "wsgi"
