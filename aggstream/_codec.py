@@ -105,9 +105,10 @@ def _quick_way(longest: int, create_decimal: Callable[[str], Decimal]) -> QuickW
     way = JsonWay(longest, create_decimal)
     try:
         from aggstream._quick_msgspec import MsgspecWay  # noqa: PLC0415  (an extra)
-    except ImportError:
+
+        return MsgspecWay(longest, create_decimal, way)
+    except Exception:  # it is not there, or broken, or there for somebody else, and too old for this
         return way
-    return MsgspecWay(longest, create_decimal, way)
 
 
 def memory_of(text: str) -> int:
