@@ -8,7 +8,8 @@ What counts as what:
   failure is not lost because its reason was cut in an emoji. `raw` keeps what was received.
 
 What comes in great numbers goes a quick way as long as it is in order; whatever that does not take, the strict way
-looks at again, and explains.
+looks at again, and explains. Of a key that comes twice the last value counts, and on a quick way only that is held
+against the limits: in a short text the others cost nothing.
 """
 
 from __future__ import annotations
