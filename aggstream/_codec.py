@@ -8,7 +8,8 @@ What counts as what:
   failure is not lost because its reason was cut in an emoji. `raw` keeps what was received.
 
 What comes in great numbers goes a quick way as long as it is in order; whatever that does not take, the strict way
-looks at again, and explains.
+looks at again, and explains. Of a key that comes twice the last value counts, and on a quick way only that is held
+against the limits: in a short text the others cost nothing.
 """
 
 from __future__ import annotations
@@ -105,9 +106,10 @@ def _quick_way(longest: int, create_decimal: Callable[[str], Decimal]) -> QuickW
     way = JsonWay(longest, create_decimal)
     try:
         from aggstream._quick_msgspec import MsgspecWay  # noqa: PLC0415  (an extra)
-    except ImportError:
+
+        return MsgspecWay(longest, create_decimal, way)
+    except Exception:  # it is not there, or broken, or there for somebody else, and too old for this
         return way
-    return MsgspecWay(longest, create_decimal, way)
 
 
 def memory_of(text: str) -> int:

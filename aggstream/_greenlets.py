@@ -28,6 +28,8 @@ _TURN = 0.005
 # With 0, only those run that are ready already: no socket and no timer is looked at, for many turns on end.
 _LEAST = 1e-9
 
+_STANDARD = frozenset({"socket", "_socket", "ssl", "_ssl", "selectors", "_thread", "threading", "queue", "_queue"})
+
 _greenlets: weakref.WeakKeyDictionary[threading.Thread, Any] = weakref.WeakKeyDictionary()
 
 _INSTEAD = (
@@ -62,8 +64,8 @@ class Patching:
         makers = _makers()
         if "eventlet" in makers.values():
             raise StateError(f"{what} cannot work under eventlet: use gevent or threads, {_INSTEAD}")
-        missing = [name for name, maker in makers.items() if maker != "gevent"]
-        if missing and len(missing) < len(makers):
+        missing = [name for name, maker in makers.items() if maker in _STANDARD]
+        if missing and "gevent" in makers.values():
             raise StateError(
                 f"{what} cannot work with half of gevent's patches ({', '.join(missing)} not patched): call "
                 f"gevent.monkey.patch_all() without leaving anything out, {_INSTEAD}"
@@ -115,8 +117,8 @@ def frame_of(thread: threading.Thread) -> FrameType | None:
     return frame
 
 
-def _makers() -> dict[str, str]:
-    """Return whose the classes are that everything here waits by: the names of packages."""
+def _makers() -> dict[str, str | None]:
+    """Return whose the classes are that everything here waits by: the names of packages; None: hard to tell."""
     classes: dict[str, Any] = {
         "socket": socket.socket,
         "ssl": ssl.SSLContext,
@@ -124,4 +126,13 @@ def _makers() -> dict[str, str]:
         "thread": threading.Lock,
         "queue": queue.SimpleQueue,
     }
-    return {name: made.__module__.partition(".")[0] for name, made in classes.items()}
+    return {name: _maker(made) for name, made in classes.items()}
+
+
+def _maker(made: Any) -> str | None:
+    # A class that somebody else put there, such as PySocks, waits as the one that it is derived from.
+    for one in made.__mro__ if isinstance(made, type) else (made,):
+        package = str(one.__module__).partition(".")[0]
+        if package in ("gevent", "eventlet") or package in _STANDARD:
+            return package
+    return None

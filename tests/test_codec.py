@@ -12,6 +12,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -712,6 +713,33 @@ def test_what_nests_deep_does_not_reach_the_end_of_a_small_stack(installed: str)
     run = subprocess.run([sys.executable, "-c", installed + _DEEP], check=True, capture_output=True, text=True)
     assert run.stdout == "alive\n", run.stderr
     assert not run.stderr
+
+
+_OTHER_MSGSPEC = {
+    "too old": """
+Struct, Meta, defstruct = object, dict, lambda *_, **__: int
+class json:
+    class Decoder:
+        def __init__(self, type): pass
+""",
+    "broken": "raise OSError('no such shared object')",
+    "another package": "",
+}
+
+
+@pytest.mark.parametrize("what", _OTHER_MSGSPEC)
+def test_a_msgspec_that_cannot_be_used_is_as_none(what: str, tmp_path: Path) -> None:
+    """Who did not ask for `aggstream[fast]` may have it for something else, in whatever version."""
+    (tmp_path / "msgspec.py").write_text(_OTHER_MSGSPEC[what])
+    program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+import aggstream
+from aggstream._codec import Codec
+print(Codec(aggstream.Limits()).decode({json.dumps(BALANCE_UPDATE)!r}, 1).type)
+"""
+    run = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert run.stdout == "balance_update\n", run.stderr
 
 
 @pytest.mark.parametrize("digits", [1, 5, 18, 19, 30])

@@ -304,6 +304,17 @@ def test_a_step_that_is_tried_again_says_so_and_leaves_nothing_behind(app: App, 
     assert shown(mine, order).reason == ""
 
 
+def test_a_number_of_attempts_may_be_spelt_with_a_fraction(app: App, mine: Page, until: Until) -> None:
+    order = InPlay(app, "usr_trader1", "filled")
+    order.until("step_started")
+    until(lambda: mine.row(order.id) and shown(mine, order).steps[1:] == [["quote", "started"]])
+    retrying = {"type": "order_event", "event": "step_retrying", "orderId": order.id, "stepType": "quote"}
+    app.control("push", frame={**retrying, "stepId": "another", "attempt": 1.0, "timestamp": 1})
+    until(lambda: ["quote", "retrying"] in shown(mine, order).steps)
+    order.finish()
+    until(lambda: shown(mine, order).state == "filled")
+
+
 def test_an_order_that_is_cut_short_says_how_much_of_it_was_filled(app: App, mine: Page, until: Until) -> None:
     order = InPlay(app, "usr_trader1", "partial")
     order.until("partially_filled")

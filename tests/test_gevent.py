@@ -437,6 +437,39 @@ def test_half_of_the_patches_are_refused(what: str, run: Run) -> None:
             assert f"({what} not patched): call gevent.monkey.patch_all() without leaving anything out" in line
 
 
+# Each is what PySocks, truststore, a tracer or a test's guard do: something of their own in the place of a class.
+IN_PLACE = {
+    "PySocks": "import socket, socks\nsocket.socket = socks.socksocket",
+    "subclasses": """
+import queue, socket
+socket.socket = type("Traced", (socket.socket,), {"__slots__": ()})
+queue.SimpleQueue = type("Counted", (queue.SimpleQueue,), {})
+""",
+    "functions": """
+import functools, queue, threading
+threading.Lock = functools.partial(threading.Lock)
+SimpleQueue = queue.SimpleQueue
+queue.SimpleQueue = lambda: SimpleQueue()
+queue.SimpleQueue.__module__ = None
+""",
+}
+
+
+@pytest.mark.parametrize("patching", ["", "from gevent import monkey\nmonkey.patch_all()\n"])
+@pytest.mark.parametrize("what", IN_PLACE)
+def test_what_somebody_else_has_put_in_the_place_of_a_class_is_not_taken_for_half_a_patching(
+    what: str, patching: str, other_server: ServeFunction, run: Run
+) -> None:
+    program = """
+client.start()
+client.wait_until_live(30)
+say(bool(client.stop(30)))
+"""
+    with run(program, other_server(one_order).url, first=patching + IN_PLACE[what]) as process:
+        out, err = process.communicate(timeout=DEADLINE)
+    assert out.splitlines()[-1:] == ["True"], err
+
+
 def test_eventlet_is_refused(run: Run) -> None:
     pytest.importorskip("eventlet")
     with run(REFUSED, "ws://localhost:9/ws", first="import eventlet\neventlet.monkey_patch()\n") as process:

@@ -69,11 +69,13 @@ def accounts_of(
         where: where the accounts are set, in words.
 
     Raises:
-        ConfigurationError: it is no dict of dicts with these keys.
+        ConfigurationError: it is no dict of dicts with these keys, by names that a command can be given.
     """
     if not isinstance(accounts, Mapping) or not all(isinstance(one, Mapping) for one in accounts.values()):
         raise ConfigurationError(f"{where} must be a dict of dicts, by the accounts' names")
     for name, own in accounts.items():
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise ConfigurationError(f"{where}: an account's name must be a text on one line, got {name!a}")
         refuse_unknown(own, known, f"{where}[{name!a}]")
     return {name: {**shared, **own} for name, own in accounts.items()}
 

@@ -55,12 +55,20 @@ def running(*commands: list[str]) -> Iterator[None]:
             process.wait()
 
 
+def end(*_: object) -> None:
+    """Ask for the end, once: interrupted again, it would leave processes behind."""
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=float, default=5.0, help="events of orders a second; default: 5")
     parser.add_argument("--directory", type=Path, help="where the database and the broker's files are kept")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, end)
     with tempfile.TemporaryDirectory() as temporary, Simulator() as agg:
         prepare(agg, args.directory or Path(temporary))
         print(f"The simulator is driven at {urllib.parse.urljoin(agg.rest_url, '/control/')}", flush=True)

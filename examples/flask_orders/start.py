@@ -97,6 +97,13 @@ def start(command: list[str], running: dict[int, Process]) -> None:
     print(f"process {process.pid}: {' '.join(command[1:])}", flush=True)
 
 
+def end(*_: object) -> None:
+    """Ask for the end, once: interrupted again, it would leave processes behind."""
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=8000, help="of the pages; default: 8000")
@@ -106,7 +113,8 @@ def main() -> None:
         socket.create_server(("127.0.0.1", args.port)).close()
     except OSError as error:
         parser.error(f"port {args.port}: {error.strerror}; name another one with --port")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, end)
     with tempfile.TemporaryDirectory() as directory, Simulator() as agg:
         password = prepare(agg, directory, args.rate)
         users = " or ".join(USERS)

@@ -43,10 +43,14 @@ class AggStream:
         """Add the command `flask aggstream` to an application. Nothing is opened, and nothing started.
 
         Raises:
-            ConfigurationError: something in the application's configuration cannot work; says what would.
+            ConfigurationError: something in the application's configuration cannot work; says what would. Or the
+                application has another `AggStream`, whose handlers would not be called.
         """
         _config.check(app)
-        app.extensions[EXTENSION] = self
+        if app.extensions.setdefault(EXTENSION, self) is not self:
+            raise ConfigurationError(
+                f"{app.name} has an AggStream already: make one for all of its modules, and import it in each"
+            )
         app.cli.add_command(group)
 
     def user_id(self, function: UserId) -> UserId:

@@ -37,6 +37,9 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"APPID": "app"}, "no key 'AGGSTREAM_APPID'; did you mean 'AGGSTREAM_APP_ID'?"),
         ({"ACCOUNTS": ["main"]}, "AGGSTREAM_ACCOUNTS must be a dict of dicts"),
+        ({"ACCOUNTS": {1: {}, 2: {}}}, "AGGSTREAM_ACCOUNTS: an account's name must be a text on one line, got 1"),
+        ({"ACCOUNTS": {"": {}}}, "an account's name must be a text on one line, got ''"),
+        ({"ACCOUNTS": {"\ud800": {}}}, "an account's name must be a text on one line, got '\\ud800'"),
         ({"ACCOUNTS": {"main": {"USER_ID": "x.y"}}}, "AGGSTREAM_ACCOUNTS['main'] has no key 'USER_ID'"),
         ({"ACCOUNTS": {"a": {}, "b": {}}, "JOURNAL": "one.db"}, "each account needs a journal of its own"),
         ({"ACCOUNTS": {"a": {"JOURNAL": "x.db"}, "b": {"JOURNAL": "y/../x.db"}}}, "a journal of its own"),

@@ -162,6 +162,17 @@ def test_one_object_serves_several_applications_each_with_its_own_stream(
     assert (tmp_path / "other" / "aggstream.db").exists()
 
 
+def test_a_second_object_for_an_application_is_refused_because_the_firsts_handlers_would_be_forgotten(
+    make_app: MakeApp,
+) -> None:
+    app, first = make_app(), AggStream()
+    for _ in range(2):  # the same one is no other
+        first.init_app(app)
+    with pytest.raises(aggstream.ConfigurationError, match="shop has an AggStream already: make one for all"):
+        AggStream(app)
+    assert app.extensions["aggstream"] is first
+
+
 def test_a_turn_that_is_over_leaves_the_journal_to_the_next_one(make_app: MakeApp) -> None:
     app = make_app()
     account, handlers = _config.account(app, "default"), AggStream(app).handlers

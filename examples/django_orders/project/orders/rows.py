@@ -100,5 +100,5 @@ def _steps(events: Iterable[Event]) -> list[Step]:
         name = str(told.get("stepType") or "step")
         step = steps.setdefault(str(told.get("stepId") or name), Step(name.replace("_", " "), "", 0))
         step.state = event.sub_event.removeprefix("step_")
-        step.attempt = max(step.attempt, told.get("attempt") or 0)
+        step.attempt = max(step.attempt, int(Decimal(told.get("attempt") or 0)))  # 1.0 is told as a text
     return list(steps.values())
