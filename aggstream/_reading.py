@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 
 from aggstream import _balance_snapshot  # noqa: F401  (for the reconciler, before there are threads)
@@ -14,11 +15,17 @@ from aggstream._token import Token
 from aggstream._work import Abandoned, Job, WorkThread
 from aggstream.errors import AggStreamError, AuthenticationRejected
 
+logger = logging.getLogger("aggstream")
+
 
 class Reading:
     """Belongs to the I/O thread."""
 
-    def __init__(self, reconciler: Reconciler, calls: Calls, credentials: Credentials, work: WorkThread) -> None:
+    def __init__(
+        self, reconciler: Reconciler, calls: Calls, credentials: Credentials, work: WorkThread, *, name: str
+    ) -> None:
+        self._name = name
+        self._is_failing = False
         self._reconciler = reconciler
         self._calls = calls
         self._credentials = credentials
@@ -65,14 +72,23 @@ class Reading:
         try:
             answer = job.result()
         except AggStreamError as error:
-            self._reconciler.read_failed(read, error, now)
+            self._failed(read, error, now)
         except BaseException as error:  # the token provider's: it is asked for a token there
-            self._reconciler.read_failed(read, provider_failure(error), now)
+            self._failed(read, provider_failure(error), now)
         else:
+            if self._is_failing:
+                self._is_failing = False
+                logger.info("%s: the REST API answers again", self._name)
             if isinstance(answer, Balances):
                 self._reconciler.balances_received(read, answer, now, wall_ns)
             else:
                 self._reconciler.page_received(read, answer, now, wall_ns)
+
+    def _failed(self, read: Read, error: AggStreamError, now: float) -> None:
+        if not self._is_failing:  # the repetitions are no news
+            self._is_failing = True
+            logger.warning("%s: the REST API does not tell what was missed: %s", self._name, error)
+        self._reconciler.read_failed(read, error, now)
 
     # --- on the work thread -----------------------------------------------------------------------------
 

@@ -369,12 +369,8 @@ class Reconciler:
 
     @property
     def is_behind(self) -> bool:
-        """True while REST has still to tell what may have been missed since some time."""
-        return (
-            self._options is not None
-            and self._since is not None
-            and self._tracker.continuity is not Continuity.LIVE
-        )
+        """True while REST has still to tell, this process or a later one, what was missed since some time."""
+        return self._since is not None and self._tracker.continuity is not Continuity.LIVE
 
     def is_full(self) -> bool:
         """Tell whether so much is held back that reading from the socket should wait."""

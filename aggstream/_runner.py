@@ -178,7 +178,7 @@ class Runner:
         if calls is not None:
             from aggstream._reading import Reading  # noqa: PLC0415  (with an HTTP client)
 
-            self._reading = Reading(self.reconciler, calls, self._credentials, self.work)
+            self._reading = Reading(self.reconciler, calls, self._credentials, self.work, name=options.name)
         self.outbox = self._outbox_with(None)
 
     @property
@@ -667,6 +667,11 @@ class Runner:
             told = self._outage.resumed(session, now, self._attempts)
             self.outbox.put_all([(event, 0) for event in told])
             gap = next((event for event in told if isinstance(event, Gap)), None)
+            if gap is not None and not self.has_rest:
+                logger.warning(
+                    "%s: what was missed until now is not found out: set rest_url, or AGGSTREAM_REST_URL",
+                    self._options.name,
+                )
             self.reconciler.connected(now, time.time_ns() // 1_000_000, gap)
             self.outbox.put_all(self.reconciler.events())
         self._outage.signed_in(session)

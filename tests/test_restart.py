@@ -28,14 +28,16 @@ def agg(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
 class Process:
     """A client with a journal, from when it is live until it has stopped, and the ends that it was told of."""
 
-    def __init__(self, agg: Simulator, client_of: MakeClient, journal: pathlib.Path, **rest: Any) -> None:
+    def __init__(
+        self, agg: Simulator, client_of: MakeClient, journal: pathlib.Path, *, asks: bool = True, **rest: Any
+    ) -> None:
         self.ends: list[str] = []
         self.looks: list[aggstream.Reconciled] = []
         self.client = client_of(
             agg.url,
             token=agg.sign_in(USER).access_token,
-            rest_url=agg.rest_url,
-            rest=aggstream.RestOptions(attempts=1, **rest),
+            rest_url=agg.rest_url if asks else None,
+            rest=aggstream.RestOptions(attempts=1, **rest) if asks else None,
             catch_up_timeout=1.0,
             reconnect=BRISK,
             journal=journal,
@@ -129,3 +131,38 @@ def test_an_order_that_is_older_than_the_journal_is_followed_to_its_end(
     second.live(until)
     second.stop()
     assert rests.order_id in second.ends
+
+
+def test_what_was_missed_before_a_process_without_rest_is_told_by_a_later_one_with_it(
+    agg: Simulator, client_of: MakeClient, until: Until, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = tmp_path / "journal.db"
+    first = Process(agg, client_of, journal)
+    first.live(until)
+    let_an_order_end(agg, until)
+    until(lambda: first.ends)
+    first.stop()
+    missed = [agg.place_order(USER, scenario="filled") for _ in range(3)]
+    second = Process(agg, client_of, journal, asks=False)
+    second.live(until, resolved=False)
+    assert "is not found out" in caplog.text
+    # More of them than REST tells on a page, so that the missed ones are not among the newest.
+    seen = [agg.place_order(USER, scenario="filled") for _ in range(12)]
+    until(lambda: second.ends == seen)
+    second.stop()
+    third = Process(agg, client_of, journal, page_size=5)
+    third.live(until)
+    until(lambda: sorted(third.ends) == sorted(missed))
+    third.stop()
+
+
+def test_a_rest_api_that_does_not_answer_is_told_of_in_the_log_once(
+    agg: Simulator, client_of: MakeClient, until: Until, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "aggstream")
+    agg.refuse_rest(2)
+    process = Process(agg, client_of, tmp_path / "journal.db")
+    process.live(until)
+    assert caplog.text.count("the REST API does not tell what was missed") == 1
+    assert caplog.text.count("the REST API answers again") == 1
+    process.stop()
