@@ -124,6 +124,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="of the pages; default: 8000")
     parser.add_argument("--rate", type=float, default=2.5, help="events of an order a second; default: 2.5")
     args = parser.parse_args()
+    if importlib.util.find_spec("whitenoise") is None:
+        parser.error("it needs whitenoise: pip install whitenoise")
     try:
         socket.create_server(("127.0.0.1", args.port)).close()
     except OSError as error:

@@ -52,11 +52,22 @@ def _check_account(name: str) -> Iterator[checks.CheckMessage]:
             obj=where,
             id="aggstream.W001",
         )
+    if "rest" not in account.options and _is_set(account, "url") and not _is_set(account, "rest_url"):
+        yield checks.Warning(
+            "URL is set and REST_URL is not, so what is missed in an outage is not found out",
+            hint=f"Set {SETTING}['REST_URL'], or the environment variable AGGSTREAM_REST_URL.",
+            obj=where,
+            id="aggstream.W003",
+        )
     if not missing:
         try:
             account.client(None)
         except ConfigurationError as error:
             yield checks.Error(str(error), hint=_HINT, obj=where, id="aggstream.E003")
+
+
+def _is_set(account: _settings.Account, option: str) -> bool:
+    return bool(account.options.get(option) or os.environ.get(f"AGGSTREAM_{option.upper()}"))
 
 
 @checks.register(_TAG, deploy=True)

@@ -66,6 +66,7 @@ def run(info: ScriptInfo, account: str | None, log_format: str | None, drain: fl
 def _service(app: Flask, account: str | None, drain: float) -> Service:
     name = the_account(_config.account_configs(app), account, _config.ACCOUNTS)
     found = _config.account(app, name)
+    _config.user_id_function(app)  # the web workers' alone, but here is somebody to be told
     found.client(None)  # a process that could not run the stream is not to stand by
     handlers = app.extensions["aggstream"].handlers
     return Service(name, lambda: JournalTurn(app, found, handlers), drain=drain)

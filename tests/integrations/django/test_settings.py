@@ -41,6 +41,8 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         GOOD,
         GOOD | {"TOKEN": "shop.agg.token", "USER_ID": "shop.agg.user_id", "LOCK": "lease", "LEASE": 5},
         {"ACCOUNTS": {"one": GOOD, "two": GOOD | {"MAX_ATTEMPTS": 3}}, "KEEP_FOR": 60.0},
+        GOOD | {"URL": "ws://127.0.0.1:1/ws", "REST_URL": "http://127.0.0.1:1"},
+        GOOD | {"URL": "ws://127.0.0.1:1/ws", "OPTIONS": {"rest": None}},
     ],
 )
 def test_what_can_work_is_not_complained_about(setting: dict[str, Any]) -> None:
@@ -70,6 +72,7 @@ def test_what_can_work_is_not_complained_about(setting: dict[str, Any]) -> None:
             "E002",
             "['OUTAGE_ERRORS'] is a text that names no exception",
         ),
+        (GOOD | {"URL": "ws://127.0.0.1:1/ws"}, "W003", "REST_URL is not"),
         (GOOD | {"OPTIONS": {"worker": 2}}, "E002", "did you mean 'workers'?"),
         (GOOD | {"OPTIONS": {"token": "x"}}, "E002", "'token' cannot be set there"),
         (GOOD | {"OPTIONS": 5}, "E002", "OPTIONS"),

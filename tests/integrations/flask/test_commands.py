@@ -105,6 +105,7 @@ def test_each_record_is_one_line_also_of_a_traceback(
         ({"ACCOUNTS": '{"one": {}, "two": {"JOURNAL": "2.db"}}'}, [], "say which: --account one | two"),
         ({"ACCOUNTS": '{"one": {}}'}, ["--account", "two"], "no account 'two', but 'one'"),
         ({"TOKEN": "desk.stream.nothing"}, [], "AGGSTREAM_TOKEN is a text that names no function"),
+        ({"USER_ID": "desk.stream.nothing"}, [], "AGGSTREAM_USER_ID is a text that names no function"),
         ({"ORIGIN": "desk.example"}, [], "origin"),
     ],
 )
