@@ -17,8 +17,8 @@ from matplotlib import pyplot as plt
 PANELS = (
     ("throughput", "events", "Events a second, from frame to function"),
     ("journal", "events", "The same with a journal on disk"),
-    ("latency", "p50", "Latency at 1,000 a second: median"),
-    ("latency", "p99", "Latency at 1,000 a second: 99th percentile"),
+    ("latency", "p50", "Latency at 1,000 a second"),
+    ("latency", "p99", "The same, 99th percentile"),
     ("idle", "CPU", "CPU time of an idle stream"),
     ("imports", "a process", "Time of a process that only imports"),
     ("memory", "import", "Memory after the import"),
