@@ -28,6 +28,7 @@ from aggstream._greenlets import in_turns, is_patched, note_greenlet
 from aggstream._receipts import Receipts, described
 from aggstream._registry import Handler, Registry
 from aggstream._retries import Retries
+from aggstream._threads import make_thread
 from aggstream.events import BalancesCoalesced, BalanceUpdate, Event, UserEvent, is_users, shown
 
 logger = logging.getLogger("aggstream")
@@ -220,7 +221,7 @@ class Dispatcher:
             RuntimeError: one cannot be started; those that were end with `close`.
         """
         for worker in self._workers:
-            worker.thread = threading.Thread(target=self._run, args=(worker,), name=worker.name, daemon=True)
+            worker.thread = make_thread(self._run, worker, name=worker.name)
             try:
                 worker.thread.start()
             except RuntimeError:

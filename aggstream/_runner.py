@@ -35,6 +35,7 @@ from aggstream._poller import Poller
 from aggstream._processes import close_here
 from aggstream._reconcile import Reconciler
 from aggstream._suspension import SuspensionWatch
+from aggstream._threads import make_thread
 from aggstream._token import Token
 from aggstream._tracker import Tracker
 from aggstream._waiter import Waiter
@@ -220,7 +221,7 @@ class Runner:
             self.outbox.go_on_without(failure)
         self._poller = Poller()
         self._waiter = Waiter(self._poller, self._obey, self._watch.look)
-        self._thread = threading.Thread(target=self._main, name=self.name, daemon=True)
+        self._thread = make_thread(self._main, name=self.name)
         try:
             self._thread.start()
         except RuntimeError:

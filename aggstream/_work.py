@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, NoReturn, TypeVar
 
+from aggstream._threads import make_thread
+
 T = TypeVar("T")
 
 # A function that hangs each time it is called must not cost a thread each time.
@@ -87,7 +89,7 @@ class WorkThread:
             self._jobs = queue.SimpleQueue()
             self._thread = self._current = None
         if self._thread is None:
-            thread = threading.Thread(target=self._run, args=(self._jobs,), name=self.name, daemon=True)
+            thread = make_thread(self._run, self._jobs, name=self.name)
             thread.start()  # the system may have no more threads
             self._thread = thread
         job = Job(call, what)

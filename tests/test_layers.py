@@ -22,6 +22,7 @@ LAYERS = [
         "_stacks",
         "_version",
         "_signals",
+        "_threads",
         "_timers",
         "_checks",
         "_suspension",
