@@ -314,6 +314,9 @@ class WebKills:
         self._await("the page", lambda: self._page.ids[-1:] == [newest])
         for process in self._streams:  # before that, a signal ends it as it ends every program
             self._await("a start", lambda: process.says("standing by") or process.says("runs the stream"))  # noqa: B023
+        # The standby first: it would take over, and read the balances anew.
+        owner = self._owner()
+        self._streams.sort(key=lambda process: process.process.pid == owner)
         codes = [process.end() for process in (*self._streams, self._web)]
         if any(codes):
             self.problems.append(f"the exit codes are {codes}")
