@@ -134,9 +134,14 @@ class MariaDB(Server):
         assert install is not None
         assert server is not None
         self._run(
-            install, "--no-defaults", f"--datadir={self._data}", "--auth-root-authentication-method=normal",
-            "--skip-test-db", "--skip-name-resolve",
-        )  # fmt: skip
+            install,
+            "--no-defaults",
+            f"--datadir={self._data}",
+            f"--tmpdir={self._directory}",  # two that are made at once take the same names in a common one
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            "--skip-name-resolve",
+        )
         who = f"'{self.user}'@'127.0.0.1'"
         (self._directory / "users.sql").write_text(
             f"CREATE USER IF NOT EXISTS {who};\nGRANT ALL ON *.* TO {who};\n"
@@ -180,9 +185,9 @@ class MariaDB(Server):
         )
         deadline = time.monotonic() + DEADLINE
         while not self._greets():
-            assert self._process.poll() is None, "it has ended"
             assert time.monotonic() < deadline, "it cannot be reached"
-            time.sleep(0.05)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                raise AssertionError(f"it has ended with {self._process.wait(0.05)}")
 
     def _greets(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), DEADLINE) as sock:
