@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pathlib
+import re
 import sqlite3
 import threading
 import time
@@ -634,6 +636,19 @@ def test_only_its_owner_may_read_the_files(owned: Open, path: pathlib.Path) -> N
     files = list(path.parent.iterdir())
     assert {file.name.removeprefix(path.name) for file in files} == {"", "-owner", "-wal", "-shm"}
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
+def test_no_statement_has_numbered_placeholders_because_some_interpreters_warn_of_them() -> None:
+    # CPython 3.12.0 to 3.12.3 warn where `?1` is given a sequence; under `-W error` that ends the stream.
+    sources = sorted(pathlib.Path(aggstream.__file__).parent.rglob("*.py"))
+    assert len(sources) > 100
+    texts = [
+        node.value
+        for source in sources
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert [text for text in texts if re.search(r"\?[1-9]", text)] == []
 
 
 def test_a_closed_journal_says_so_and_may_be_closed_again(owned: Open) -> None:

@@ -146,7 +146,9 @@ class Journal:
                 connection.executemany("DELETE FROM followed WHERE order_id = ?", ends)
             fresh = [event for event, seq in zip(events, seqs, strict=True) if seq is not None]
             if fresh and complete:
-                connection.execute(_LAST, (to_integer(fresh[-1].received_ns), newest_timestamp(fresh)))
+                received_ns = to_integer(fresh[-1].received_ns)
+                latest = {"received_ns": received_ns, "timestamp": newest_timestamp(fresh)}
+                connection.execute(_LAST, latest)
         return seqs
 
     def done(self, seqs: Sequence[int]) -> None:
@@ -385,8 +387,8 @@ _BEFORE = """
 SELECT MAX(last_seq, COALESCE((SELECT MAX(seq) FROM facts), 0)), EXISTS (SELECT 1 FROM followed) FROM meta
 """
 _LAST = """
-UPDATE meta SET last_received_ns = ?1,
-    last_timestamp = MAX(COALESCE(last_timestamp, ?2), COALESCE(?2, last_timestamp))
+UPDATE meta SET last_received_ns = :received_ns,
+    last_timestamp = MAX(COALESCE(last_timestamp, :timestamp), COALESCE(:timestamp, last_timestamp))
 """
 
 

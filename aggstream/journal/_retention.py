@@ -15,14 +15,15 @@ _SPARE = 8
 
 _OLDEST = """
 SELECT seq, settled_ns FROM states
-WHERE state = 'done' AND settled_ns >= ?1 AND (settled_ns > ?1 OR seq > ?2) ORDER BY settled_ns, seq LIMIT ?3
+WHERE state = 'done' AND settled_ns >= :settled_ns AND (settled_ns > :settled_ns OR seq > :seq)
+ORDER BY settled_ns, seq LIMIT :events
 """
 # Deleted numbers are not used again either.
 _REMEMBER = "UPDATE meta SET last_seq = MAX(last_seq, COALESCE((SELECT MAX(seq) FROM facts), 0))"
 # An order is open while it has events and no end. So its events stay until it has one, and its end stays until
 # nothing else of it is there, or what is left would look like an open order for ever.
 _DELETE = """
-DELETE FROM facts WHERE seq = ?1 AND (
+DELETE FROM facts WHERE seq = ? AND (
     order_id IS NULL
     OR NOT terminal AND EXISTS (
         SELECT 1 FROM facts AS other WHERE other.order_id = facts.order_id AND other.terminal
@@ -46,7 +47,9 @@ class Retention:
         """Look at the oldest done events after the place, delete those that may go, and return their number."""
         deleted = 0
         with transaction(connection):
-            rows = connection.execute(_OLDEST, (*self._place, _EVENTS)).fetchall()
+            settled_ns, seq = self._place
+            oldest = {"settled_ns": settled_ns, "seq": seq, "events": _EVENTS}
+            rows = connection.execute(_OLDEST, oldest).fetchall()
             # What may not go yet is passed over, and looked at again once the place is back at the beginning.
             place = rows[-1][::-1] if len(rows) == _EVENTS else (0, 0)
             connection.execute(_REMEMBER)
