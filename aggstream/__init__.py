@@ -2,13 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from aggstream._backoff import ReconnectPolicy, is_retryable
-from aggstream._health import Continuity, Counters, Health, StopReport
-from aggstream._lazy import lazy
-from aggstream._limits import Limits
-from aggstream._records import Balances, CashBalance, ChainBalance, OrderRecord, OrdersPage, VenueBalance
-from aggstream._rest_options import RestOptions
-from aggstream._tracking import TrackedOrder, as_completed, wait_all
+from aggstream._base.backoff import ReconnectPolicy, is_retryable
+from aggstream._base.lazy import lazy
+from aggstream._base.limits import Limits
 from aggstream._version import __version__
 from aggstream.client import Client
 from aggstream.errors import (
@@ -74,13 +70,17 @@ from aggstream.events import (
     Venue,
     Verdict,
 )
-from aggstream.orders import Contradiction, Order, Outcome, Step
+from aggstream.events._records import Balances, CashBalance, ChainBalance, OrderRecord, OrdersPage, VenueBalance
+from aggstream.health import Continuity, Counters, Health, StopReport
+from aggstream.orders._order import Contradiction, Order, Outcome, Step
+from aggstream.orders._tracked_order import TrackedOrder, as_completed, wait_all
+from aggstream.rest._options import RestOptions
 from aggstream.typing import TokenProvider, TokenSource
 
 if TYPE_CHECKING:
     from aggstream.journal import JournalOptions
-    from aggstream.rest import RestClient
-    from aggstream.tokens import RefreshingToken, TokenPair
+    from aggstream.rest._client import RestClient
+    from aggstream.tokens._refreshing import RefreshingToken, TokenPair
 
 __all__ = [
     "ORDER_EVENTS",

@@ -13,34 +13,32 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
-from aggstream._backoff import ReconnectPolicy
-from aggstream._checks import check_seconds, quiet
-from aggstream._checkup import check_up
-from aggstream._codec import Codec
-from aggstream._deadline import Deadline
-from aggstream._dispatcher import Dispatcher, ErrorHandler
-from aggstream._following import Following
-from aggstream._greenlets import Patching, is_in_hub
-from aggstream._health import Health, StopReport
-from aggstream._limits import Limits
-from aggstream._options import AUTH_CLOSE_CODES, Options, SessionOptions, check_auth, setting
-from aggstream._processes import call_at_exit, call_in_child
-from aggstream._providers import as_provider
-from aggstream._pull import EventIterator, Expectation, PullBuffer
-from aggstream._registry import check_handler, key_of
-from aggstream._rest_choice import choose_rest
-from aggstream._rest_options import RestOptions
-from aggstream._runner import Runner
-from aggstream._signals import SAME_WISH, caught_signals
-from aggstream._tracker import Tracker
-from aggstream._watchdog import HandlerWatch
-from aggstream.errors import JournalError, StateError, WaitTimeout
-from aggstream.events import (
-    BalanceUpdate,
-    Event,
-    OrderEvent,
-    OrderSubmitted,
-)
+from aggstream._base.backoff import ReconnectPolicy
+from aggstream._base.checks import check_seconds, quiet
+from aggstream._base.deadline import Deadline
+from aggstream._base.fork_and_exit import call_at_exit, call_in_child
+from aggstream._base.greenlets import Patching, is_in_hub
+from aggstream._base.limits import Limits
+from aggstream._base.service_checks import check_auth, setting
+from aggstream._base.signals import SAME_WISH, caught_signals
+from aggstream._delivery.dispatcher import Dispatcher, ErrorHandler
+from aggstream._delivery.pull import EventIterator, Expectation, PullBuffer
+from aggstream._delivery.registry import Registrar, check_handler, key_of
+from aggstream._delivery.watchdog import HandlerWatch
+from aggstream._protocol.codec import Codec
+from aggstream._protocol.options import AUTH_CLOSE_CODES, SessionOptions
+from aggstream._stream.health_check import check_up
+from aggstream._stream.loop import Runner
+from aggstream._stream.options import Options
+from aggstream._stream.rest_choice import choose_rest
+from aggstream.errors import ConfigurationError, JournalError, StateError, WaitTimeout
+from aggstream.events import BalanceUpdate, Event, OrderEvent, OrderSubmitted
+from aggstream.health import Continuity, Health, StopReport
+from aggstream.orders import Order
+from aggstream.orders._tracked_order import TrackedOrder
+from aggstream.orders._tracker import Tracker
+from aggstream.rest._options import RestOptions
+from aggstream.tokens._providers import as_provider
 from aggstream.typing import TokenSource
 
 if TYPE_CHECKING:
@@ -60,7 +58,7 @@ _SIGNAL_EXIT = 128
 _LOOK = 0.5
 
 
-class Client(Following):
+class Client(Registrar):
     """The stream of one user's orders and balances.
 
     Register handlers with `on`, then `start()` it in the background, use it in a `with` statement, or give it
@@ -200,7 +198,8 @@ class Client(Following):
 
             self._journal_options = as_store(journal)
         self._journal: EventStore | None = None
-        super().__init__(Tracker(kept=self._options.orders_kept, kept_for=self._options.orders_kept_for))
+        super().__init__()
+        self._tracker = Tracker(kept=self._options.orders_kept, kept_for=self._options.orders_kept_for)
         self._patching = Patching()
         # Guards what `start`, `on_error`, `wait_for` and `switch_user` change. It is never held while something
         # is waited for or user code runs, nor taken by `stop`, which a signal handler may call.
@@ -535,6 +534,63 @@ class Client(Following):
 
     def _why_not_live(self) -> str:
         return str(self._runner.last_error or self._runner.phase)
+
+    # --- orders -----------------------------------------------------------------------------------------
+
+    @property
+    def orders(self) -> Mapping[str, Order]:
+        """The orders that are known, by their ids: a live mapping of immutable snapshots.
+
+        Orders that have ended are forgotten by age and number: see `orders_kept` and `orders_kept_for`.
+        """
+        self._refuse_other_process()
+        return self._tracker.orders()
+
+    @property
+    def continuity(self) -> Continuity:
+        """Whether something may have been missed of the user's orders."""
+        self._refuse_other_process()
+        return self._tracker.continuity
+
+    def track(self, order_id: str) -> TrackedOrder:
+        """Follow one order. Returns at once.
+
+        There is no race: it may be called before the order is placed, while its events come, or long after it has
+        ended. An order that the stream has told nothing of is looked for in the REST API, newest orders first.
+
+        Args:
+            order_id: the order's id.
+
+        Raises:
+            ConfigurationError: it is no text, or empty.
+            StateError: this is a forked child of the process that has started the client.
+        """
+        if not isinstance(order_id, str) or not order_id:
+            raise ConfigurationError("order_id must be a text that is not empty")
+        self._refuse_other_process()
+        tracked = self._tracker.track(order_id)
+        if not tracked.is_known:
+            self._look_up(order_id)
+        return TrackedOrder(tracked, self._tracker, self._registry, guard=self._guard_wait, call=self._call)
+
+    def wait_until_caught_up(self, timeout: float | None = None) -> None:
+        """Wait until `continuity` is LIVE: nothing is missing of what happened to the user's orders.
+
+        Args:
+            timeout: seconds; None: until that is so, or the stream ends.
+
+        Raises:
+            WaitTimeout: it was not so in time.
+            StateError: the client does not run, or this is a thread that would have to see to it.
+            AggStreamError: what ended the stream meanwhile.
+        """
+        self._guard_wait()
+        if self._tracker.wait_until_caught_up(Deadline(timeout)):
+            return
+        if self._tracker.stopped:
+            self._raise_error()
+            raise StateError("the stream does not run: there is nothing to wait for")
+        raise WaitTimeout(f"not caught up within {timeout} s: {self._why_not_caught_up()}")
 
     # --- the rest ---------------------------------------------------------------------------------------
 

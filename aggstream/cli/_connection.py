@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import attrs
 
-from aggstream._options import DEFAULT_URL
+from aggstream._base.service_checks import DEFAULT_URL
 from aggstream.cli._pair_file import PairFile
 from aggstream.cli._shell import USAGE, Failure
 from aggstream.client import Client
 from aggstream.errors import AggStreamError, WaitTimeout
-from aggstream.rest import RestClient
-from aggstream.tokens import RefreshingToken
+from aggstream.rest._client import RestClient
+from aggstream.tokens._refreshing import RefreshingToken
 from aggstream.typing import TokenSource
 
 ENVIRONMENT = """\

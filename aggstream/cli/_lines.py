@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from aggstream._json import to_json
+from aggstream._base.json_text import to_json
+from aggstream._base.text import shown
 from aggstream.cli._shell import printable
 from aggstream.events import (
     Authenticated,
@@ -35,7 +36,6 @@ from aggstream.events import (
     Stopped,
     TokenRefreshed,
     UserEvent,
-    shown,
 )
 
 _LABEL_WIDTH = 16

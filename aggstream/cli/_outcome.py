@@ -8,11 +8,11 @@ from typing import Any
 
 import attrs
 
-from aggstream._fold import OrderFold
-from aggstream._records import OrderRecord
 from aggstream.cli._lines import Line, line_at
 from aggstream.events import Source, Verdict
-from aggstream.orders import Contradiction, Order, Outcome
+from aggstream.events._records import OrderRecord
+from aggstream.orders._order import Contradiction, Order, Outcome
+from aggstream.orders._state import OrderFold
 
 STYLES = {
     "filled": "green",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from aggstream.tokens import TokenPair
+from aggstream.tokens._refreshing import TokenPair
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from aggstream._backoff import ReconnectPolicy
-from aggstream._json import to_json
-from aggstream._signals import caught_signals
+from aggstream._base.backoff import ReconnectPolicy
+from aggstream._base.json_text import to_json
+from aggstream._base.signals import caught_signals
 from aggstream.cli._board import Board, Summary
 from aggstream.cli._lines import as_json
 from aggstream.cli._options import count, rate
 from aggstream.cli._shell import OK, Failure, exit_code, extra, write_line
 from aggstream.client import Client
 from aggstream.events import Authenticated, Event, Heartbeat
-from aggstream.tokens import RefreshingToken
+from aggstream.tokens._refreshing import RefreshingToken
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -8,7 +8,7 @@ import json
 import sys
 from typing import Any
 
-from aggstream._json import to_json
+from aggstream._base.json_text import to_json
 from aggstream.cli._options import count
 from aggstream.cli._outcome import moment
 from aggstream.cli._shell import OK, USAGE, Failure, note, write_line

@@ -7,17 +7,12 @@ from collections.abc import Callable
 
 import attrs
 
-from aggstream._registry import Key, key_of
+from aggstream._delivery.registry import Key, key_of
 from aggstream.cli._connection import ENVIRONMENT, Connection, add_connection_arguments
 from aggstream.cli._lines import as_json, as_line, is_worth_telling
 from aggstream.cli._shell import note, write_line
 from aggstream.cli._terminal import has_reader, line_printer, tell_aside
-from aggstream.events import (
-    LIFECYCLE_TYPES,
-    WIRE_TYPES,
-    Event,
-    Heartbeat,
-)
+from aggstream.events import LIFECYCLE_TYPES, WIRE_TYPES, Event, Heartbeat
 from aggstream.journal import JournalOptions
 
 HELP = "show the live stream of your user"

@@ -7,8 +7,8 @@ import contextlib
 import datetime as dt
 from collections.abc import Sequence
 
-from aggstream._json import to_json
-from aggstream._signals import caught_signals
+from aggstream._base.json_text import to_json
+from aggstream._base.signals import caught_signals
 from aggstream.cli import _outcome
 from aggstream.cli._connection import ENVIRONMENT, Connection, add_connection_arguments
 from aggstream.cli._options import count, rate
@@ -16,7 +16,7 @@ from aggstream.cli._shell import EXIT_CODES, OK, UNKNOWN, exit_code, note, write
 from aggstream.cli._terminal import Column, Row, has_reader, lay_out, painter, width
 from aggstream.client import Client
 from aggstream.errors import AggStreamError, StateError, WaitTimeout
-from aggstream.orders import Order
+from aggstream.orders._order import Order
 
 HELP = "list open and recent orders"
 EPILOG = f"""\

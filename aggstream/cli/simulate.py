@@ -11,8 +11,8 @@ import shlex
 import signal
 from typing import TYPE_CHECKING
 
-from aggstream._json import to_json
-from aggstream._signals import caught_signals
+from aggstream._base.json_text import to_json
+from aggstream._base.signals import caught_signals
 from aggstream.cli._options import port, rate
 from aggstream.cli._shell import USAGE, Failure, exit_code, extra, note, write_line
 

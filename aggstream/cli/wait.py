@@ -9,9 +9,9 @@ import signal
 from collections.abc import Callable
 from typing import TypeAlias
 
-from aggstream._deadline import Deadline
-from aggstream._json import to_json
-from aggstream._signals import caught_signals
+from aggstream._base.deadline import Deadline
+from aggstream._base.json_text import to_json
+from aggstream._base.signals import caught_signals
 from aggstream.cli._connection import ENVIRONMENT, Connection, add_connection_arguments, why_not_caught_up
 from aggstream.cli._lines import as_line, is_worth_telling
 from aggstream.cli._options import rate
@@ -30,7 +30,7 @@ from aggstream.cli._terminal import has_reader, line_printer, tell_aside
 from aggstream.client import Client
 from aggstream.errors import AggStreamError
 from aggstream.events import LifecycleEvent, Verdict
-from aggstream.orders import Outcome
+from aggstream.orders._order import Outcome
 
 HELP = "wait until orders are filled, or have ended otherwise"
 EPILOG = f"""\

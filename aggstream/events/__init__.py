@@ -1,5 +1,6 @@
 """The typed events. All are frozen; the service's field names are in snake case."""
 
+from aggstream._base.text import shown
 from aggstream.events._base import LIFECYCLE_TYPES, WIRE_TYPES, Event, UnknownEvent
 from aggstream.events._control import (
     Authenticated,
@@ -24,7 +25,6 @@ from aggstream.events._lifecycle import (
     Resumed,
     Stopped,
     TokenRefreshed,
-    shown,
 )
 from aggstream.events._ownership import is_users
 from aggstream.events._snapshot import BalanceSnapshot

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 import attrs
 
-EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
+from aggstream._base.times import moment_of_ns
 
 WIRE_TYPES: dict[str, type[Event]] = {}
 """The messages of the service that have a class, by the `type` they carry."""
@@ -52,7 +52,7 @@ class Event:
     @property
     def received_at(self) -> dt.datetime:
         """`received_ns` as an aware datetime in UTC, cut to microseconds."""
-        return EPOCH + dt.timedelta(microseconds=self.received_ns // 1000)
+        return moment_of_ns(self.received_ns)
 
 
 def _field_shown(event: Event, field: attrs.Attribute[Any]) -> str:

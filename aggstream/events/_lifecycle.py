@@ -11,16 +11,10 @@ from typing import ClassVar, Literal
 
 import attrs
 
+from aggstream._base.text import shown
+from aggstream._base.times import moment_of_ns
 from aggstream.errors import AggStreamError, ConnectionLost, DecodeError
-from aggstream.events._base import EPOCH, Event, lifecycle
-
-_SHOWN = 200
-
-
-def shown(text: str, most: int = _SHOWN) -> str:
-    """Return a foreign text as one short line of printable ASCII, fit for a log or a repr."""
-    cut = text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
-    return ascii(cut)
+from aggstream.events._base import Event, lifecycle
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -80,12 +74,12 @@ class Gap(LifecycleEvent):
     @property
     def started_at(self) -> dt.datetime:
         """`started_ns` as an aware datetime in UTC."""
-        return EPOCH + dt.timedelta(microseconds=self.started_ns // 1000)
+        return moment_of_ns(self.started_ns)
 
     @property
     def ended_at(self) -> dt.datetime:
         """`ended_ns` as an aware datetime in UTC."""
-        return EPOCH + dt.timedelta(microseconds=self.ended_ns // 1000)
+        return moment_of_ns(self.ended_ns)
 
 
 @lifecycle

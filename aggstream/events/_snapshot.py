@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import attrs
 
-from aggstream._records import Balances
 from aggstream.events._base import lifecycle
+from aggstream.events._records import Balances
 from aggstream.events._user import UserEvent
 
 

@@ -16,8 +16,9 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias, cast
 
 import attrs
 
-from aggstream._amounts import raw_amount
-from aggstream.events._base import EPOCH, Event, wire
+from aggstream._base.times import moment_of_ms
+from aggstream.events._amounts import raw_amount
+from aggstream.events._base import Event, wire
 
 Family: TypeAlias = Literal["run", "step", "terminal"]
 """What an order_event is about: the run of the order's execution graph, a step of it, or the order's status."""
@@ -151,7 +152,7 @@ class UserEvent(Event):
         Raises:
             OverflowError: the service sent a number that is no date.
         """
-        return EPOCH + dt.timedelta(milliseconds=self.timestamp)
+        return moment_of_ms(self.timestamp)
 
 
 class _RawOfText:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from aggstream._signals import caught_signals
+from aggstream._base.signals import caught_signals
 from aggstream.client import Client
 from aggstream.errors import AggStreamError, JournalError, JournalInUse
 from aggstream.events import Stopped

@@ -9,9 +9,10 @@ while so that repeats are told. One whose handlers failed too often is `dead`: s
 
 from typing import TYPE_CHECKING
 
-from aggstream._lazy import lazy
-from aggstream.journal._options import JournalOptions, StoreOptions, as_store
+from aggstream._base.lazy import lazy
+from aggstream.journal._options import JournalOptions, as_store
 from aggstream.journal._store import EventStore, OpensStore
+from aggstream.journal._store_options import StoreOptions
 
 if TYPE_CHECKING:
     from aggstream.journal._journal import Journal

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from aggstream._processes import call_in_child
+from aggstream._base.fork_and_exit import call_in_child
+from aggstream._base.text import shown
 from aggstream.errors import JournalFull, StateError, UserMismatch
-from aggstream.events import OrderEvent, UserEvent, shown
+from aggstream.events import OrderEvent, UserEvent
 from aggstream.journal._file import (
     BUSY_TIMEOUT,
     connect,
@@ -25,8 +26,8 @@ from aggstream.journal._file import (
     transaction,
     translated,
 )
+from aggstream.journal._file_lock import Ownership
 from aggstream.journal._options import JournalOptions
-from aggstream.journal._owner import Ownership
 from aggstream.journal._retention import Retention
 from aggstream.journal._schema import check_version, create, is_new
 from aggstream.journal._stored import (
@@ -79,7 +80,7 @@ class Journal:
         self._is_childs = False
         self._owner = Ownership(self.path)
         self._connection: sqlite3.Connection | None = None
-        self._retention = Retention(options)
+        self._retention = Retention(keep_for=options.keep_for, max_size=options.max_size)
         self.closed_ns: int | None = None
         """When the owner before this one closed it, in nanoseconds since the epoch; None if it was killed, or if
         there was none."""

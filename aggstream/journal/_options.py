@@ -1,18 +1,16 @@
-"""What can be set of a store of events, and of a journal, checked where it is given."""
+"""What can be set of a journal, checked where it is given."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import attrs
 
-from aggstream._checks import count, seconds
+from aggstream._base.checks import count
 from aggstream.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from aggstream.journal._journal import Journal
-    from aggstream.journal._store import OpensStore
+from aggstream.journal._store import EventStore, OpensStore
+from aggstream.journal._store_options import StoreOptions, one_of
 
 
 def _path(value: str | os.PathLike[str]) -> str:
@@ -20,59 +18,6 @@ def _path(value: str | os.PathLike[str]) -> str:
     if not isinstance(path, str) or not path or "\0" in path:
         raise ConfigurationError("journal: path must be a file's path, as a text or a pathlib.Path")
     return path
-
-
-def _one_of(*words: str) -> Any:
-    def check(_: object, field: attrs.Attribute[Any], value: Any) -> None:
-        if value not in words:
-            known = " or ".join(f'"{word}"' for word in words)
-            raise ConfigurationError(f"journal: {field.name} must be {known}, got {value!a}")
-
-    return attrs.field(default=words[0], validator=check)
-
-
-def _errors(value: Any) -> tuple[type[Exception], ...]:
-    are_classes = isinstance(value, (tuple, list)) and all(
-        isinstance(one, type) and issubclass(one, Exception) for one in value
-    )
-    if not are_classes:
-        raise ConfigurationError(
-            "journal: outage_errors must be a tuple of exception classes, as (sqlalchemy.exc.OperationalError,)"
-        )
-    return tuple(value)
-
-
-@attrs.frozen(kw_only=True)
-class StoreOptions:
-    """What becomes of events that are stored, wherever that is. Times are in seconds.
-
-    Raises:
-        ConfigurationError: an option cannot work.
-    """
-
-    max_attempts: int = count(5)
-    """How often an event's handlers may fail before it is set aside as dead."""
-    retry_delay: float = seconds(1.0)
-    """From the first failure to the repetition; the pause doubles with each failure."""
-    retry_delay_maximum: float = seconds(60.0)
-    """The longest such pause."""
-    outage_errors: tuple[type[Exception], ...] = attrs.field(default=(), converter=_errors)
-    """What handlers raise while something that they need is away, a database of their own say. Such a failure does
-    not count: the handlers that failed are called again after the same growing pauses until they work. If only one
-    of an event's handlers fails so, what the others raise at the same time does not count either."""
-    keep_for: float = seconds(7 * 86400.0)
-    """How long done events are kept, to tell repeats by; those of orders that have not ended are kept longer."""
-    on_failure: Literal["stop", "continue"] = _one_of("stop", "continue")
-    """What the stream does when the store fails: end with the error, or go on without it."""
-
-    def __attrs_post_init__(self) -> None:
-        if self.retry_delay > self.retry_delay_maximum:
-            raise ConfigurationError("journal: retry_delay must not be above retry_delay_maximum")
-
-    def delay_after(self, failures: int) -> float:
-        """Return the pause, in seconds, after so many failures of an event's handlers, from 1."""
-        doublings = min(failures - 1, 64)  # more would only overflow
-        return min(self.retry_delay * 2.0**doublings, self.retry_delay_maximum)
 
 
 @attrs.frozen(kw_only=True)
@@ -85,12 +30,12 @@ class JournalOptions(StoreOptions):
 
     path: str = attrs.field(converter=_path)
     """The SQLite file; made if it is not there. Files with `-owner`, `-wal` and `-shm` added come beside it."""
-    synchronous: Literal["full", "normal"] = _one_of("full", "normal")
+    synchronous: Literal["full", "normal"] = one_of("full", "normal")
     """What is survived: with "full" a loss of power; with "normal", which is faster, the death of the process."""
     max_size: int = count(256 << 20)
     """The size past which the oldest done events are deleted early."""
 
-    def open(self) -> Journal:
+    def open(self) -> EventStore:
         """Open the journal, and own it.
 
         Raises:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from aggstream._base.times import NS_PER_SECOND
 from aggstream.journal._file import transaction
-from aggstream.journal._options import JournalOptions
 
 # A step looks at so many events, and gives so many pages back: a few milliseconds each.
 _EVENTS = 200
@@ -38,9 +38,15 @@ DELETE FROM facts WHERE seq = ? AND (
 class Retention:
     """What deletes, and the place at which it goes on. Not thread-safe: the journal's lock guards it."""
 
-    def __init__(self, options: JournalOptions) -> None:
-        self._keep_for_ns = int(options.keep_for * 1e9)
-        self._max_size = options.max_size
+    def __init__(self, *, keep_for: float, max_size: int) -> None:
+        """Make one.
+
+        Args:
+            keep_for: seconds for which done events are kept.
+            max_size: bytes past which the oldest of them are deleted early.
+        """
+        self._keep_for_ns = int(keep_for * NS_PER_SECOND)
+        self._max_size = max_size
         self._place = (0, 0)
 
     def step(self, connection: sqlite3.Connection, now_ns: int) -> int:

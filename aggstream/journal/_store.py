@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from aggstream.events import UserEvent
-from aggstream.journal._options import StoreOptions
+from aggstream.journal._store_options import StoreOptions
 
 if TYPE_CHECKING:
     from aggstream.journal._stored import StoredEvent

@@ -10,19 +10,18 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from aggstream._balance_snapshot import decode_snapshot
-from aggstream._codec import Codec
-from aggstream._json import Parser
-from aggstream._limits import Limits
+from aggstream._base.json_text import Parser
+from aggstream._base.limits import Limits
+from aggstream._base.times import NS_PER_MS, moment_of_ns
+from aggstream._protocol.codec import Codec
 from aggstream.errors import DecodeError
 from aggstream.events import BalanceSnapshot, Event, OrderEvent, OrderSubmitted, Source, UserEvent
 from aggstream.journal._file import from_column, to_column, to_integer
+from aggstream.rest._snapshot import decode_snapshot
 
 JournalState: TypeAlias = Literal["pending", "done", "dead"]
 """Its handlers have not finished; they have; they failed so often that it was set aside."""
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
-_NS_PER_MS = 10**6
 # A time that is further ahead of this machine's clock than any time zone is no time.
 _DAY_MS = 86_400_000
 _HUGE = 1_000_000
@@ -123,7 +122,7 @@ class StoredEvent:
 
 
 def _moment(ns: int) -> dt.datetime:
-    return _EPOCH + dt.timedelta(microseconds=ns // 1000)
+    return moment_of_ns(ns)
 
 
 # Nothing but a repeat can be in the way: the numbers are those after all that were ever used.
@@ -158,7 +157,7 @@ def to_row(event: UserEvent) -> tuple[object, ...]:
 
 def newest_timestamp(events: Iterable[UserEvent]) -> int | None:
     """Return the largest `timestamp` of events that is a time; None if none is."""
-    times = (e.timestamp for e in events if abs(e.timestamp) <= e.received_ns // _NS_PER_MS + _DAY_MS)
+    times = (e.timestamp for e in events if abs(e.timestamp) <= e.received_ns // NS_PER_MS + _DAY_MS)
     return max(times, default=None)
 
 

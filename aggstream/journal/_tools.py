@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from aggstream._base.times import EPOCH
 from aggstream.errors import ConfigurationError, JournalError, StateError
 from aggstream.journal._file import connect, from_column, to_column, to_integer, transaction, translated
 from aggstream.journal._schema import check_version
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 # A page is read at once, so that neither memory nor the owner's log grows with a slow reader.
 _PAGE = 500
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
 
 @contextlib.contextmanager
@@ -214,7 +214,7 @@ def _value(value: str | int | dt.datetime) -> str | bytes | int:
     if isinstance(value, str):
         return to_column(value)
     if isinstance(value, dt.datetime):
-        return to_integer((value - _EPOCH) // dt.timedelta(microseconds=1) * 1000)
+        return to_integer((value - EPOCH) // dt.timedelta(microseconds=1) * 1000)
     return to_integer(value)
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import attrs
 
-from aggstream._deadline import nearest, seconds_until
+from aggstream._base.deadline import nearest, seconds_until
 from aggstream.testing._pipe import Pipe
 
 if TYPE_CHECKING:

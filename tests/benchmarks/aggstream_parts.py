@@ -12,12 +12,12 @@ from unittest import mock
 import websocket
 
 from aggstream import Limits, UserEvent
-from aggstream._codec import Codec
-from aggstream._dispatcher import Dispatcher
-from aggstream._poller import Poller
-from aggstream._registry import Registry, key_of
+from aggstream._delivery.dispatcher import Dispatcher
+from aggstream._delivery.registry import Registry, key_of
+from aggstream._network.poller import Poller
+from aggstream._network.websocket import Transport
+from aggstream._protocol.codec import Codec
 from aggstream.events import Event, Stopped
-from aggstream.transport import Transport
 
 # As many as one read of a busy socket brings.
 BATCH = 300
@@ -43,7 +43,7 @@ def read_texts(url: str, begin: Callable[[], object], count: int) -> None:
 
 def hidden_msgspec() -> contextlib.AbstractContextManager[object]:
     """Let aggstream find no msgspec, as if it were installed without its extra `fast`."""
-    return mock.patch.dict(sys.modules, {"aggstream._quick_msgspec": None})
+    return mock.patch.dict(sys.modules, {"aggstream._protocol.codec_msgspec": None})
 
 
 def decoder() -> Callable[[str], Event]:

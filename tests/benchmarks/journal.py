@@ -27,8 +27,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from aggstream._codec import Codec
-from aggstream._limits import Limits
+from aggstream._base.limits import Limits
+from aggstream._protocol.codec import Codec
 from aggstream.events import UserEvent
 from aggstream.journal import Journal, JournalOptions
 from aggstream.journal._file import connect, transaction

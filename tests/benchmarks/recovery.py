@@ -32,15 +32,15 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, Literal, TypeVar
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "support"))
 
-from conftest import RawServer, frame, upgrade
+from raw_server import RawServer, frame, upgrade
 
 import aggstream
-from aggstream._codec import Codec
-from aggstream._tracker import Tracker
+from aggstream._protocol.codec import Codec
 from aggstream.events import Event
 from aggstream.journal import JournalOptions
+from aggstream.orders._tracker import Tracker
 from aggstream.simulator import Simulator, _account, _orders
 
 T = TypeVar("T")

@@ -29,13 +29,13 @@ from typing import Any
 from websocket import ABNF
 
 import aggstream
-from aggstream._deadline import Deadline
-from aggstream._opening import connect
-from aggstream._poller import Poller
-from aggstream._secret import Secret
-from aggstream._waiter import Waiter
+from aggstream._base.deadline import Deadline
+from aggstream._base.secret import Secret
+from aggstream._network.opening import connect
+from aggstream._network.poller import Poller
+from aggstream._network.waiter import Waiter
+from aggstream._network.websocket import Binary, PeerClosed, Transport
 from aggstream.errors import AggStreamError
-from aggstream.transport import Binary, PeerClosed, Transport
 
 AGENT = "aggstream"
 SUITE = "autobahntestsuite==0.8.2"

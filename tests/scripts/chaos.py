@@ -18,9 +18,9 @@ import time
 import hypothesis
 import trustme
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "support"))
 
-import test_chaos
+import chaos_lives
 
 
 def main() -> int:
@@ -32,7 +32,7 @@ def main() -> int:
     options = parser.parse_args()
     logging.getLogger("aggstream").setLevel(logging.CRITICAL)
     began = time.monotonic()
-    happened = test_chaos.run(
+    happened = chaos_lives.run(
         trustme.CA(),
         tls=options.tls,
         seed=options.seed,

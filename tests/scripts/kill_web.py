@@ -18,7 +18,7 @@ import sys
 import tempfile
 
 TESTS = pathlib.Path(__file__).parent.parent
-sys.path[:0] = [str(TESTS), str(TESTS / "integrations" / "django" / "project")]
+sys.path[:0] = [str(TESTS), str(TESTS / "support"), str(TESTS / "integrations" / "django" / "project")]
 os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
 
 import django  # noqa: E402  (its settings have to be named first)

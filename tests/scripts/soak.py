@@ -25,7 +25,7 @@ from collections.abc import Callable
 import attrs
 import trustme
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "support"))
 
 from ledger import Ledger, UntoldLoss
 

@@ -15,11 +15,11 @@ import attrs
 from django.conf import settings
 from django.db import connections
 
-from aggstream._checks import check_seconds
+from aggstream._base.checks import check_seconds
 from aggstream.errors import ConfigurationError
 from aggstream.integrations import _accounts
 from aggstream.integrations._accounts import DEFAULT_ACCOUNT, account_of, accounts_of, function_of, refuse_unknown
-from aggstream.integrations._feed import EVENTS_FOR
+from aggstream.integrations._sse import EVENTS_FOR
 from aggstream.integrations.django._connections import in_short
 from aggstream.journal import StoreOptions
 

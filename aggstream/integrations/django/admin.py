@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-from aggstream.integrations.django._masking import masked
+from aggstream.integrations.django._store.masking import masked
 from aggstream.integrations.django.models import Event, Order, Stream
 
 # So many rows are looked at for what there is to filter by: to look at all takes as long as there are many.

@@ -10,8 +10,8 @@ from django.core import checks
 
 from aggstream.errors import ConfigurationError
 from aggstream.integrations.django import _settings
-from aggstream.integrations.django._masking import LIKE_A_TOKEN
 from aggstream.integrations.django._settings import SETTING
+from aggstream.integrations.django._store.masking import LIKE_A_TOKEN
 
 _TAG = "aggstream"
 _PASSWORD_IN_URL = re.compile(r"://[^/@\s:]+:[^/@\s]+@")

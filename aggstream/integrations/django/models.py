@@ -8,9 +8,8 @@ from typing import Any
 
 from django.db import models
 
+from aggstream._base.times import moment_of_ms, moment_of_ns
 from aggstream.integrations.django._columns import KEY, NAME, ExactField, NameField, RawAmountField, WordsField
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
 
 class Stream(models.Model):
@@ -143,11 +142,11 @@ class Event(models.Model):
     @property
     def received_at(self) -> dt.datetime:
         """When it was received, in UTC, cut to microseconds."""
-        return _EPOCH + dt.timedelta(microseconds=self.received_ns // 1000)
+        return moment_of_ns(self.received_ns)
 
 
 def _moment(timestamp: int | None) -> dt.datetime | None:
     try:
-        return None if timestamp is None else _EPOCH + dt.timedelta(milliseconds=timestamp)
+        return None if timestamp is None else moment_of_ms(timestamp)
     except OverflowError:  # the service sent a number that is no date
         return None

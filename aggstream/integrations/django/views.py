@@ -16,11 +16,11 @@ from django.http import (
 from django.http.response import HttpResponseBase
 from django.views.decorators.http import require_GET
 
-from aggstream.integrations._feed import ASK_AGAIN, CONTENT_TYPE, HEADERS, NO_PLACE, REFUSED, place_of
+from aggstream.integrations._sse import ASK_AGAIN, CONTENT_TYPE, HEADERS, NO_PLACE, REFUSED, place_of
 from aggstream.integrations.django import _settings
 from aggstream.integrations.django._columns import key
-from aggstream.integrations.django._feed import Feed
-from aggstream.integrations.django._patience import AWAY, one_line
+from aggstream.integrations.django._sse import Feed
+from aggstream.integrations.django._store.retrying import AWAY, one_line
 from aggstream.integrations.django.models import Stream
 
 logger = logging.getLogger("aggstream")

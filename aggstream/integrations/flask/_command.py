@@ -10,11 +10,11 @@ from flask import Flask
 from flask.cli import AppGroup, ScriptInfo
 
 from aggstream.errors import ConfigurationError, JournalError
-from aggstream.integrations import _logs
+from aggstream.integrations import _logging
 from aggstream.integrations._accounts import the_account
 from aggstream.integrations._service import FAILED, Service
 from aggstream.integrations.flask import _config
-from aggstream.integrations.flask._turn import JournalTurn
+from aggstream.integrations.flask._run import JournalTurn
 
 group = AppGroup("aggstream", help="The AGG user stream.")
 
@@ -25,7 +25,7 @@ group = AppGroup("aggstream", help="The AGG user stream.")
 @click.option("--reload", is_flag=True, help="Begin anew when code changes; for development.")
 @click.option(
     "--log-format",
-    type=click.Choice(_logs.FORMATS),
+    type=click.Choice(_logging.FORMATS),
     help="Write each record of the log to stderr as one line; default: as the application has set it, or plain.",
 )
 @click.option(
@@ -41,7 +41,7 @@ def run(info: ScriptInfo, account: str | None, log_format: str | None, drain: fl
     Of several of these processes on this host, one runs the stream and the others stand by. The exit code is 0 if
     everything was done when the end was asked for, and 1 if the stream has failed.
     """
-    _logs.set_up(log_format)
+    _logging.set_up(log_format)
     app = info.load_app()
 
     def serve(run: Callable[[Service], int]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 from flask import Flask
 
-from aggstream._checks import check_seconds
+from aggstream._base.checks import check_seconds
 from aggstream.errors import ConfigurationError
 from aggstream.integrations import _accounts
 from aggstream.integrations._accounts import (
@@ -27,7 +27,7 @@ from aggstream.integrations._accounts import (
     function_of,
     refuse_unknown,
 )
-from aggstream.integrations._feed import EVENTS_FOR
+from aggstream.integrations._sse import EVENTS_FOR
 from aggstream.integrations.flask._contexts import in_context
 from aggstream.journal import JournalOptions
 from aggstream.typing import TokenSource

@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from flask import Flask, Response, current_app, request
 
-from aggstream._registry import Registrar
+from aggstream._delivery.registry import Registrar
 from aggstream.errors import ConfigurationError
-from aggstream.integrations._feed import CONTENT_TYPE, HEADERS, NO_PLACE, REFUSED, place_of
+from aggstream.integrations._sse import CONTENT_TYPE, HEADERS, NO_PLACE, REFUSED, place_of
 from aggstream.integrations.flask import _config
 from aggstream.integrations.flask._command import group
-from aggstream.integrations.flask._feed import Feed
+from aggstream.integrations.flask._sse import Feed
 
 UserId = TypeVar("UserId", bound="Callable[[], str | None]")
 

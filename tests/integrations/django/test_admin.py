@@ -18,8 +18,8 @@ from integrations.django.conftest import on_sqlite
 from journals import CODEC, happened
 
 from aggstream.events import UserEvent
-from aggstream.integrations.django._patience import Patience
-from aggstream.integrations.django._store import DatabaseStore
+from aggstream.integrations.django._store.retrying import Patience
+from aggstream.integrations.django._store.store import DatabaseStore
 from aggstream.integrations.django.models import Event, Order, Stream
 from aggstream.journal import StoreOptions
 

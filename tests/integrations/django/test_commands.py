@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Until
 from integrations.django.conftest import on_sqlite
 from integrations.django.manage import PROJECT, Manage
 from shop.models import Seen
+from waiting import Until
 
 from aggstream.integrations.django.models import Event
 from aggstream.simulator import Simulator

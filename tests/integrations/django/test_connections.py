@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Until
 from django.db import OperationalError, connection
 from integrations.django.conftest import on_postgres, on_sqlite
 from integrations.django.manage import PROJECT, Manage
@@ -16,9 +15,10 @@ from integrations.django.test_ownership import cut_connections
 from integrations.django.test_store import store_of
 from journals import happened
 from shop.models import Seen
+from waiting import Until
 
 from aggstream.integrations.django._connections import in_request, in_short
-from aggstream.integrations.django._patience import Patience
+from aggstream.integrations.django._store.retrying import Patience
 from aggstream.integrations.django.models import Event
 from aggstream.simulator import Simulator
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Until
 from integrations.browsers import Browsers
 from integrations.django.manage import Manage
 from integrations.django.test_view import browsers, signed_in, store_of
 from journals import happened
 from shop.models import Seen
+from waiting import Until
 
 from aggstream.integrations.django.models import Event
 from aggstream.simulator import Simulator

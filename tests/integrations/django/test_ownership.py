@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Until
 from django.db import connection
 from django.test import override_settings
 from integrations.django.conftest import on_postgres
 from integrations.servers import Postgres
+from waiting import Until
 
 import aggstream
 from aggstream.integrations.django import _settings
-from aggstream.integrations.django._advisory import AdvisoryLock
-from aggstream.integrations.django._ownership import Ownership, ownership_of
+from aggstream.integrations.django._owner.advisory_lock import AdvisoryLock
+from aggstream.integrations.django._owner.ownership import Ownership, ownership_of
 from aggstream.integrations.django.models import Stream
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -16,8 +16,8 @@ from journals import CODEC, happened
 
 from aggstream.errors import JournalError, JournalInUse, UserMismatch
 from aggstream.events import OrderEvent, UserEvent
-from aggstream.integrations.django._patience import Patience
-from aggstream.integrations.django._store import DatabaseStore
+from aggstream.integrations.django._store.retrying import Patience
+from aggstream.integrations.django._store.store import DatabaseStore
 from aggstream.integrations.django.models import Event, Order, Stream
 from aggstream.journal import StoreOptions
 

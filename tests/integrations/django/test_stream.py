@@ -8,7 +8,6 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import Until
 from django.db import connections
 from integrations.django.conftest import on_postgres, on_sqlite
 from integrations.django.manage import PROJECT, Manage
@@ -17,8 +16,9 @@ from integrations.processes import Process
 from integrations.servers import Postgres
 from journals import happened
 from shop.models import Seen, Trouble
+from waiting import Until
 
-from aggstream.integrations.django._patience import Patience
+from aggstream.integrations.django._store.retrying import Patience
 from aggstream.integrations.django.models import Event, Order, Stream
 from aggstream.simulator import Simulator
 from aggstream.testing import ChaosProxy

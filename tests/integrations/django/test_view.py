@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from conftest import Until
 from django.contrib.auth.models import User
 from django.core.asgi import get_asgi_application
 from django.db import connection
@@ -19,11 +18,12 @@ from integrations.django.conftest import on_sqlite
 from integrations.django.manage import Manage
 from integrations.django.test_store import Broken
 from journals import CODEC, happened
+from waiting import Until
 
 from aggstream.events import UserEvent
-from aggstream.integrations.django._feed import Feed
-from aggstream.integrations.django._patience import Patience
-from aggstream.integrations.django._store import DatabaseStore
+from aggstream.integrations.django._sse import Feed
+from aggstream.integrations.django._store.retrying import Patience
+from aggstream.integrations.django._store.store import DatabaseStore
 from aggstream.integrations.django.models import Stream
 from aggstream.journal import StoreOptions
 from aggstream.simulator import Simulator

@@ -32,7 +32,7 @@ from ports import free_port
 from shop.models import Seen
 
 from aggstream.events import OrderEvent
-from aggstream.integrations.django._rows import stored
+from aggstream.integrations.django._store.queries import stored
 from aggstream.integrations.django.models import Event, Order, Stream
 from aggstream.simulator import OrderInPlay, Simulator
 from aggstream.testing import ChaosProxy

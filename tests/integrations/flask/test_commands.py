@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Until
 from integrations.flask.conftest import on_sqlite
 from integrations.flask.desks import PROJECT, Desk
+from waiting import Until
 
 from aggstream.simulator import Simulator
 

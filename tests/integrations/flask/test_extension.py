@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import BRISK, DEADLINE, Until
+from clients import BRISK
 from flask import Flask, current_app, g
 from flask_sqlalchemy import SQLAlchemy
+from waiting import DEADLINE, Until
 
 import aggstream
 from aggstream.integrations._service import Service
 from aggstream.integrations.flask import AggStream, _config
-from aggstream.integrations.flask._turn import JournalTurn
+from aggstream.integrations.flask._run import JournalTurn
 from aggstream.simulator import Simulator
 
 MakeApp = Callable[..., Flask]

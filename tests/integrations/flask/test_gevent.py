@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Until
 from integrations.browsers import Browsers
 from integrations.flask.conftest import on_sqlite
 from integrations.flask.desks import Desk
 from integrations.flask.test_view import browsers
 from journals import happened
+from waiting import Until
 
 from aggstream.journal import Journal, JournalOptions
 from aggstream.simulator import Simulator

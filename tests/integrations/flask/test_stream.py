@@ -8,11 +8,11 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import Until
 from integrations.flask.conftest import on_postgres, on_sqlite
 from integrations.flask.desks import Desk
 from integrations.processes import Process
 from integrations.servers import Postgres
+from waiting import Until
 
 from aggstream.journal import JournalReader, retry
 from aggstream.simulator import Simulator

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Until
 from desk import create_app
 from flask import Flask
 from flask.testing import FlaskClient
@@ -19,11 +18,12 @@ from integrations.browsers import Browsers, Frame, read
 from integrations.flask.conftest import on_sqlite
 from integrations.flask.desks import Desk
 from journals import CODEC, happened
+from waiting import Until
 
 from aggstream import ConfigurationError, JournalOptions
 from aggstream.events import UserEvent
 from aggstream.integrations.flask import AggStream
-from aggstream.integrations.flask._feed import Feed
+from aggstream.integrations.flask._sse import Feed
 from aggstream.journal import Journal
 from aggstream.simulator import Simulator
 

@@ -12,11 +12,11 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import autoreload
 
 from aggstream.errors import ConfigurationError
-from aggstream.integrations import _logs
+from aggstream.integrations import _logging
 from aggstream.integrations._accounts import the_account
 from aggstream.integrations._service import Service
 from aggstream.integrations.django import _settings
-from aggstream.integrations.django._turn import DatabaseTurn
+from aggstream.integrations.django._run import DatabaseTurn
 
 
 class Command(BaseCommand):
@@ -36,7 +36,7 @@ class Command(BaseCommand):
         parser.add_argument("--reload", action="store_true", help="begin anew when code changes; for development")
         parser.add_argument(
             "--log-format",
-            choices=_logs.FORMATS,
+            choices=_logging.FORMATS,
             help="write each record of the log to stderr as one line; default: as LOGGING says, or plain",
         )
         parser.add_argument(
@@ -55,7 +55,7 @@ class Command(BaseCommand):
             self._run(Service.run, **options)
 
     def _run(self, run: Callable[[Service], int], **options: Any) -> None:
-        _logs.set_up(options["log_format"])
+        _logging.set_up(options["log_format"])
         try:
             name = the_account(_settings.account_settings(), options["account"], _settings.SETTING)
             account = _settings.account(name)

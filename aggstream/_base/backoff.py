@@ -1,0 +1,184 @@
+"""When to try again, and whether at all."""
+
+from __future__ import annotations
+
+import ssl
+import sys
+import time
+from collections.abc import Callable
+
+import attrs
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from tenacity.wait import wait_base
+
+from aggstream._base.checks import without_frames
+from aggstream.errors import (
+    AggStreamError,
+    AuthenticationRejected,
+    ConfigurationError,
+    HandshakeRejected,
+    ProxyRejected,
+    ReconnectGaveUp,
+    RemoteProtocolError,
+    RestError,
+    TokenUnavailable,
+    TransportError,
+)
+
+__all__ = ["ReconnectPolicy", "RetryAfter", "is_retryable", "is_worth_retrying", "retry_after"]
+
+# Of the statuses that blame the request, these are about the moment and not about the request itself.
+_PASSING_STATUSES = frozenset({408, 421, 425, 429})
+_MOST_DIGITS = 9
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Tell whether connecting again may help: what `ReconnectPolicy.decide` is by default.
+
+    Fatal are: an app id or an origin that is refused (a 3xx or 4xx status, an error before `connected`), a
+    token that is refused after it was refreshed, a token of another user, a proxy that does not let us through,
+    and a certificate that does not verify. The rest of what the network and the token provider can do is worth
+    another attempt.
+    """
+    if isinstance(error, (AuthenticationRejected, ProxyRejected)):
+        return not error.final
+    if isinstance(error, HandshakeRejected):
+        return error.status >= 500 or error.status < 300 or error.status in _PASSING_STATUSES  # noqa: PLR2004
+    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        return False
+    return isinstance(error, (TransportError, RemoteProtocolError, TokenUnavailable))
+
+
+def is_worth_retrying(error: BaseException) -> bool:
+    """Tell whether the same call of the REST API may have an answer a little later.
+
+    That is so if no answer came, or one about the moment: status 408, 421, 425, 429 or above 499. It is not if the
+    service's certificate does not verify, or a proxy does not let us through.
+    """
+    if not isinstance(error, RestError):
+        return False
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError) or (isinstance(cause, ProxyRejected) and cause.final):
+        return False
+    return error.status is None or error.status in _PASSING_STATUSES or error.status >= 500  # noqa: PLR2004
+
+
+@without_frames
+@attrs.frozen(kw_only=True)
+class ReconnectPolicy:
+    """How connecting is repeated. Pauses are random between 0 and a bound that doubles ("full jitter").
+
+    The count starts afresh only after a connection stayed live for `healthy_after`, so that a server which
+    accepts and drops is not asked more often than one that is down.
+
+    Attributes:
+        initial: the first bound, in seconds.
+        maximum: the highest bound, and the longest `Retry-After` that is waited for, in seconds.
+        healthy_after: how long a connection must have been live to end an outage, in seconds.
+        max_attempts: attempts in one outage after which to give up; None: never.
+        max_time: seconds since an outage began after which to give up; None: never.
+        decide: called on the `aggstream-io` thread with what ended an attempt or a connection; True: try again.
+    """
+
+    initial: float = 1.0
+    maximum: float = 60.0
+    healthy_after: float = 10.0
+    max_attempts: int | None = None
+    max_time: float | None = None
+    decide: Callable[[AggStreamError], bool] = is_retryable
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            ConfigurationError: a number is out of range.
+        """
+        for name in ("initial", "maximum", "healthy_after", "max_time"):
+            value = getattr(self, name)
+            optional = name == "max_time" and value is None
+            if not optional and not (isinstance(value, (int, float)) and 0 <= value <= sys.float_info.max):
+                raise ConfigurationError(f"reconnect: {name} must be a number of seconds, not below 0")
+        if not 0 < self.initial <= self.maximum:
+            raise ConfigurationError("reconnect: initial must be above 0 and not above maximum (seconds)")
+        if self.max_time == 0:
+            raise ConfigurationError("reconnect: max_time must be above 0, or None (seconds)")
+        if self.max_attempts is not None and (type(self.max_attempts) is not int or self.max_attempts < 1):
+            raise ConfigurationError("reconnect: max_attempts must be a whole number, 1 or more, or None")
+        if not callable(self.decide):
+            raise ConfigurationError("reconnect: decide must be a function of one error")
+
+    def retrying(
+        self,
+        *,
+        attempts: Callable[[], int],
+        sleep: Callable[[float], None],
+        before_sleep: Callable[[AggStreamError, float], None],
+    ) -> Retrying:
+        """Make the loop for one outage.
+
+        Args:
+            attempts: tells how often connecting was tried in this outage.
+            sleep: waits; it raises to end the loop, because tenacity would make one more attempt.
+            before_sleep: told the last error and the pause, in seconds.
+
+        Returns:
+            An object to call with the function that connects. It raises what is fatal as it is, and
+            `ReconnectGaveUp` from the last error when a limit is reached.
+        """
+
+        def gave_up(state: RetryCallState) -> None:
+            error = _error_of(state)
+            tried = attempts()
+            raise ReconnectGaveUp(f"gave up after {tried} attempts: {error}", attempts=tried) from error
+
+        def stop(state: RetryCallState) -> bool:
+            too_often = self.max_attempts is not None and attempts() >= self.max_attempts
+            elapsed = state.seconds_since_start or 0.0
+            return too_often or (self.max_time is not None and elapsed >= self.max_time)
+
+        def told(state: RetryCallState) -> None:
+            before_sleep(_error_of(state), state.upcoming_sleep)
+
+        return Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, AggStreamError) and self.decide(error)),
+            stop=stop,
+            wait=RetryAfter(wait_random_exponential(multiplier=self.initial, max=self.maximum), self.maximum),
+            sleep=sleep,
+            before_sleep=told,
+            retry_error_callback=gave_up,
+        )
+
+
+def retry_after(value: str | None) -> float | None:
+    """Return the seconds that a `Retry-After` header asks for, given as a number or as a date; None if neither."""
+    if value is None:
+        return None
+    if value.isascii() and value.isdigit():
+        return float(value) if len(value) <= _MOST_DIGITS else None
+    try:
+        # Not with the others: it loads a third of the package for mail, for one header that hardly ever comes.
+        from email.utils import parsedate_to_datetime  # noqa: PLC0415
+
+        until = parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, until - time.time())
+
+
+class RetryAfter(wait_base):
+    """Waits as another rule says, but at least as long as the server asked for, up to a cap."""
+
+    def __init__(self, rule: wait_base, cap: float) -> None:
+        self._rule = rule
+        self._cap = cap
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        asked = getattr(_error_of(retry_state), "retry_after", None) or 0.0
+        return max(self._rule(retry_state), min(asked, self._cap))
+
+
+def _error_of(state: RetryCallState) -> AggStreamError:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    assert isinstance(error, AggStreamError)
+    return error

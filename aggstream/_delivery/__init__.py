@@ -1,0 +1,1 @@
+"""The queue of events, and the threads that call the handlers."""

@@ -1,0 +1,138 @@
+"""Tells the journal what became of events, from the threads that run the handlers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from aggstream._base.text import shown
+from aggstream.errors import JournalError
+
+logger = logging.getLogger("aggstream")
+
+# When handlers have no pause, successes are written so many at once, or so many seconds after those before; else
+# they are written in the next pause.
+_BATCH = 256
+_LONGEST = 0.5
+
+
+def described(error: BaseException) -> str:
+    """Return what an error is, in a line."""
+    return shown(f"{type(error).__name__}: {error}")
+
+
+class RetryRules(Protocol):
+    """How often the handlers of a stored event are called again, and when."""
+
+    @property
+    def outage_errors(self) -> tuple[type[Exception], ...]:
+        """What handlers raise while something that they need is away."""
+        ...
+
+    def delay_after(self, failures: int) -> float:
+        """Return the pause, in seconds, after so many failures of an event's handlers, from 1."""
+        ...
+
+
+class AckedStore(Protocol):
+    """What is needed here of the place where events are stored: see `aggstream.journal.EventStore`."""
+
+    @property
+    def options(self) -> RetryRules:
+        """When handlers that failed are called again."""
+        ...
+
+    def done(self, seqs: Sequence[int]) -> None:
+        """Note that the handlers of these events have finished."""
+        ...
+
+    def failed(self, seq: int, error_text: str) -> bool:
+        """Note that a handler of this event has failed; tell whether the event is dead by now."""
+        ...
+
+    def hint(self, seq: int) -> str:
+        """Return where a person finds a dead event; for the log."""
+        ...
+
+    def leave(self) -> None:
+        """Let go of what the calling thread holds of the store: the thread ends."""
+        ...
+
+
+class Receipts:
+    """Thread-safe. What is not written yet when the process dies is delivered again, which is what is promised."""
+
+    def __init__(self, journal: AckedStore, on_failure: Callable[[JournalError], None]) -> None:
+        self._journal = journal
+        self._on_failure = on_failure
+        # Guards the list. The journal is called without it.
+        self._lock = threading.Lock()
+        self._done: list[int] = []
+        self._written_at = time.monotonic()
+        self.dead = 0
+        """How many events were set aside, because their handlers failed too often."""
+
+    def succeeded(self, seq: int) -> None:
+        """All handlers of an event have returned."""
+        with self._lock:
+            self._done.append(seq)
+            is_due = len(self._done) >= _BATCH or time.monotonic() >= self._written_at + _LONGEST
+        if is_due:
+            self.write()
+
+    def is_outage(self, error: BaseException) -> bool:
+        """Tell whether an exception means that something is away which a handler needs."""
+        return isinstance(error, self._journal.options.outage_errors)
+
+    def failed(self, seq: int, errors: Sequence[BaseException], attempts: int) -> float | None:
+        """Handlers of an event have failed.
+
+        Args:
+            seq: the event's number.
+            errors: what they raised.
+            attempts: how often its handlers were called in this process, this time included.
+
+        Returns:
+            Seconds until they should be called again; None: never again by itself.
+        """
+        pause = self._journal.options.delay_after(attempts)
+        if any(map(self.is_outage, errors)):
+            logger.warning(
+                "event %d waits, and nothing is lost; its handlers are called again in %.1f s", seq, pause
+            )
+            return pause
+        try:
+            is_dead = self._journal.failed(seq, described(errors[0]))
+        except JournalError as failure:
+            self._on_failure(failure)
+            return None
+        if is_dead:
+            with self._lock:
+                self.dead += 1
+            logger.error("event %d is set aside after too many failures: %s", seq, self._journal.hint(seq))
+            return None
+        logger.warning("event %d is given to the handlers that failed again in %.1f s", seq, pause)
+        return pause
+
+    def write(self) -> None:
+        """Write what is not written yet."""
+        with self._lock:
+            done, self._done = self._done, []
+            self._written_at = time.monotonic()
+        if done:
+            try:
+                self._journal.done(done)
+            except JournalError as failure:
+                self._on_failure(failure)
+
+    def after_fork_in_child(self) -> None:
+        """Forget what the parent will write."""
+        self._lock = threading.Lock()
+        self._done = []
+
+    def leave(self) -> None:
+        """The calling thread ends."""
+        self._journal.leave()

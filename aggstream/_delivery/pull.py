@@ -1,0 +1,235 @@
+"""Events for those who wait for them instead of being called: `events()` and `wait_for()`."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from aggstream._base.deadline import Deadline
+from aggstream._delivery.registry import Key
+from aggstream.errors import ConfigurationError
+from aggstream.events import LIFECYCLE_TYPES, WIRE_TYPES, Event, UnknownEvent, is_users
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+logger = logging.getLogger("aggstream")
+
+E_co = TypeVar("E_co", bound=Event, covariant=True)
+
+_PATIENCE = 10.0
+
+
+class PullBuffer:
+    """Keeps events until they are pulled. When it is full, the dispatch thread waits, and so does the server.
+
+    It is open from the first call of `Client.events()`, so that nothing is lost between two calls.
+    """
+
+    def __init__(self, length: int, size: int) -> None:
+        """Make one.
+
+        Args:
+            length: events that it holds.
+            size: of their messages together, about, that it holds.
+        """
+        self._length = length
+        self._size = size
+        # Guards everything below. No user code runs under it, and no other lock is taken.
+        self._changed = threading.Condition()
+        self._events: collections.deque[tuple[Event, int]] = collections.deque()
+        self._held_size = 0
+        self._epoch = 0
+        self._open = False
+        self.is_used = False
+        """True once it was opened."""
+        self._bounded = True
+        self._ended = False
+
+    def after_fork_in_child(self) -> None:
+        """Replace the lock, which a thread of the parent may hold."""
+        self._changed = threading.Condition()
+
+    def open(self) -> None:
+        """Begin to keep events."""
+        with self._changed:
+            self._open = self.is_used = True
+
+    def close(self) -> None:
+        """Keep nothing any more, and forget what is kept."""
+        with self._changed:
+            self._open = False
+            self._events.clear()
+            self._held_size = 0
+            self._changed.notify_all()
+
+    def stop_waiting(self) -> None:
+        """The stream is stopping: keep what still comes without waiting for room."""
+        with self._changed:
+            self._bounded = False
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Nothing more will come: whoever waits gets what is there, and then the end."""
+        with self._changed:
+            self._ended = True
+            self._bounded = False
+            self._changed.notify_all()
+
+    def put(self, event: Event, epoch: int, size: int = 0) -> None:
+        """Keep an event; called on a dispatch thread, and waits there while the buffer is full."""
+        with self._changed:
+            while self._open and self._bounded and self._is_full():
+                if not self._changed.wait(_PATIENCE):
+                    logger.warning(
+                        "events() is not pulled, and %d events wait there: the stream waits. "
+                        "Pull on, or close() what events() returned",
+                        len(self._events),
+                    )
+            if self._open and not (epoch < self._epoch and is_users(event)):
+                self._events.append((event, size))
+                self._held_size += size
+                self._changed.notify_all()
+
+    def _is_full(self) -> bool:
+        return len(self._events) >= self._length or self._held_size >= self._size
+
+    def drop_users_before(self, epoch: int) -> None:
+        """Forget the events of users of earlier epochs, and take none that come late."""
+        with self._changed:
+            self._epoch = epoch
+            self._events = collections.deque(held for held in self._events if not is_users(held[0]))
+            self._held_size = sum(size for _, size in self._events)
+            self._changed.notify_all()
+
+    def get(self, deadline: Deadline) -> Event | None:
+        """Return the next event; None if none came in time, or none will come."""
+        with self._changed:
+            while not self._events:
+                if self._ended or not self._open or deadline.expired():
+                    return None
+                self._changed.wait(deadline.remaining())
+            event, size = self._events.popleft()
+            self._held_size -= size
+            self._changed.notify_all()
+            return event
+
+
+class EventIterator(Iterator[E_co]):
+    """What `Client.events()` returns. Iterate in a thread of your own; several share the events."""
+
+    def __init__(
+        self,
+        buffer: PullBuffer,
+        key: Key,
+        timeout: float | None,
+        *,
+        guard: Callable[[], None],
+        at_end: Callable[[], None],
+        refuse: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Make one.
+
+        Args:
+            buffer: where the events are.
+            key: which of them are wanted; the others are skipped.
+            timeout: seconds to wait for each wanted event; None: until the stream ends.
+            guard: raises if the calling thread must not wait.
+            at_end: raises what ended the stream, if something did.
+            refuse: raises if this process must not use it.
+        """
+        self._buffer = buffer
+        self._key = key
+        self._timeout = timeout
+        self._guard = guard
+        self._at_end = at_end
+        self._refuse = refuse
+
+    def __next__(self) -> E_co:
+        """Return the next event that is wanted.
+
+        Raises:
+            StopIteration: none came within the timeout, or the stream was stopped.
+            StateError: called on the dispatch thread, which would wait for itself.
+            AggStreamError: what ended the stream, once everything before it was pulled.
+        """
+        self._guard()
+        deadline = Deadline(self._timeout)
+        while (event := self._buffer.get(deadline)) is not None:
+            if self._key.matches(event):
+                return cast("E_co", event)
+        self._at_end()
+        raise StopIteration
+
+    def close(self) -> None:
+        """Keep no events any more; a later `events()` begins anew.
+
+        Raises:
+            StateError: this is a forked child of the process that has started the client.
+        """
+        self._refuse()
+        self._buffer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Expectation:
+    """One `wait_for()`: takes the first event that it is about."""
+
+    def __init__(self, key: Key, fields: Mapping[str, object]) -> None:
+        """Make one for the events of a key whose fields have these values.
+
+        Raises:
+            ConfigurationError: the class has no such field.
+        """
+        if key.cls in WIRE_TYPES.values() or key.cls in LIFECYCLE_TYPES.values():
+            for name in fields:
+                if not hasattr(key.cls, name):
+                    raise ConfigurationError(f"{key.cls.__name__} has no field {name}, so this would never match")
+        self._key = key
+        self._fields = fields
+        self._done = threading.Event()
+        self.event: Event | None = None
+
+    def __str__(self) -> str:
+        """What is waited for, in words, without the fields' values."""
+        key = self._key
+        name = ascii(key.name or key.cls.TYPE or key.cls.__name__)[1:-1]
+        words = [name, *(ascii(sub_event) for sub_event in sorted(key.sub_events))]
+        if self._fields:
+            words.append(f"with this {' and '.join(self._fields)}")
+        return " ".join(words)
+
+    def offer(self, event: Event) -> None:
+        """Look at an event; called on a dispatch thread."""
+        if self.event is None and self._key.matches(event) and self._has_fields(event):
+            self.event = event
+            self._done.set()
+
+    def give_up(self) -> None:
+        """Nothing more will come."""
+        self._done.set()
+
+    def wait(self, deadline: Deadline) -> Event | None:
+        """Return the event; None if it did not come in time, or will not."""
+        self._done.wait(deadline.remaining())
+        return self.event
+
+    def _has_fields(self, event: Event) -> bool:
+        found: Callable[[str], object]
+        found = event.raw.__getitem__ if isinstance(event, UnknownEvent) else functools.partial(getattr, event)
+        try:
+            return all(bool(found(name) == value) for name, value in self._fields.items())
+        except Exception:  # a property that has no value, or a value of the user's that cannot be compared
+            return False

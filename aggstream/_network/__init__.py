@@ -1,0 +1,1 @@
+"""Sockets: WebSocket and HTTP, straight or by a proxy, over TLS or not."""

@@ -1,0 +1,133 @@
+"""Asking a proxy for a connection to the service: HTTP CONNECT, and SOCKS5 by python-socks.
+
+Whatever the socket's owner does while it waits, it does here as well: the I/O thread can be interrupted, and holds
+its one deadline over this, too.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Protocol, cast
+
+from aggstream._network.proxy import Proxy
+from aggstream._network.websocket import words
+from aggstream.errors import ConnectFailed, ProxyRejected
+
+_OK = range(200, 300)
+_PROXY_AUTHENTICATION_REQUIRED = 407
+# Of the statuses and of SOCKS5's reply codes, those that will not get better by trying again.
+_FINAL_STATUSES = frozenset({401, 403, 405, 407})
+_NOT_ALLOWED = 2
+
+
+class Stream(Protocol):
+    """A connected socket, or what waits for one in another way."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Return some bytes; none at the end."""
+        ...
+
+    def sendall(self, data: bytes, /) -> None:
+        """Send all of it."""
+        ...
+
+    def close(self) -> None:
+        """Close it, or leave that to its owner."""
+        ...
+
+
+def open_tunnel(stream: Stream, proxy: Proxy, host: str, port: int, *, largest: int) -> None:
+    """Let a proxy connect to a host; from then on the stream leads there.
+
+    Args:
+        stream: connected to the proxy.
+        proxy: what it is.
+        host: a name or an address, as `proxy.looks_up_names` says.
+        port: of the host.
+        largest: of the proxy's answer, in bytes.
+
+    Raises:
+        ProxyRejected: the proxy will not.
+        ConnectFailed: its answer makes no sense, or does not come to its end.
+    """
+    ask = _ask_socks if proxy.is_socks else _ask_http
+    try:
+        failure = ask(stream, proxy, host, port, largest)
+    except OSError as error:
+        failure = ConnectFailed(f"the proxy {proxy.host} was not asked to the end: {words(error)}")
+    if failure is not None:
+        # Raised out here, because the frames in there hold the password.
+        raise failure
+
+
+# --- HTTP -----------------------------------------------------------------------------------------------
+
+
+def _ask_http(stream: Stream, proxy: Proxy, host: str, port: int, largest: int) -> ConnectFailed | None:
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if proxy.user is not None and proxy.password is not None:
+        login = f"{proxy.user.reveal()}:{proxy.password.reveal()}".encode()
+        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(login).decode()}")
+    stream.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+    answer = bytearray()
+    # Byte by byte: what follows the answer is the service's.
+    while not answer.endswith(b"\r\n\r\n"):
+        byte = stream.recv(1)
+        if not byte:
+            return ConnectFailed(f"the proxy {proxy.host} closed the connection while it was asked")
+        answer += byte
+        if len(answer) > largest:
+            return ConnectFailed(f"the answer of the proxy {proxy.host} is larger than limits.handshake_size")
+    return _judge_http(bytes(answer), proxy)
+
+
+def _judge_http(answer: bytes, proxy: Proxy) -> ConnectFailed | None:
+    version, _, rest = answer.partition(b"\r\n")[0].partition(b" ")
+    code = rest[:3]
+    if not version.startswith(b"HTTP/1.") or not code.isdigit():
+        return ConnectFailed(f"the proxy {proxy.host} does not answer in HTTP: look at proxy")
+    status = int(code)
+    if status in _OK:
+        return None
+    hint = ": look at the user and the password in proxy" if status == _PROXY_AUTHENTICATION_REQUIRED else ""
+    return ProxyRejected(
+        f"the proxy {proxy.host} answered with HTTP status {status}{hint}",
+        status=status,
+        final=status in _FINAL_STATUSES,
+    )
+
+
+# --- SOCKS5 ---------------------------------------------------------------------------------------------
+
+
+class _Connected:
+    """What python-socks takes for the proxy before: it is asked for a socket, and gets ours."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def connect(self, **_: object) -> Stream:
+        return self._stream
+
+
+def _ask_socks(stream: Stream, proxy: Proxy, host: str, port: int, largest: int) -> ConnectFailed | None:
+    from python_socks import ProxyError, ProxyType  # noqa: PLC0415  (an extra)
+    from python_socks.sync import Proxy as Socks  # noqa: PLC0415
+
+    user, password = (None if text is None else text.reveal() for text in (proxy.user, proxy.password))
+    ours = cast("Any", _Connected(stream))
+    socks = Socks(ProxyType.SOCKS5, proxy.host, proxy.port, user, password, rdns=True, forward=ours)
+    try:
+        socks.connect(host, port)
+    except ProxyError as error:
+        is_about_login = "authentication" in str(error).lower()
+        hint = ": look at the user and the password in proxy" if is_about_login else ""
+        return ProxyRejected(
+            f"the proxy {proxy.host} did not connect: {error}{hint}",
+            status=error.error_code,
+            final=is_about_login or error.error_code == _NOT_ALLOWED,
+        )
+    except ValueError:  # a name or a password that does not fit into the protocol
+        return ConnectFailed(f"the proxy {proxy.host} cannot be asked for {host} with this user and password")
+    return None

@@ -1,0 +1,280 @@
+"""The WebSocket connection: the only module that speaks to `websocket-client`.
+
+The library does the opening handshake and the frames. The socket is made here and never blocks, so that one
+thread can wait for it, for a wake-up and for a deadline at once; a `Transport` belongs to that thread. Foreign
+exceptions become ours here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import TypeAlias, cast
+
+import attrs
+from websocket import (
+    ABNF,
+    WebSocketProtocolException,
+    WebSocketTimeoutException,
+)
+
+from aggstream._base.fork_and_exit import close_everywhere, close_here
+from aggstream._base.limits import Limits
+from aggstream._base.text import shown
+from aggstream._network.frames import LimitedContinuation, LimitedFrameBuffer, whole_texts
+from aggstream.errors import (
+    ConnectionLost,
+    LimitExceeded,
+    RemoteProtocolError,
+)
+
+logger = logging.getLogger("aggstream")
+
+READ_SIZE = 65536
+# So many messages, or bytes of them, are taken before the owner may look at its other duties.
+_BATCH_SIZE = READ_SIZE
+_BATCH = 400
+_LONGEST_CONTROL_FRAME = 125
+_CONTROL_FRAMES = (ABNF.OPCODE_CLOSE, ABNF.OPCODE_PING, ABNF.OPCODE_PONG)
+
+
+@attrs.frozen
+class Binary:
+    """A binary message; the service has none."""
+
+    data: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen
+class ControlFrame:
+    """A ping or a pong; a ping is already answered."""
+
+
+@attrs.frozen
+class PeerClosed:
+    """The peer's close frame; it is already answered, and nothing follows."""
+
+    code: int
+    reason: str = attrs.field(repr=shown)
+
+
+Message: TypeAlias = "list[str] | Binary | ControlFrame | PeerClosed"
+"""What came; text messages that came one after the other come together."""
+
+
+class _WouldBlock(Exception):
+    """There is nothing more for now. The parser keeps what it has of a frame."""
+
+
+def words(error: BaseException | None) -> str:
+    """Return a foreign error in words that are fit for a log."""
+    if error is None:
+        return "the host name has no address"
+    if isinstance(error, (TimeoutError, WebSocketTimeoutException)):
+        return "it took longer than connect_timeout"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not valid: {error.verify_message}"
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):
+        return error.strerror
+    return shown(str(error) or type(error).__name__)
+
+
+class Transport:
+    """An open WebSocket connection. Not thread-safe: one thread owns it. Nothing of it blocks."""
+
+    def __init__(self, sock: socket.socket, leftover: bytes, limits: Limits) -> None:
+        self._sock = sock
+        self.fd = sock.fileno()
+        """The descriptor to wait on."""
+        self._limits = limits
+        self._chunk = leftover
+        self._at = 0
+        self._out = bytearray()
+        # Pongs pile up if the peer pings and does not read; past this it is not worth a connection.
+        self._largest_backlog = 1 << 20
+        self._can_send = True
+        self._read_wants_write = False
+        self.has_buffered = bool(leftover)
+        """True if `receive` has something although the socket may not be readable."""
+        self._budget = 0
+        # One read of a plain socket tells whether there was more; of TLS it gives one record, however short.
+        self._reads_records = isinstance(sock, ssl.SSLSocket)
+        self._is_drained = False
+        self._frames = LimitedFrameBuffer(self._recv, limits)
+        self._fragments = LimitedContinuation(limits)
+        self._completed = 0
+        # Whether the library's parser has a part of a message.
+        self._is_partial = False
+        self._largest = min(limits.frame_size, limits.message_size)
+
+    @property
+    def wants_write(self) -> bool:
+        """True if `flush` should be called once the socket can be written to."""
+        return bool(self._out) or self._read_wants_write
+
+    @property
+    def partial(self) -> int | None:
+        """The number of the message that has come in part, to tell it from the next one; None if there is none."""
+        return self._completed if self._is_partial else None
+
+    # --- in ---------------------------------------------------------------------------------------------
+
+    def receive(self) -> Iterator[Message]:
+        """Yield the messages that are there, up to a batch, without waiting.
+
+        Raises:
+            ConnectionLost: the connection is gone. What came before it has been yielded.
+            RemoteProtocolError: the peer broke the protocol or went past a limit; a close frame waits for `flush`.
+        """
+        self._read_wants_write = False
+        self.has_buffered = True
+        self._is_drained = False
+        self._budget = _BATCH_SIZE
+        left = _BATCH
+        while left > 0:
+            try:
+                message = self._whole_texts(left) or self._next_frame()
+            except _WouldBlock:
+                self.has_buffered = self._budget <= 0
+                return
+            except UnicodeDecodeError:
+                self.queue_close(1007)
+                raise RemoteProtocolError("the server sent a text that is not UTF-8") from None
+            except LimitExceeded as error:
+                self.queue_close(1009)
+                raise error.with_traceback(None) from None
+            except WebSocketProtocolException as error:
+                self.queue_close(1002)
+                # The library's words and ours, not the server's: they are no quotation.
+                rule = self._limits.shown(str(error))[1:-1]
+                raise RemoteProtocolError(f"the server broke the WebSocket protocol: {rule}") from None
+            except OSError as error:
+                raise ConnectionLost(f"the connection broke: {words(error)}") from error
+            left -= len(message) if isinstance(message, list) else 1
+            if message is not None:
+                yield message
+            if isinstance(message, PeerClosed):
+                return
+            if self._is_drained and self._at == len(self._chunk):
+                self.has_buffered = False
+                return
+
+    def _whole_texts(self, most: int) -> list[str]:
+        """Return texts that are here in whole; none, if anything else is next."""
+        if self._is_partial:
+            return []
+        if self._at == len(self._chunk):
+            self._read()
+        texts, self._at = whole_texts(self._chunk, self._at, self._largest, most)
+        self._completed += len(texts)
+        return texts
+
+    def _next_frame(self) -> Message | None:
+        try:
+            return self._next_message()
+        finally:
+            self._is_partial = self._frames.is_partial or self._fragments.is_partial
+
+    def _next_message(self) -> Message | None:
+        """Return what the next frame completes; None if that is nothing yet."""
+        try:
+            frame = self._frames.recv_frame()
+        except _WouldBlock:
+            if (begun := self._frames.payload) is not None:
+                self._fragments.look_at(*begun)
+            raise
+        if frame.opcode in _CONTROL_FRAMES:
+            # Between two fragments it does not begin another message.
+            self._completed += not self._fragments.is_partial
+            payload = cast("bytes", frame.data)
+            if len(payload) > _LONGEST_CONTROL_FRAME or not frame.fin:
+                raise WebSocketProtocolException("a control frame that is too long or fragmented")
+            if frame.opcode == ABNF.OPCODE_CLOSE:
+                return self._closed(payload)
+            if frame.opcode == ABNF.OPCODE_PING:
+                self._queue(payload, ABNF.OPCODE_PONG)
+            return ControlFrame()
+        message = self._fragments.put(frame)
+        if message is None:
+            return None
+        self._completed += 1
+        return [message] if isinstance(message, str) else Binary(message)
+
+    def _closed(self, payload: bytes) -> PeerClosed:
+        code = int.from_bytes(payload[:2], "big") if payload else 1005
+        reason = payload[2:].decode()
+        self._queue(payload[:2], ABNF.OPCODE_CLOSE)
+        return PeerClosed(code, reason)
+
+    def _recv(self, size: int) -> bytes:
+        if self._at == len(self._chunk):
+            self._read()
+        data = self._chunk[self._at : self._at + size]
+        self._at += len(data)
+        return data
+
+    def _read(self) -> None:
+        if self._budget <= 0 or self._is_drained:
+            raise _WouldBlock
+        try:
+            chunk = self._sock.recv(READ_SIZE)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            raise _WouldBlock from None
+        except ssl.SSLWantWriteError:
+            self._read_wants_write = True
+            raise _WouldBlock from None
+        if not chunk:
+            raise ConnectionResetError(errno.ECONNRESET, "the server ended it without a close frame")
+        self._chunk, self._at = chunk, 0
+        self._budget -= len(chunk)
+        self._is_drained = len(chunk) < READ_SIZE and not self._reads_records
+
+    # --- out --------------------------------------------------------------------------------------------
+
+    def queue_text(self, text: str) -> None:
+        """Let `flush` send a text message. It cannot fail, so no traceback holds the text."""
+        self._queue(text.encode(), ABNF.OPCODE_TEXT)
+
+    def queue_ping(self) -> None:
+        """Let `flush` send a ping."""
+        self._queue(b"", ABNF.OPCODE_PING)
+
+    def queue_close(self, code: int, reason: str = "") -> None:
+        """Let `flush` send a close frame."""
+        self._queue(code.to_bytes(2, "big") + reason.encode(), ABNF.OPCODE_CLOSE)
+
+    def flush(self) -> None:
+        """Send as much as the socket takes of what waits. If the peer is gone, `receive` will tell.
+
+        Raises:
+            ConnectionLost: the peer does not take what it asked for.
+        """
+        while self._out:
+            try:
+                sent = self._sock.send(self._out)
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                if len(self._out) > self._largest_backlog:
+                    raise ConnectionLost("the server asks for answers and does not read them") from None
+                return
+            except OSError as error:
+                # What the peer sent before it went may still be there to read. Reading finds the end.
+                logger.debug("sending failed: %s", words(error))
+                self._can_send = False
+                self._out.clear()
+                return
+            del self._out[:sent]
+
+    def abort(self) -> None:
+        """Close the socket at once."""
+        close_everywhere(self._sock)
+
+    def detach(self) -> None:
+        """Close this process's descriptor only: the connection is another process's."""
+        close_here(self._sock)
+
+    def _queue(self, payload: bytes, opcode: int) -> None:
+        if self._can_send:
+            self._out += ABNF.create_frame(payload, opcode).format()

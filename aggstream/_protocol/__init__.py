@@ -1,0 +1,1 @@
+"""One connection's conversation with the service, without I/O: no socket, no clock, no thread."""

@@ -1,0 +1,32 @@
+"""What a session asks its owner to put on the wire."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from aggstream._base.secret import Secret
+
+
+@attrs.frozen
+class Authenticate:
+    """Send `{"action": "authenticate", "token": …}`."""
+
+    token: Secret
+
+
+@attrs.frozen
+class Ping:
+    """Send a WebSocket ping."""
+
+
+@attrs.frozen
+class CloseFrame:
+    """Send a WebSocket close frame; the session waits for the peer's."""
+
+    code: int
+    reason: str = ""
+
+
+Command: TypeAlias = "Authenticate | Ping | CloseFrame"

@@ -1,0 +1,574 @@
+"""One connection's protocol, without I/O: no socket, no clock, no randomness, no lock.
+
+Give it what happens, each time with `now` (seconds on any monotonic clock), then drain what follows from it:
+`events_received()`, `data_to_send()`, `token_request()`, and call `handle_deadline()` at `next_deadline()`.
+A session lives as long as its connection; `error` says why it ended. Its states stand in `states.py`.
+
+What the service is assumed to do, because nothing public says:
+- An `error` without a `channel`, while an `authenticate` waits for its answer, is the answer.
+- A close code in `auth_close_codes` says that the token is refused or has expired.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
+
+import attrs
+
+from aggstream._protocol.codec import PER_CHARACTER, SHORT, Codec, memory_of
+from aggstream._protocol.commands import Authenticate, CloseFrame, Command, Ping
+from aggstream._protocol.keepalive import Liveness
+from aggstream._protocol.options import SessionOptions
+from aggstream._protocol.states import TRANSITIONS, Signal, State
+from aggstream._protocol.timers import Timers
+from aggstream.errors import (
+    AggStreamError,
+    AuthenticationRejected,
+    ConnectFailed,
+    ConnectionLost,
+    DecodeError,
+    HeartbeatTimeout,
+    LimitExceeded,
+    LocalProtocolError,
+    RemoteProtocolError,
+    ServerError,
+    UserMismatch,
+)
+from aggstream.events import (
+    Authenticated,
+    Connected,
+    ControlMessage,
+    DecodeFailed,
+    ErrorMessage,
+    Event,
+    OrderEvent,
+    TokenRefreshed,
+    UnknownEvent,
+    UserEvent,
+)
+from aggstream.tokens._token import Token
+
+__all__ = ["Session"]
+
+# More than a service in order sends before it answers `authenticate`; and old tokens that are looked for.
+_MOST_HELD = 10_000
+_REMEMBERED_SECRETS = 8
+
+
+class Session:
+    """The protocol of one connection. Not thread-safe: it belongs to the thread that does the I/O."""
+
+    def __init__(self, options: SessionOptions, token: Token, *, expected_user: str | None = None) -> None:
+        """Make a session for a connection that is about to be opened.
+
+        Args:
+            options: deadlines and assumptions.
+            token: what to sign in with.
+            expected_user: the user that the stream belongs to so far; another one ends the session.
+        """
+        self.state = State.IDLE
+        self.error: AggStreamError | None = None
+        """Why it ended; None while it has not, or if this side closed it."""
+        self.ended_by: Literal["server", "client", "network"] = "client"
+        """Who ended it, once it has ended."""
+        self.close_code: int | None = None
+        """The code of the peer's close frame, if one came."""
+        self.token = token
+        self.refused = token
+        """The token that the service refused, if `error` is an AuthenticationRejected."""
+        self.user_id = expected_user
+        self.dropped = 0
+        """User events that were not delivered because they were another user's."""
+
+        self._options = options
+        self._limits = options.limits
+        self._codec = Codec(options.limits)
+        self._timers = Timers()
+        self._liveness = Liveness(options, self._timers)
+        self._events: list[tuple[Event, int]] = []
+        self._commands: list[Command] = []
+        self._has_sign_in = False
+        self._held: list[tuple[Event, int]] = []
+        self._held_size = 0
+        # Of the message that is looked at; it goes with whatever becomes of it.
+        self._size = 0
+        # The number of the message that has come in part.
+        self._partial: int | None = None
+        self._token_wanted = False
+        # The token of an `authenticate` on the live session that waits for its answer, and the one after it.
+        self._pending: Token | None = None
+        self._queued: Token | None = None
+        # The tokens that the service may still echo.
+        self._secrets = collections.deque([token.secret], maxlen=_REMEMBERED_SECRETS)
+        self._switching = False
+        # User events are dropped while it is not certain that they are the stream's.
+        self._muted = False
+        self._previous_users: set[str] = set()
+
+    # --- in ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, now: float) -> None:
+        """The WebSocket handshake is done."""
+        self._move(Signal.OPENED)
+        self._liveness.begin(now)
+        self._timers.set("greeting", self._timers.time(now) + self._options.greeting_timeout)
+
+    def receive_text(self, text: str, now: float, received_ns: int) -> None:
+        """A text message came: see `receive_texts`."""
+        self.receive_texts((text,), now, received_ns)
+
+    def receive_texts(self, texts: Sequence[str], now: float, received_ns: int) -> None:
+        """Text messages came.
+
+        Args:
+            texts: the messages, in order.
+            now: monotonic seconds.
+            received_ns: the wall clock's nanoseconds since the epoch, for the events.
+        """
+        if not self._hears(now):
+            return
+        tells_all = self._tells_all_user_events()
+        for text, event in zip(texts, self._codec.decode_all(texts, received_ns), strict=True):
+            # A call of memory_of() for each short message would be a fiftieth of all the time that it takes.
+            self._size = len(text) * PER_CHARACTER if len(text) < SHORT else memory_of(text)
+            if isinstance(event, UserEvent):
+                if tells_all:
+                    self._events.append((event, self._size))
+                else:
+                    self._user_event(event, now)
+            elif isinstance(event, DecodeError):
+                self.receive_undecodable(text, event, now, received_ns)
+            else:
+                self._other_message(event, now)
+                if self.state is State.CLOSED:
+                    return
+                tells_all = self._tells_all_user_events()
+
+    def _other_message(self, event: Event, now: float) -> None:
+        if isinstance(event, ControlMessage):
+            self._control(event, now)
+        elif self._muted:
+            self.dropped += 1
+        else:
+            if isinstance(event, UnknownEvent) and (name := self._redacted(event.name)) != event.name:
+                event = attrs.evolve(event, name=name)  # it goes into logs
+            self._tell(event)
+
+    def receive_undecodable(self, text: str, error: DecodeError, now: float, received_ns: int) -> None:
+        """A message came that is no text of ours; it costs that message only."""
+        if not self._hears(now):
+            return
+        if self._muted:
+            self.dropped += 1
+            return
+        self._size = text.__sizeof__()
+        text = self._redacted(text)
+        # It is handed out, and its frames and what it came from hold the text as it was.
+        error.__traceback__ = error.__context__ = None
+        self._tell(DecodeFailed(text=text, error=error, received_ns=received_ns))
+
+    def receive_control_frame(self, now: float) -> None:
+        """A ping or a pong came: the peer lives, even if it has nothing to say."""
+        self._liveness.heard(now)
+
+    def receive_partial(self, number: int | None, now: float) -> None:
+        """A part of a message came, and the rest did not.
+
+        Args:
+            number: tells the message from the next one; None: all that came is whole.
+            now: monotonic seconds.
+        """
+        if number == self._partial or self.state in (State.IDLE, State.CLOSING, State.CLOSED):
+            return
+        self._partial = number
+        self._timers.cancel("message")
+        if number is not None:
+            self._timers.set("message", self._timers.time(now) + self._limits.message_timeout)
+
+    def receive_close(self, code: int, reason: str, now: float) -> None:
+        """The peer's close frame came; nothing follows it."""
+        if self.state is State.CLOSED:
+            return
+        self._liveness.heard(now)
+        self.close_code = code
+        reason = self._redacted(reason)
+        said = f"the server closed the connection with code {code}"
+        if reason:
+            said += f": {self._limits.shown(reason)}"
+        error: AggStreamError
+        if code in self._options.auth_close_codes and self._authentication_is_at_stake():
+            error = AuthenticationRejected(said)
+            self.refused = self._pending or self.token
+        elif code in self._options.auth_close_codes:
+            error = ServerError(f"{said}; it seems to refuse the app id or the origin", code=str(code))
+        else:
+            error = ConnectionLost(said, code=code, reason=reason, initiated_by="server")
+        self._end(error, "server")
+
+    def connection_lost(self, error: AggStreamError) -> None:
+        """The connection is gone without a close frame, or had to be given up."""
+        self._end(error, error.initiated_by if isinstance(error, ConnectionLost) else "client")
+
+    def token_received(self, token: Token, now: float, refresh_in: float | None) -> None:
+        """Another token is there: authenticate with it on the open connection.
+
+        Args:
+            token: the token; the one in use is not sent again.
+            now: monotonic seconds.
+            refresh_in: seconds until the next one should be asked for; None: never.
+        """
+        if self.state is not State.LIVE:
+            return
+        self.schedule_refresh(now, refresh_in)
+        if token.secret == self.token.secret:
+            return
+        if self._pending is None:
+            self._authenticate(token, now)
+        else:
+            self._queued = token
+
+    def token_failed(self, error: AggStreamError, now: float, retry_in: float | None) -> None:
+        """No other token could be had.
+
+        Args:
+            error: why.
+            now: monotonic seconds.
+            retry_in: seconds until it should be asked for again; None: it is useless, the session ends.
+        """
+        if self.state is not State.LIVE:
+            return
+        if retry_in is None:
+            self._fail(error, now)
+        else:
+            self.schedule_refresh(now, retry_in)
+
+    def switch_user(self, token: Token, now: float) -> None:
+        """Sign in as another user on the live session. User events are dropped until it is acknowledged.
+
+        Raises:
+            LocalProtocolError: the session is not settled, so the answer could be that to another question.
+        """
+        if not self.is_settled():
+            raise LocalProtocolError("the user can be switched on a settled session only; make a new one")
+        self._switching = self._muted = True
+        self._timers.cancel("refresh")
+        self._authenticate(token, now)
+
+    def schedule_refresh(self, now: float, refresh_in: float | None) -> None:
+        """Set when `token_request()` becomes true; None: never."""
+        self._timers.cancel("refresh")
+        if refresh_in is not None and self.state not in (State.CLOSING, State.CLOSED):
+            self._timers.set_steady("refresh", now + refresh_in)
+
+    def pause(self, now: float) -> None:
+        """This side stops reading: from here on silence says nothing about the peer."""
+        self._timers.pause(now)
+
+    def resume(self, now: float) -> None:
+        """This side reads again."""
+        self._timers.resume(now)
+
+    def slept(self, seconds: float) -> None:
+        """The machine was suspended for a while that `now` does not show: the peer must prove that it is there."""
+        self._liveness.slept(seconds)
+
+    def close(self, now: float, code: int = 1000, reason: str = "") -> None:
+        """Begin to close. What the peer sent before its close frame is still delivered."""
+        if self.state is State.IDLE:
+            self._liveness.end()
+            self._move(Signal.ENDED)
+        elif self.state not in (State.CLOSING, State.CLOSED):
+            self._muted = self._muted or self.state is not State.LIVE
+            self._held.clear()
+            self._move(Signal.CLOSE_SENT)
+            self.ended_by = "client"
+            self._commands.append(CloseFrame(code, reason))
+            self._liveness.end()
+            # Steady: it must come to its end also if this side does not read, and so sees no close frame.
+            self._timers.set_steady("close", now + self._options.close_timeout)
+            self._token_wanted = False
+
+    def handle_deadline(self, now: float) -> None:
+        """Act on every deadline that has come."""
+        while (name := self._timers.take_due(now)) is not None:
+            self._WHEN_DUE[name](self, now)
+
+    @property
+    def last_heard(self) -> float:
+        """When anything last came from the peer."""
+        return self._liveness.last_heard
+
+    # --- out --------------------------------------------------------------------------------------------
+
+    def events_received(self) -> list[Event]:
+        """Return the events since the last call, in order. Deliver them."""
+        return [event for event, _ in self.sized_events_received()]
+
+    def sized_events_received(self) -> list[tuple[Event, int]]:
+        """Return the same, each with the bytes that its message takes in memory, about."""
+        events, self._events = self._events, []
+        return events
+
+    def wants_nothing(self) -> bool:
+        """Tell whether it is live, and has nothing for its owner to see to but events for the handlers."""
+        return (
+            self.state is State.LIVE
+            and not (self._commands or self._token_wanted or self._has_sign_in)
+            and self._partial is None
+        )
+
+    def sign_in_received(self) -> bool:
+        """Tell, once, whether there is an `Authenticated` among the events since the last call."""
+        has_sign_in, self._has_sign_in = self._has_sign_in, False
+        return has_sign_in
+
+    def data_to_send(self) -> list[Command]:
+        """Return the commands since the last call, in order. Put them on the wire."""
+        commands, self._commands = self._commands, []
+        return commands
+
+    def token_request(self) -> bool:
+        """Tell, once, that another token than `token` should be asked for."""
+        wanted, self._token_wanted = self._token_wanted, False
+        return wanted
+
+    def next_deadline(self) -> float | None:
+        """Return when `handle_deadline` should be called, if nothing happens before; None: no need."""
+        return self._timers.next()
+
+    def shown(self, text: str) -> str:
+        """Return the server's words as one short line, with the tokens in it masked."""
+        return self._limits.shown(self._redacted(text))
+
+    def is_settled(self) -> bool:
+        """Tell whether it is live and no `authenticate` waits for its answer."""
+        return self.state is State.LIVE and self._pending is None
+
+    def is_switching(self) -> bool:
+        """Tell whether the answer to `switch_user` is awaited."""
+        return self._switching
+
+    def close_expected(self) -> bool:
+        """Tell whether the connection should be dropped now, and not be read from any more."""
+        return self.state is State.CLOSED
+
+    # --- messages ---------------------------------------------------------------------------------------
+
+    def _tell(self, event: Event) -> None:
+        self._events.append((event, self._size))
+        self._has_sign_in = self._has_sign_in or isinstance(event, Authenticated)
+
+    def _tells_all_user_events(self) -> bool:
+        return self.state is State.LIVE and not self._muted and not self._previous_users
+
+    def _user_event(self, event: UserEvent, now: float) -> None:
+        if self._muted or self._is_of_previous_user(event):
+            self.dropped += 1
+        elif self.state in (State.CONNECTING, State.AUTHENTICATING):
+            # Whose they are is certain only once the service has said whom it signed in.
+            self._held.append((event, self._size))
+            self._held_size += self._size
+            if len(self._held) > _MOST_HELD or self._held_size > self._limits.queued_size:
+                self._fail(RemoteProtocolError("the server sends events without ever saying 'authenticated'"), now)
+        else:
+            self._tell(event)
+
+    def _is_of_previous_user(self, event: UserEvent) -> bool:
+        return (
+            bool(self._previous_users) and isinstance(event, OrderEvent) and event.user_id in self._previous_users
+        )
+
+    def _control(self, event: ControlMessage, now: float) -> None:
+        if isinstance(event, ErrorMessage):
+            self._server_error(event, now)
+        elif isinstance(event, Authenticated):
+            self._authenticated(event, now)
+        else:
+            self._tell(event)
+            if isinstance(event, Connected):
+                self._greeted(event, now)
+
+    def _greeted(self, event: Connected, now: float) -> None:
+        if self.state is not State.CONNECTING:
+            self._move(Signal.GREETED)
+            return
+        self._timers.cancel("greeting")
+        if not self._options.token_in_query:
+            self._move(Signal.GREETED)
+            self._authenticate(self.token, now)
+        elif event.user_id is None:
+            self._fail(AuthenticationRejected("the service did not take the token in the query"), now)
+        else:
+            self._signed_in(Authenticated(user_id=event.user_id, received_ns=event.received_ns), now)
+
+    def _authenticated(self, event: Authenticated, now: float) -> None:
+        if self.state is State.CLOSING:
+            return
+        if self.state is not State.LIVE:
+            self._timers.cancel("auth", "greeting")
+            self._signed_in(event, now)
+            return
+        sent, self._pending = self._pending, None
+        self._timers.cancel("auth")
+        switched, self._switching = self._switching, False
+        renewed = sent is not None and sent.secret != self.token.secret
+        if switched and renewed and event.user_id is not None and event.user_id == self.user_id:
+            # The answer, or a repetition of an earlier one? On a new connection there is no doubt.
+            self._fail(ConnectionLost("the service names the user before the switch", initiated_by="client"), now)
+            return
+        if switched:
+            self._previous_users.add(str(self.user_id))
+            self._previous_users.discard(str(event.user_id))
+            self.user_id = None
+        if not self._is_expected(event.user_id, now):
+            return
+        self._muted = False
+        if renewed or switched or sent is None:
+            self._tell(event)
+        # Else it acknowledges a proof of life, which is nobody's news.
+        if sent is not None and renewed:
+            self.token = sent
+            if not switched:
+                self._tell(self._refreshed(event))
+        queued, self._queued = self._queued, None
+        if queued is not None:
+            self._authenticate(queued, now)
+
+    def _refreshed(self, event: Authenticated) -> TokenRefreshed:
+        expires = self.token.expires_at
+        return TokenRefreshed(user_id=event.user_id, expires_at=expires, received_ns=event.received_ns)
+
+    def _signed_in(self, event: Authenticated, now: float) -> None:
+        if not self._is_expected(event.user_id, now):
+            return
+        self._move(Signal.AUTHENTICATED)
+        self._tell(event)
+        self._liveness.begin_service(now)
+        held, self._held = self._held, []
+        self._events.extend(held)
+
+    def _is_expected(self, user_id: str | None, now: float) -> bool:
+        if user_id is None:
+            return True
+        if self.user_id not in (None, user_id):
+            new, old = self.shown(user_id), self.shown(str(self.user_id))
+            who = f"the token signs in {new}, but the stream belongs to {old}"
+            self._fail(UserMismatch(f"{who}; call switch_user() to change users"), now)
+            return False
+        self.user_id = user_id
+        return True
+
+    def _server_error(self, event: ErrorMessage, now: float) -> None:
+        event = self._masked(event)
+        self._tell(event)
+        said = self._limits.shown(event.message)
+        if event.channel is not None or self.state is State.CLOSING:
+            return
+        if self.state is State.AUTHENTICATING or self._pending is not None:
+            self.refused = self._pending or self.token
+            self._fail(AuthenticationRejected(f"the service refused the token: {said}"), now)
+        elif self.state is State.CONNECTING and self._options.token_in_query:
+            self._fail(AuthenticationRejected(f"the service refused the connection: {said}"), now)
+        elif self.state is State.CONNECTING:
+            code = None if event.code is None else self.shown(str(event.code))[1:-1]  # without the quotes
+            self._fail(ServerError(f"the service refused the connection: {said}", code=code), now)
+
+    # --- steps ------------------------------------------------------------------------------------------
+
+    def _authenticate(self, token: Token, now: float) -> None:
+        if self.state is State.LIVE:
+            self._pending = token
+        if token.secret not in self._secrets:
+            self._secrets.append(token.secret)
+        self._commands.append(Authenticate(token.secret))
+        self._timers.set("auth", self._timers.time(now) + self._options.auth_timeout)
+
+    def _authentication_is_at_stake(self) -> bool:
+        return self.state in (State.AUTHENTICATING, State.LIVE) or self._options.token_in_query
+
+    def _fail(self, error: AggStreamError, now: float) -> None:
+        # Events that come while an unaccepted user is turned away are not this stream's.
+        self._muted = self._muted or isinstance(error, UserMismatch)
+        self.error = error
+        self.close(now)
+
+    def _end(self, error: AggStreamError, by: Literal["server", "client", "network"]) -> None:
+        # Once this side is closing, why it closes is the reason; what the network says after it is not news.
+        if self.state not in (State.CLOSING, State.CLOSED):
+            self.error = error
+            self.ended_by = by
+        self._held.clear()
+        self._commands.clear()
+        self._liveness.end()
+        self._token_wanted = False
+        self._move(Signal.ENDED)
+
+    def _move(self, signal: Signal) -> None:
+        try:
+            self.state = TRANSITIONS[self.state][signal]
+        except KeyError:
+            raise LocalProtocolError(f"not possible while {self.state.value}: {signal.value}") from None
+
+    def _masked(self, event: ErrorMessage) -> ErrorMessage:
+        """Return the message without the token, which a service may echo when it refuses it."""
+        raw: Any = event.raw
+        for secret in self._secrets:
+            raw = secret.redact_json(raw)
+        code = self._redacted(event.code) if isinstance(event.code, str) else event.code
+        return attrs.evolve(event, raw=raw, message=self._redacted(event.message), code=code)
+
+    def _redacted(self, text: str) -> str:
+        for secret in self._secrets:
+            text = secret.redact(text)
+        return text
+
+    def _hears(self, now: float) -> bool:
+        if self.state is State.IDLE:
+            raise LocalProtocolError("nothing can be received before connection_made()")
+        if self.state is State.CLOSED:
+            return False
+        self._liveness.heard_message(now)
+        return True
+
+    # --- deadlines --------------------------------------------------------------------------------------
+
+    def _on_greeting(self, now: float) -> None:
+        self._fail(ConnectFailed("the service did not say 'connected' in time (connect_timeout)"), now)
+
+    def _on_auth(self, now: float) -> None:
+        self._fail(HeartbeatTimeout("the service did not acknowledge 'authenticate' in time (auth_timeout)"), now)
+
+    def _on_ping(self, now: float) -> None:
+        self._liveness.pinged(now)
+        self._commands.append(Ping())
+
+    def _on_pong(self, now: float) -> None:
+        self._fail(HeartbeatTimeout("the server did not answer a ping in time (pong_timeout)"), now)
+
+    def _on_idle(self, now: float) -> None:
+        if self._liveness.wants_proof(now) and self._pending is None:
+            self._authenticate(self.token, now)
+
+    def _on_message(self, now: float) -> None:
+        timeout = self._limits.message_timeout
+        what = "a message that began and did not end within the time"
+        self._fail(LimitExceeded(what, limit="message_timeout", value=timeout), now)
+
+    def _on_refresh(self, now: float) -> None:
+        self._token_wanted = True
+
+    def _on_close(self, now: float) -> None:
+        self._end(ConnectionLost("the server did not answer the close frame"), "network")
+
+    _WHEN_DUE: ClassVar[dict[str, Callable[[Session, float], None]]] = {
+        "greeting": _on_greeting,
+        "auth": _on_auth,
+        "ping": _on_ping,
+        "pong": _on_pong,
+        "idle": _on_idle,
+        "message": _on_message,
+        "refresh": _on_refresh,
+        "close": _on_close,
+    }

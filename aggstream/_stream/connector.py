@@ -1,0 +1,81 @@
+"""From the options to an open connection: which addresses, by which proxy, over which TLS."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from aggstream._base.blocking_calls import WorkThread
+from aggstream._base.deadline import Deadline
+from aggstream._base.secret import Secret
+from aggstream._network.opening import Address, Route, connect, resolver
+from aggstream._network.waiter import Waiter
+from aggstream._network.websocket import Transport
+from aggstream._stream.options import Options
+from aggstream.errors import ConnectFailed
+
+
+class Connector:
+    """Belongs to the I/O thread."""
+
+    def __init__(self, options: Options, work: WorkThread) -> None:
+        self.made: socket.socket | None = None
+        """The socket that was made last, for a forked child to close."""
+        self._options = options
+        self._work = work
+        self._ssl_context = options.ssl_context
+
+    def connect(self, token: Secret, waiter: Waiter) -> Transport:
+        """Open a connection within `connect_timeout`.
+
+        Args:
+            token: goes into the URL, if that was asked for.
+            waiter: how the I/O thread waits, so that it can be interrupted.
+
+        Raises:
+            ConnectFailed: no connection came about.
+            BaseException: what interrupted the waiter.
+        """
+        deadline = Deadline(self._options.connect_timeout)
+        parts = urlsplit(self._options.url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
+        proxy, route = self._options.route, None
+        if proxy is None:
+            addresses = self._look_up(host, port, deadline, waiter)
+        else:
+            hosts = [host]
+            if not proxy.looks_up_names:
+                hosts = [str(address[0]) for *_, address in self._look_up(host, port, deadline, waiter)]
+            route = Route(proxy, hosts, port)
+            addresses = self._look_up(proxy.host, proxy.port, deadline, waiter, "the proxy's host name")
+        return connect(
+            self._options.connect_url(token),
+            addresses=addresses,
+            host=host,
+            route=route,
+            ssl_context=self._tls() if parts.scheme == "wss" else None,
+            origin=self._options.origin,
+            headers=self._options.headers,
+            limits=self._options.session.limits,
+            deadline=deadline,
+            wait=waiter.socket,
+            made=self._remember,
+        )
+
+    def _remember(self, sock: socket.socket) -> None:
+        self.made = sock
+
+    def _look_up(
+        self, host: str, port: int, deadline: Deadline, waiter: Waiter, what: str = "the host name"
+    ) -> Sequence[Address]:
+        try:
+            return waiter.job(self._work.submit(resolver(host, port, what), "looking up the host"), deadline)
+        except TimeoutError:
+            raise ConnectFailed(f"{what} was not looked up within connect_timeout") from None
+
+    def _tls(self) -> ssl.SSLContext:
+        if self._ssl_context is None:  # it takes a while to load the system's authorities
+            self._ssl_context = ssl.create_default_context()
+        return self._ssl_context

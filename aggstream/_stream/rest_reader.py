@@ -1,0 +1,118 @@
+"""Reads from the REST API what a reconciler asks for: one call at a time, on the work thread."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+
+from aggstream._base.blocking_calls import Abandoned, Job, WorkThread
+from aggstream._stream.catch_up import Read, ReadBalances, Reconciler
+from aggstream.errors import AggStreamError, AuthenticationRejected
+from aggstream.events._records import Balances, OrdersPage
+from aggstream.rest import _snapshot as _balance_snapshot  # noqa: F401  (for the reconciler, before there are threads)
+from aggstream.rest._calls import Calls, Unauthorized
+from aggstream.tokens._credentials import Credentials, provider_failure
+from aggstream.tokens._token import Token
+
+logger = logging.getLogger("aggstream")
+
+
+class Reading:
+    """Belongs to the I/O thread."""
+
+    def __init__(
+        self, reconciler: Reconciler, calls: Calls, credentials: Credentials, work: WorkThread, *, name: str
+    ) -> None:
+        self._name = name
+        self._is_failing = False
+        self._reconciler = reconciler
+        self._calls = calls
+        self._credentials = credentials
+        self._work = work
+        self._job: Job[OrdersPage | Balances] | None = None
+        self._read: Read | None = None
+        self._is_open = False
+
+    def step(self, token: Token) -> None:
+        """Hand in an answer that has come, and begin what is to be read next.
+
+        Args:
+            token: the one that the stream uses; REST takes the same.
+        """
+        now, wall_ns = time.monotonic(), time.time_ns()
+        if self._job is not None and self._read is not None:
+            if self._job.done:
+                self._answer(self._job, self._read, now, wall_ns)
+                self._job = self._read = None
+                self._is_open = True
+            elif not self._reconciler.awaits(self._read):
+                self.abandon()
+        if self._job is None and (read := self._reconciler.request()) is not None:
+            self._read = read
+            self._job = self._work.submit(lambda: self._call(read, token), "reading from the REST API")
+        elif self._job is None:
+            self.close()
+
+    def abandon(self) -> None:
+        """Wait for no answer any more."""
+        if self._job is not None:
+            with contextlib.suppress(Abandoned):
+                self._job.abandon()
+            self._is_open = True
+        self._job = self._read = None
+
+    def close(self) -> None:
+        """Let go of the connections, if there are any: the next call is minutes away, or never."""
+        if self._is_open:
+            self._is_open = False
+            self._work.submit(self._calls.close, "closing the connections to the REST API")
+
+    def _answer(self, job: Job[OrdersPage | Balances], read: Read, now: float, wall_ns: int) -> None:
+        try:
+            answer = job.result()
+        except AggStreamError as error:
+            self._failed(read, error, now)
+        except BaseException as error:  # the token provider's: it is asked for a token there
+            self._failed(read, provider_failure(error), now)
+        else:
+            if self._is_failing:
+                self._is_failing = False
+                logger.info("%s: the REST API answers again", self._name)
+            if isinstance(answer, Balances):
+                self._reconciler.balances_received(read, answer, now, wall_ns)
+            else:
+                self._reconciler.page_received(read, answer, now, wall_ns)
+
+    def _failed(self, read: Read, error: AggStreamError, now: float) -> None:
+        if not self._is_failing:  # the repetitions are no news
+            self._is_failing = True
+            logger.warning("%s: the REST API does not tell what was missed: %s", self._name, error)
+        self._reconciler.read_failed(read, error, now)
+
+    # --- on the work thread -----------------------------------------------------------------------------
+
+    def _call(self, read: Read, token: Token) -> OrdersPage | Balances:
+        try:
+            return self._with_any_token(read, token)
+        finally:
+            if not self._reconciler.awaits(read):  # given up meanwhile, and nobody else will see to it
+                self._calls.close()
+
+    def _with_any_token(self, read: Read, token: Token) -> OrdersPage | Balances:
+        try:
+            return self._once(read, token)
+        except Unauthorized:
+            pass
+        fresh = self._credentials.call(token)
+        if fresh.secret == token.secret:
+            raise AuthenticationRejected("the REST API refused the token, and there is no other one")
+        try:
+            return self._once(read, fresh)
+        except Unauthorized:
+            raise AuthenticationRejected("the REST API refused a refreshed token as well") from None
+
+    def _once(self, read: Read, token: Token) -> OrdersPage | Balances:
+        if isinstance(read, ReadBalances):
+            return self._calls.balances(token.secret)
+        return self._calls.orders_page(token.secret, cursor=read.cursor)

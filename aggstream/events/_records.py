@@ -1,0 +1,124 @@
+"""What the REST API tells of a user: orders and balances.
+
+Source: the service's public documentation of `GET /execution/orders` and `GET /execution/balances`. Which fields
+may be absent is assumed: everything but what is needed to tell what the rest is about.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import attrs
+
+from aggstream.errors import DecodeError
+from aggstream.events._amounts import raw_amount
+
+_NOTHING: Mapping[str, Any] = {}
+# The type that contracts give their `decimals`.
+_MOST_DECIMALS = 255
+
+
+@attrs.frozen(kw_only=True)
+class OrderRecord:
+    """An order's present state, as the REST API tells it."""
+
+    id: str
+    status: str
+    """As the service writes it; the set is open."""
+    venue: str | None = None
+    side: str | None = None
+    amount_text: str | None = None
+    """`amountRaw`, and likewise the others: base units, as received."""
+    quoted_price_text: str | None = None
+    quoted_cost_text: str | None = None
+    filled_amount_text: str | None = None
+    slippage_bps: int | None = None
+    execution_price: Decimal | None = None
+    tx_hash: str | None = None
+    error_message: str | None = None
+    created_at: dt.datetime | None = None
+    """In UTC, and likewise `updated_at`; None as well if it is no date."""
+    updated_at: dt.datetime | None = None
+    market_id: str | None = None
+    question: str | None = None
+    outcome_label: str | None = None
+    outcome_title: str | None = None
+    raw: Mapping[str, Any] = attrs.field(default=_NOTHING, eq=False, repr=False)
+    """As received, with numbers as `int` and `Decimal`."""
+
+    @property
+    def amount_raw(self) -> int | None:
+        """The ordered amount in base units; None if it is absent or not all digits."""
+        return raw_amount(self.amount_text)
+
+    @property
+    def filled_amount_raw(self) -> int | None:
+        """The amount filled so far in base units; None if it is absent or not all digits."""
+        return raw_amount(self.filled_amount_text)
+
+
+@attrs.frozen(kw_only=True)
+class OrdersPage:
+    """One page of the user's orders, the newest first (assumed)."""
+
+    orders: tuple[OrderRecord, ...]
+    next_cursor: str | None = None
+    """What to ask for the next page with; None: this is the last one."""
+    problems: tuple[DecodeError, ...] = ()
+    """What is wrong with the orders of the page that could not be understood, and are not in `orders`."""
+
+
+@attrs.frozen(kw_only=True)
+class ChainBalance:
+    """A token's balance on one chain."""
+
+    chain_id: str | int | None = None
+    """A number, or a text where chains have names."""
+    token_address: str | None = None
+    balance_text: str | None = None
+    """`balanceRaw`: base units, as received."""
+    last_synced_at: dt.datetime | None = None
+
+
+@attrs.frozen(kw_only=True)
+class CashBalance:
+    """What the user holds of one token."""
+
+    token_symbol: str
+    total_text: str | None = None
+    """`totalRaw`: base units, as received."""
+    decimals: int | None = None
+    chains: tuple[ChainBalance, ...] = ()
+
+    @property
+    def total(self) -> Decimal | None:
+        """The total in whole tokens, exact; None if `totalRaw` is not all digits, or `decimals` makes no sense."""
+        raw = raw_amount(self.total_text)
+        if raw is None or self.decimals is None or not 0 <= self.decimals <= _MOST_DECIMALS:
+            return None
+        # From text, because arithmetic would round to the precision of the thread's decimal context.
+        return Decimal(f"{raw}E-{self.decimals}")
+
+
+@attrs.frozen(kw_only=True)
+class VenueBalance:
+    """What the user has at a venue."""
+
+    venue: str
+    balance_text: str | None = None
+    """As received; in which unit is not public."""
+
+
+@attrs.frozen(kw_only=True)
+class Balances:
+    """The user's balances, as the REST API tells them."""
+
+    cash: tuple[CashBalance, ...] = ()
+    positions: tuple[VenueBalance, ...] = ()
+    problems: tuple[DecodeError, ...] = ()
+    """What is wrong with the entries that could not be understood, and are in neither of the two."""
+    raw: Mapping[str, Any] = attrs.field(default=_NOTHING, eq=False, repr=False)
+    """As received, with numbers as `int` and `Decimal`."""

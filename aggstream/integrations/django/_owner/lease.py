@@ -1,0 +1,44 @@
+"""The ownership of a stream by a time until which it holds, for every database."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+
+from django.db import DatabaseError
+from django.db.models import Q
+
+from aggstream.integrations.django._connections import in_request
+from aggstream.integrations.django._owner.stream_row import Now, Row
+from aggstream.integrations.django._settings import Account
+
+
+class Lease:
+    """See `Ownership`. The time is the database's, so that no host's clock matters; it is renewed long before."""
+
+    def __init__(self, account: Account) -> None:
+        self._row = Row(account)
+        self._lease = dt.timedelta(seconds=account.lease)
+        self.owner = self._row.owner
+        self.look_every = account.lease / 4
+
+    @property
+    def stream(self) -> int:
+        return self._row.stream
+
+    @in_request
+    def acquire(self) -> bool:
+        self._row.find()
+        return self._row.take(Q(owner="") | Q(lease_until=None) | Q(lease_until__lt=Now()), self._lease)
+
+    @in_request
+    def is_held(self) -> bool:
+        try:
+            return self._row.take(Q(owner=self.owner), self._lease)
+        except DatabaseError:
+            return True
+
+    @in_request
+    def release(self) -> None:
+        with contextlib.suppress(DatabaseError):
+            self._row.give_back()

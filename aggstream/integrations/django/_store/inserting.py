@@ -1,0 +1,109 @@
+"""How events come into the tables, inside a transaction of the owner's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from aggstream.events import OrderEvent, OrderSubmitted, UserEvent
+from aggstream.integrations.django._columns import NAME, key, storable
+from aggstream.integrations.django._store.order_rows import FIELDS, Folding
+from aggstream.integrations.django._store.queries import PAGE, Rows, pages, stored
+from aggstream.integrations.django.models import Event, Order
+from aggstream.journal._file import to_integer
+from aggstream.journal._stored import newest_timestamp
+
+_CHANGED = 50
+
+
+class Insertion:
+    """Belongs to the thread that stores events."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._folding = Folding(lambda order: stored(rows.events.filter(order=order)))
+
+    def undone(self) -> None:
+        """The transaction of the last call was undone, or may have been."""
+        self._folding.forget()
+
+    def insert(self, by_id: Mapping[str, UserEvent], newest: int, *, complete: bool) -> dict[str, int]:
+        """Insert what is no repeat, and let its orders go on.
+
+        Args:
+            by_id: events by their ids.
+            newest: the largest number of what is known to be stored.
+            complete: whether everything is known that happened before them.
+
+        Returns:
+            The numbers of those that are no repeats, by their ids.
+        """
+        found = self._numbers(by_id)
+        new = {id_: event for id_, event in by_id.items() if id_ not in found}
+        # If nobody could tell whether the attempt before has worked, and it has, its events are no repeats. They
+        # are what is newer than the newest of before, because only the owner stores.
+        seqs = {id_: seq for id_, seq in found.items() if seq > newest}
+        if new:
+            orders = self.orders_by_id(
+                {key(order_id) for e in new.values() if (order_id := _order_id(e)) is not None}
+            )
+            rows = [self._row(id_, event, orders) for id_, event in new.items()]
+            Event.objects.using(self._rows.database).bulk_create(rows, batch_size=PAGE)
+            self._let_go_on(orders, new.values())
+            if complete:
+                self._know_until(list(new.values()))
+            seqs |= self._numbers(new)
+        return seqs
+
+    def _numbers(self, ids: Collection[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for page in pages(ids):
+            found |= dict(self._rows.events.filter(event_id__in=page).values_list("event_id", "pk"))
+        return found
+
+    def orders_by_id(self, ids: Collection[str]) -> dict[str, Order]:
+        """Return orders by their ids; make those that are new."""
+        found = self._orders_found(ids)
+        new = [order_id for order_id in ids if order_id not in found]
+        rows = [Order(stream_id=self._rows.stream, order_id=order_id) for order_id in new]
+        Order.objects.using(self._rows.database).bulk_create(rows, batch_size=PAGE)
+        return found | self._orders_found(new)
+
+    def _orders_found(self, ids: Collection[str]) -> dict[str, Order]:
+        found = (self._rows.orders.filter(order_id__in=page) for page in pages(ids))
+        return {order.order_id: order for some in found for order in some}
+
+    def _row(self, id_: str, event: UserEvent, orders: dict[str, Order]) -> Event:
+        if not event.text:
+            raise ValueError("an event without its text cannot be stored: nothing could be made of it again")
+        order_id = _order_id(event)
+        return Event(
+            stream_id=self._rows.stream,
+            event_id=id_,
+            type=key(event.type, NAME),
+            sub_event=key(event.sub_event or "", NAME),
+            order=None if order_id is None else orders[key(order_id)],
+            terminal=isinstance(event, OrderEvent) and event.is_terminal,
+            source=event.source,
+            timestamp=to_integer(event.timestamp),
+            received_ns=to_integer(event.received_ns),
+            text=storable(event.text),
+        )
+
+    def _let_go_on(self, orders: dict[str, Order], events: Iterable[UserEvent]) -> None:
+        of_order: dict[str, list[UserEvent]] = {}
+        for event in events:
+            if (order_id := _order_id(event)) is not None:
+                of_order.setdefault(key(order_id), []).append(event)
+        changed = [orders[id_] for id_, some in of_order.items() if self._folding.take(orders[id_], some)]
+        self._rows.orders.bulk_update(changed, FIELDS, batch_size=_CHANGED)
+
+    def _know_until(self, events: Sequence[UserEvent]) -> None:
+        known = self._rows.own.values_list("last_timestamp", flat=True).get()
+        newest = [at for at in (known, newest_timestamp(events)) if at is not None]
+        self._rows.own.update(
+            last_received_ns=to_integer(events[-1].received_ns), last_timestamp=max(newest, default=None)
+        )
+
+
+def _order_id(event: UserEvent) -> str | None:
+    return event.order_id if isinstance(event, (OrderSubmitted, OrderEvent)) else None

@@ -1,0 +1,151 @@
+"""Orders as they are known: immutable snapshots, folded out of everything that was said of an order."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Literal, TypeAlias
+
+import attrs
+
+from aggstream._base.times import moment_of_ms
+from aggstream.events import Source, Verdict, order_event_kind
+
+__all__ = ["Contradiction", "Order", "Outcome", "Step", "StepState"]
+
+StepState: TypeAlias = Literal["started", "retrying", "failed", "completed"]
+"""How far a step has come. The set is open: a `step_*` event of another name gives its own."""
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """One step of the run of an order's execution graph."""
+
+    step_id: str | None
+    step_type: str | None
+    template_name: str | None
+    attempt: int | None
+    """The newest attempt that was heard of."""
+    state: str
+    """See `StepState`."""
+    error_reason: str | None
+    """Why the newest attempt failed; None if it has not."""
+    first_timestamp: int
+    """Milliseconds since the epoch, by the service's clock; likewise `last_timestamp`."""
+    last_timestamp: int
+
+
+@attrs.frozen(kw_only=True)
+class Contradiction:
+    """Two things that were said of an order and cannot both be true. The first one said is kept."""
+
+    field: str
+    kept: str
+    refused: str
+    source: Source
+    """Where the refused one came from."""
+    timestamp: int | None
+    """Of what was refused: milliseconds since the epoch, by the service's clock."""
+
+
+@attrs.frozen(kw_only=True)
+class Order:
+    """What is known of an order at one moment. What nobody has told is None.
+
+    Events may come late, twice, out of order or not at all: a status only moves on, an amount only grows, and an
+    end is never undone.
+    """
+
+    order_id: str
+    status: str | None = None
+    """"submitted", a name of an order_event such as "partially_filled" or "filled", or what REST says."""
+    venue: str | None = None
+    side: str | None = None
+    price: Decimal | None = None
+    """As submitted: a probability between 0 and 1."""
+    size: Decimal | None = None
+    """As submitted: a number of shares."""
+    outcome_id: str | None = None
+    amount_raw: int | None = None
+    """The ordered amount in base units, which only REST tells."""
+    filled_amount_raw: int | None = None
+    """Base units; likewise `remaining_amount_raw`."""
+    remaining_amount_raw: int | None = None
+    execution_price: Decimal | None = None
+    """Only REST tells it."""
+    error_reason: str | None = None
+    dag_run_id: str | None = None
+    run_state: str | None = None
+    """"started", "completed" or "failed": the run of the execution graph, which is not the order's own status."""
+    steps: tuple[Step, ...] = ()
+    """In the order in which they were first heard of."""
+    first_timestamp: int | None = None
+    """The earliest thing that was told: milliseconds since the epoch, by the service's clock."""
+    last_timestamp: int | None = None
+    """The latest, likewise."""
+    sources: Mapping[str, Source] = attrs.field(factory=dict)
+    """Where each of the fields came from."""
+    contradictions: tuple[Contradiction, ...] = ()
+
+    @property
+    def is_terminal(self) -> bool:
+        """True if nothing more happens to the order, by `ORDER_EVENTS`."""
+        kind = None if self.status is None else order_event_kind(self.status)
+        return kind is not None and kind.is_terminal
+
+    @property
+    def verdict(self) -> Verdict:
+        """What became of it; `Verdict.UNKNOWN` if it has not ended, or has ended in two ways."""
+        kind = None if self.status is None else order_event_kind(self.status)
+        if kind is None or not kind.is_terminal or self.is_contradicted:
+            return Verdict.UNKNOWN
+        if kind.verdict not in (Verdict.FILLED, Verdict.UNKNOWN) and self.filled_amount_raw:
+            return Verdict.PARTIALLY_FILLED
+        return kind.verdict
+
+    @property
+    def is_contradicted(self) -> bool:
+        """True if it was said to have ended in two ways: look at `contradictions`."""
+        return any(contradiction.field == "status" for contradiction in self.contradictions)
+
+    @property
+    def first_seen_at(self) -> dt.datetime | None:
+        """`first_timestamp` as an aware datetime in UTC."""
+        return _moment(self.first_timestamp)
+
+    @property
+    def last_seen_at(self) -> dt.datetime | None:
+        """`last_timestamp` as an aware datetime in UTC."""
+        return _moment(self.last_timestamp)
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What became of an order, as far as it is certain."""
+
+    order_id: str
+    verdict: Verdict
+    order: Order | None
+    """What is known of it; None if nothing is."""
+    reason: str = ""
+    """Why the verdict is UNKNOWN, in words; empty if it is not."""
+    error: BaseException | None = attrs.field(default=None, eq=False)
+    """What ended the stream, if that is why."""
+
+    @property
+    def is_known(self) -> bool:
+        """True if the verdict is another one than UNKNOWN."""
+        return self.verdict is not Verdict.UNKNOWN
+
+    @property
+    def filled_amount_raw(self) -> int | None:
+        """How much of the order was filled, in base units; None if nobody has told."""
+        return None if self.order is None else self.order.filled_amount_raw
+
+
+def _moment(timestamp: int | None) -> dt.datetime | None:
+    try:
+        return None if timestamp is None else moment_of_ms(timestamp)
+    except OverflowError:  # the service sent a number that is no date
+        return None

@@ -1,0 +1,379 @@
+"""What is known of all orders, and how surely: folded by the I/O thread, read and waited for by any.
+
+Orders are folded where events arrive and not where handlers run, so that a slow handler delays no verdict, a
+handler may itself wait for one, and what REST says is compared with all that had come when it was said.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from aggstream._base.deadline import Deadline
+from aggstream._base.times import NS_PER_MS
+from aggstream.events import Event, OrderEvent, OrderSubmitted, UserEvent, Verdict
+from aggstream.events._records import OrderRecord
+from aggstream.health import Continuity
+from aggstream.orders._order import Order, Outcome
+from aggstream.orders._state import OrderFold
+
+# Orders that have not ended are kept until they do, but a service must not be able to fill the memory with them.
+_MOST_OPEN = 100_000
+_REMEMBERED = 100_000
+
+
+class Tracked(OrderFold):
+    """What is known of one order, and who waits for its end. Guarded by the tracker's lock."""
+
+    __slots__ = ("__weakref__", "callbacks", "gaps", "is_abandoned")
+
+    def __init__(self, order_id: str, gaps: int) -> None:
+        super().__init__(order_id)
+        self.gaps = gaps
+        """How many gaps were open for ever when this began to be tracked."""
+        self.is_abandoned = False
+        """True if it was another user's than the one who is followed now."""
+        self.callbacks: tuple[Callable[[Outcome], object], ...] = ()
+        """Called under the lock, so they hand the outcome on and do nothing else."""
+
+
+class Tracker:
+    """Holds the orders. `fold…`, `forget…` and `set_continuity` are for the I/O thread, the rest for any."""
+
+    def __init__(self, *, kept: int, kept_for: float) -> None:
+        """Make one.
+
+        Args:
+            kept: how many orders that have ended are remembered.
+            kept_for: for how many seconds.
+        """
+        # Guards everything below. It is held for a batch of events or one question, no user code runs under it,
+        # and no other lock is taken.
+        self._lock = threading.RLock()
+        self.changed = threading.Condition(self._lock)
+        self._kept = kept
+        self._kept_for = kept_for
+        self._orders: dict[str, Tracked] = {}
+        self._awaited: weakref.WeakValueDictionary[str, Tracked] = weakref.WeakValueDictionary()
+        # Those with callbacks: whoever waits need not keep anything else.
+        self._waiting: set[Tracked] = set()
+        # In the order of their ends, with the time.
+        self._ended: dict[str, float] = {}
+        # When the first of them is old enough to be forgotten.
+        self._prune_at = math.inf
+        # Ended and forgotten, and whether its end was delivered as `source="reconcile"`.
+        self._forgotten: dict[str, bool] = {}
+        self._known_until: int | None = None
+        self._lost_gaps = 0
+        self.continuity = Continuity.UNKNOWN
+        self.stopped = False
+        self.error: BaseException | None = None
+
+    def after_fork_in_child(self) -> None:
+        """Replace the lock, which a thread of the parent may hold."""
+        self._lock = threading.RLock()
+        self.changed = threading.Condition(self._lock)
+
+    # --- for the I/O thread -----------------------------------------------------------------------------
+
+    def fold(self, events: Iterable[Event], now: float) -> set[int]:
+        """Take events; return the positions of those that only repeat what a reconciliation has delivered."""
+        settled: list[Tracked] = []
+        repeats: set[int] = set()
+        with self._lock:
+            for at, event in enumerate(events):
+                if not isinstance(event, UserEvent):
+                    continue
+                if event.timestamp > (self._known_until or 0):
+                    self._know(event.timestamp, event.received_ns // NS_PER_MS)
+                if isinstance(event, OrderEvent):
+                    if self._fold_event(event, settled):
+                        repeats.add(at)
+                elif isinstance(event, OrderSubmitted):
+                    self._fold_submitted(event)
+            if settled or now >= self._prune_at or len(self._orders) > _MOST_OPEN:
+                self._end(settled, now)
+        return repeats
+
+    def fold_records(
+        self,
+        records: Sequence[OrderRecord],
+        now: float,
+        wall_ms: int,
+        *,
+        status_of: Callable[[OrderRecord], str],
+        is_news: Callable[[OrderRecord, bool], bool],
+    ) -> list[OrderRecord]:
+        """Take what REST says; return the orders that the handlers are to be told of.
+
+        Args:
+            records: the orders.
+            now: monotonic seconds.
+            wall_ms: the time of this machine, in milliseconds since the epoch.
+            status_of: gives a record's status the name that an order_event has for it.
+            is_news: tells, of a record and whether its order is known to be open, if handlers are to be told.
+        """
+        settled: list[Tracked] = []
+        told = []
+        with self.changed:
+            for record in records:
+                if record.id in self._forgotten and record.id not in self._awaited:
+                    continue
+                order = self._find(record.id)
+                was_terminal = order.is_terminal
+                was_open = order.is_known and not was_terminal
+                if order.fold_record(record, status_of(record), deliver=is_news(record, was_open)):
+                    told.append(record)
+                if order.is_terminal and not was_terminal and record.id in self._orders:
+                    settled.append(order)
+                self._know(order.last_timestamp, wall_ms)
+            self._end(settled, now)
+        return told
+
+    def open_orders(self) -> set[str]:
+        """Return the ids of the orders that something is known of, but not their end."""
+        with self.changed:
+            return {order_id for order_id, order in self._orders.items() if not order.is_terminal}
+
+    def knows(self, order_id: str) -> bool:
+        """Tell whether anything is known of an order."""
+        return order_id in self._orders
+
+    def is_terminal(self, order_id: str) -> bool:
+        """Tell whether an order is known to have ended."""
+        order = self._orders.get(order_id)
+        return order_id in self._forgotten if order is None else order.is_terminal
+
+    def is_open(self, order_id: str) -> bool:
+        """Tell whether an order is known not to have ended."""
+        order = self._orders.get(order_id)
+        return order is not None and not order.is_terminal
+
+    def expect(self, order_id: str) -> None:
+        """Know that there is an order, and that it has not ended as far as anybody knows."""
+        with self.changed:
+            self._find(order_id).is_known = True
+
+    def known_until(self) -> int | None:
+        """Return the service's time of the latest thing that was told, in milliseconds; None if nothing was."""
+        return self._known_until
+
+    def know_until(self, timestamp: int | None) -> None:
+        """Take over up to when an earlier process knew everything."""
+        self._known_until = timestamp
+
+    def set_continuity(self, continuity: Continuity, *, lost_gaps: int = 0) -> None:
+        """Publish how sure what is known is; with the number of gaps that can never be closed."""
+        with self.changed:
+            if (self.continuity, self._lost_gaps) == (continuity, lost_gaps):
+                return
+            self.continuity, self._lost_gaps = continuity, lost_gaps
+            for order in list(self._waiting):
+                if self._is_lost(order):
+                    self._settle(order)
+            self.changed.notify_all()
+
+    def forget(self) -> None:
+        """Forget everything: another user's stream begins."""
+        with self.changed:
+            for order in (*self._orders.values(), *self._awaited.values(), *self._waiting):
+                order.is_abandoned = True
+            for order in list(self._waiting):
+                self._settle(order)
+            self._orders.clear()
+            self._ended.clear()
+            self._forgotten.clear()
+            self._awaited = weakref.WeakValueDictionary()
+            self._known_until = None
+            self._lost_gaps = 0
+            self.changed.notify_all()
+
+    def stop(self, error: BaseException | None) -> None:
+        """The stream has ended: nobody needs to wait any more."""
+        with self.changed:
+            self.stopped, self.error = True, error
+            self.continuity = Continuity.UNKNOWN
+            for order in list(self._waiting):
+                self._settle(order)
+            self.changed.notify_all()
+
+    # --- for any thread ---------------------------------------------------------------------------------
+
+    def track(self, order_id: str) -> Tracked:
+        """Return the order, which is watched for from now on as long as the caller keeps it."""
+        with self.changed:
+            order = self._orders.get(order_id) or self._awaited.get(order_id)
+            if order is None:
+                order = self._awaited[order_id] = Tracked(order_id, self._lost_gaps)
+            return order
+
+    def outcome(self, order: Tracked) -> Outcome:
+        """Return what is known to have become of an order."""
+        with self.changed:
+            return self._outcome(order)
+
+    def snapshot(self, order: Tracked) -> Order | None:
+        """Return what is known of an order; None if nothing is."""
+        with self.changed:
+            return order.snapshot() if order.is_known else None
+
+    def when_ended(self, order: Tracked, callback: Callable[[Outcome], object]) -> None:
+        """Call a function once an order has ended, or nobody will tell of its end any more.
+
+        It is called under the lock, on this thread or the I/O thread: it must hand the outcome on, and no more.
+        """
+        with self.changed:
+            order.callbacks = (*order.callbacks, callback)
+            self._waiting.add(order)
+            if self._is_over(order):
+                self._settle(order)
+
+    def no_longer_when_ended(self, order: Tracked, callback: Callable[[Outcome], object]) -> None:
+        """Take `when_ended` back."""
+        with self.changed:
+            order.callbacks = tuple(kept for kept in order.callbacks if kept is not callback)
+            if not order.callbacks:
+                self._waiting.discard(order)
+
+    def wait(self, order: Tracked, deadline: Deadline) -> Outcome:
+        """Wait until an order has ended; return what is known then.
+
+        Without a deadline it also ends when the order may have ended in a gap that nothing will close.
+        """
+        with self.changed:
+            while not (order.is_terminal or order.is_abandoned or self.stopped or deadline.expired()):
+                if deadline.at is None and self._is_lost(order):
+                    break
+                self.changed.wait(deadline.remaining())
+            return self._outcome(order)
+
+    def wait_until_caught_up(self, deadline: Deadline) -> bool:
+        """Wait until continuity is LIVE; tell whether it is."""
+        with self.changed:
+            while self.continuity is not Continuity.LIVE and not self.stopped and not deadline.expired():
+                self.changed.wait(deadline.remaining())
+            return self.continuity is Continuity.LIVE
+
+    def orders(self) -> OrdersView:
+        """Return the orders that something is known of, as a mapping of snapshots."""
+        return OrdersView(self.changed, self._orders)
+
+    # --- inside, with the lock held ---------------------------------------------------------------------
+
+    def _fold_submitted(self, event: OrderSubmitted) -> None:
+        order = self._orders.get(event.order_id) or self._find(event.order_id)
+        if self._lost_gaps:
+            order.gaps = self._lost_gaps  # it never grows less
+        order.fold_submitted(event)
+
+    def _fold_event(self, event: OrderEvent, settled: list[Tracked]) -> bool:
+        order = self._orders.get(event.order_id) or self._find(event.order_id)
+        was_terminal = order.is_terminal
+        repeats = order.fold_event(event)
+        if order.is_terminal:
+            if self._forgotten and event.is_terminal and event.source == "stream":
+                repeats = repeats or self._forgotten.get(event.order_id, False)
+            if not was_terminal and event.order_id in self._orders:
+                settled.append(order)
+        return repeats
+
+    def _find(self, order_id: str) -> Tracked:
+        order = self._orders.get(order_id)
+        if order is None:
+            order = self._awaited.pop(order_id, None)
+            if order is None:
+                order = Tracked(order_id, self._lost_gaps)
+                if order_id in self._forgotten:  # late news of it brings nothing back
+                    return order
+            self._orders[order_id] = order
+        return order
+
+    def _know(self, timestamp: int | None, wall_ms: int) -> None:
+        # A time that has not come yet would hide all that happens until then.
+        if timestamp is not None and (self._known_until or 0) < (seen := min(timestamp, wall_ms)):
+            self._known_until = seen
+
+    def _end(self, settled: list[Tracked], now: float) -> None:
+        for order in settled:
+            self._ended[order.order_id] = now
+            self._settle(order)
+        if settled:
+            self.changed.notify_all()
+        self._prune_at = math.inf
+        while self._ended:
+            order_id, at = next(iter(self._ended.items()))
+            self._prune_at = at + self._kept_for
+            if len(self._ended) <= self._kept and now <= self._prune_at:
+                break
+            del self._ended[order_id]
+            forgotten = self._orders.pop(order_id) if order_id in self._orders else None
+            self._forgotten[order_id] = forgotten is not None and forgotten.was_told_by_rest
+        while len(self._forgotten) > _REMEMBERED:
+            del self._forgotten[next(iter(self._forgotten))]
+        while len(self._orders) - len(self._ended) > _MOST_OPEN:
+            oldest = next(order_id for order_id in self._orders if order_id not in self._ended)
+            del self._orders[oldest]
+
+    def _is_lost(self, order: Tracked) -> bool:
+        return order.gaps < self._lost_gaps and not order.is_terminal
+
+    def _is_over(self, order: Tracked) -> bool:
+        return order.is_terminal or order.is_abandoned or self.stopped or self._is_lost(order)
+
+    def _settle(self, order: Tracked) -> None:
+        self._waiting.discard(order)
+        callbacks, order.callbacks = order.callbacks, ()
+        for callback in callbacks:
+            callback(self._outcome(order))
+
+    def _outcome(self, order: Tracked) -> Outcome:
+        snapshot = order.snapshot() if order.is_known else None
+        verdict = Verdict.UNKNOWN if snapshot is None else snapshot.verdict
+        return Outcome(
+            order_id=order.order_id,
+            verdict=verdict,
+            order=snapshot,
+            reason=self._why_unknown(order, snapshot) if verdict is Verdict.UNKNOWN else "",
+            error=self.error if self.stopped and not order.is_terminal else None,
+        )
+
+    def _why_unknown(self, order: Tracked, snapshot: Order | None) -> str:
+        if snapshot is not None and snapshot.is_contradicted:
+            return "it was said to have ended in two ways: look at order.contradictions"
+        if snapshot is not None and snapshot.is_terminal:
+            return f"it ended as {snapshot.status!a}: give its row in ORDER_EVENTS a verdict"
+        reasons = (
+            (order.is_abandoned, "another user was signed in before its end was told"),
+            (self.stopped, "nobody told of its end before the stream ended"),
+            (self._is_lost(order), "it may have ended in a gap, and there is no REST API to ask: see rest_url"),
+            (
+                self.continuity is not Continuity.LIVE,
+                "nobody has told of its end, and something may be missing: the continuity is not LIVE",
+            ),
+            (snapshot is None, "nothing was heard of it"),
+        )
+        return next((words for applies, words in reasons if applies), "it has not ended yet")
+
+
+class OrdersView(Mapping[str, Order]):
+    """The orders by their ids, as immutable snapshots; what it shows is always the present."""
+
+    def __init__(self, lock: threading.Condition, orders: Mapping[str, Tracked]) -> None:
+        self._lock = lock
+        self._orders = orders
+
+    def __getitem__(self, order_id: str) -> Order:
+        with self._lock:
+            return self._orders[order_id].snapshot()
+
+    def __iter__(self) -> Iterator[str]:
+        with self._lock:
+            return iter(list(self._orders))
+
+    def __len__(self) -> int:
+        return len(self._orders)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} orders>"

@@ -1,0 +1,168 @@
+"""Single calls of the REST API: each is tried once, sleeps never, and takes the token that it is to use."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+from urllib.parse import urlencode
+
+import urllib3
+
+from aggstream._base.fork_and_exit import call_in_child
+from aggstream._base.json_text import Parser
+from aggstream._base.limits import Limits
+from aggstream._base.secret import Secret
+from aggstream._base.service_checks import app_id_header
+from aggstream._network.http import Answer, exchange, make_http, words_of
+from aggstream._network.proxy import Proxy
+from aggstream.errors import DecodeError, ProxyRejected, RestError
+from aggstream.events._records import Balances, OrdersPage
+from aggstream.rest._decoding import decode_balances, decode_orders_page
+from aggstream.rest._options import RestOptions
+
+__all__ = ["Calls", "Unauthorized"]
+
+T = TypeVar("T")
+
+_KEPT_CONNECTIONS = 8
+_OK = 200
+_REDIRECTS = range(300, 400)
+_UNAUTHORIZED = 401
+_HINTS = {
+    400: "look at rest_url and at the options of the REST API",
+    403: "look at app_id, and at headers: the app may be set up to need x-app-api-key",
+    404: "look at rest_url, orders_path and balances_path",
+    405: "look at rest_url, orders_path and balances_path",
+}
+
+
+class Unauthorized(RestError):
+    """The service refuses the token (status 401): another one may help."""
+
+
+class Calls:
+    """The REST API of one app. Every method blocks, may be called in any thread, and uses only that thread.
+
+    Connections are kept open for the next call until `close`.
+    """
+
+    def __init__(
+        self,
+        *,
+        app_id: str,
+        rest_url: str,
+        options: RestOptions,
+        ssl_context: ssl.SSLContext | None,
+        proxy: Proxy | None,
+        limits: Limits,
+    ) -> None:
+        """Make one; nothing is connected.
+
+        Args:
+            app_id: the app's id.
+            rest_url: the API's base, checked.
+            options: how it is spoken to.
+            ssl_context: for a private certificate authority; None: the system's authorities.
+            proxy: through which to connect; None for none.
+            limits: those of JSON count here as well.
+
+        Raises:
+            ConfigurationError: the app id cannot stand in a header.
+        """
+        self.options = options
+        self.base = rest_url.rstrip("/")
+        self._headers: Mapping[str, Secret] = {
+            "x-app-id": app_id_header(app_id),
+            "accept": Secret("application/json"),
+            **options.headers,
+        }
+        self._parser = Parser(limits)
+        self._ssl_context = ssl_context
+        self._proxy = proxy
+        self._begin_anew()
+        call_in_child(self, Calls._begin_anew)
+
+    def _begin_anew(self) -> None:
+        # In a forked child the connections are the parent's.
+        self._http = make_http(self.options.timeout, self._ssl_context, self._proxy, connections=_KEPT_CONNECTIONS)
+
+    def orders_page(
+        self, token: Secret, *, status: str | None = None, cursor: str | None = None, limit: int | None = None
+    ) -> OrdersPage:
+        """Return a page of the user's orders.
+
+        Args:
+            token: whose orders.
+            status: only orders with this status; None: all.
+            cursor: `next_cursor` of the page before; None: the first page.
+            limit: how many orders, from 1 to 100; None: `page_size` of the options.
+
+        Raises:
+            Unauthorized: the service refuses the token.
+            RestError: there is no answer that can be used; `is_worth_retrying` tells whether to try again.
+        """
+        query = {"limit": str(self.options.page_size if limit is None else limit)}
+        if status is not None:
+            query["status"] = status
+        if cursor is not None:
+            query["cursor"] = cursor
+        return self._get(token, self.options.orders_path, query, decode_orders_page)
+
+    def balances(self, token: Secret) -> Balances:
+        """Return the user's balances. Argument and errors are those of `orders_page`."""
+        return self._get(token, self.options.balances_path, {}, decode_balances)
+
+    def close(self) -> None:
+        """Close the connections that no call uses; a call after this connects anew."""
+        self._http.clear()
+
+    def _get(self, token: Secret, path: str, query: Mapping[str, str], decode: Callable[[bytes, Parser], T]) -> T:
+        outcome = self._outcome(token, path, query, decode)
+        if isinstance(outcome, RestError):
+            # Raised out here, because the frames in there hold the user's data.
+            raise outcome
+        return outcome
+
+    def _outcome(
+        self, token: Secret, path: str, query: Mapping[str, str], decode: Callable[[bytes, Parser], T]
+    ) -> T | RestError:
+        what = f"GET {self.base}{path}"
+        url = self.base + path
+        if query:
+            url += ("&" if "?" in path else "?") + urlencode(query)
+        headers = {**self._headers, "authorization": Secret(f"Bearer {token.reveal()}")}
+        answer = exchange(self._http, "GET", url, headers, largest=self.options.answer_size)
+        if isinstance(answer, urllib3.exceptions.HTTPError):
+            return _failure(what, answer)
+        if answer.status != _OK:
+            return _refusal(what, answer)
+        problem = "it is compressed, and nobody asked for that" if answer.is_compressed else None
+        if answer.body is None:
+            problem = f"it is larger than answer_size ({self.options.answer_size})"
+        elif problem is None:
+            try:
+                return decode(answer.body, self._parser)
+            except DecodeError as error:
+                problem = str(error)
+        return RestError(f"the answer of {what} is of no use: {problem}", status=_OK)
+
+
+def _failure(what: str, error: urllib3.exceptions.HTTPError) -> RestError:
+    failure = RestError(f"{what} failed: {words_of(error)}")
+    cause = error.args[-1] if error.args else None
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        failure = RestError(f"{what} failed: the certificate does not verify: look at rest_url and ssl_context")
+    if isinstance(cause, (ssl.SSLCertVerificationError, ProxyRejected)):
+        # Without its traceback, whose frames hold what was sent.
+        failure.__cause__ = cause.with_traceback(None)
+    return failure
+
+
+def _refusal(what: str, answer: Answer) -> RestError:
+    status = answer.status
+    said = f"{what} was answered with HTTP status {status}"
+    if status == _UNAUTHORIZED:
+        return Unauthorized(f"{said}: the token is refused", status=status, retry_after=answer.retry_after)
+    hint = "redirects are not followed: look at rest_url" if status in _REDIRECTS else _HINTS.get(status)
+    return RestError(said if hint is None else f"{said}: {hint}", status=status, retry_after=answer.retry_after)

@@ -1,0 +1,73 @@
+"""What a user may give as a token, and what may be sent as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aggstream._base.secret import Secret
+from aggstream.errors import ConfigurationError
+from aggstream.typing import TokenProvider, TokenSource
+
+
+class _FixedToken:
+    """A token that somebody else made, once."""
+
+    def __init__(self, token: Secret) -> None:
+        self._token = token
+
+    def get_token(self, *, stale: str | None = None) -> str:
+        return self._token.reveal()
+
+
+class _TokenFunction:
+    """A function that is asked afresh each time."""
+
+    def __init__(self, function: Callable[[], str]) -> None:
+        self._function = function
+
+    def get_token(self, *, stale: str | None = None) -> str:
+        del stale  # if the function raises, a traceback may show the locals of this frame
+        return self._function()
+
+
+def as_provider(token: TokenSource) -> TokenProvider:
+    """Return a provider for whatever a user gave as a token.
+
+    Raises:
+        ConfigurationError: it is no token, function or provider.
+    """
+    if isinstance(token, str):
+        return _FixedToken(checked_token(token))
+    if isinstance(token, TokenProvider):
+        return token
+    if callable(token):
+        return _TokenFunction(token)
+    raise ConfigurationError("token must be a text, a function that returns one, or have a get_token method")
+
+
+def problem_with(token: object) -> str | None:
+    """Return why a token cannot be sent, in words without the token; None if it can."""
+    if not isinstance(token, str):
+        return f"the token must be a text, got {type(token).__name__}"
+    if not token:
+        return "the token is empty"
+    if token.strip() != token:
+        return "the token begins or ends with a space or a line break: strip() it"
+    if token.lower().startswith("bearer "):
+        return "the token must be given without 'Bearer '"
+    if not token.isascii() or not token.isprintable() or " " in token:
+        return "the token must be printable ASCII without spaces, as the REST API takes it"
+    return None
+
+
+def checked_token(token: object) -> Secret:
+    """Return a token as a secret.
+
+    Raises:
+        ConfigurationError: it cannot be sent.
+    """
+    problem = problem_with(token)
+    if problem is not None:
+        raise ConfigurationError(problem)
+    assert isinstance(token, str)
+    return Secret(token)

@@ -1,0 +1,277 @@
+"""Access tokens that are bought with a refresh token."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import urllib3
+
+from aggstream._base.checks import check_seconds, quiet
+from aggstream._base.fork_and_exit import call_in_child
+from aggstream._base.greenlets import Patching
+from aggstream._base.json_text import Parser, to_json
+from aggstream._base.limits import Limits
+from aggstream._base.secret import MASK, Secret
+from aggstream._base.service_checks import (
+    DEFAULT_REST_URL,
+    app_id_header,
+    check_app_id,
+    check_headers,
+    check_path,
+    check_ssl_context,
+    check_url,
+    setting,
+)
+from aggstream._base.stacks import place_of
+from aggstream._base.strict import strict_converter
+from aggstream._network.http import exchange, make_http, words_of
+from aggstream._network.proxy import choose_proxy
+from aggstream.errors import (
+    AuthenticationError,
+    AuthenticationRejected,
+    DecodeError,
+    TokenUnavailable,
+)
+from aggstream.tokens._providers import checked_token, problem_with
+from aggstream.tokens._token import expiry
+
+__all__ = ["RefreshingToken", "TokenPair"]
+
+logger = logging.getLogger("aggstream")
+
+_LARGEST_ANSWER = 65536
+# A token that ends so soon would be refused before it is through.
+_ABOUT_TO_EXPIRE = 1.0
+_OK = 200
+_PASSING_STATUSES = frozenset({408, 425, 429})
+
+
+@attrs.frozen
+class TokenPair:
+    """An access token and the refresh token that buys the next one."""
+
+    access_token: str = attrs.field(repr=lambda _: MASK)
+    refresh_token: str = attrs.field(repr=lambda _: MASK)
+
+
+@attrs.frozen
+class _User:
+    id: str | None = None
+
+
+@attrs.frozen
+class _RefreshAnswer:
+    """Source: assumed; the reference gives it for the admin twin of the call."""
+
+    accessToken: str  # noqa: N815  (the service's name)
+    refreshToken: str | None = None  # noqa: N815
+    user: _User | None = None
+
+
+_converter = strict_converter(detailed_validation=False)
+_parser = Parser(Limits())
+
+
+def _default_body(refresh_token: str) -> Mapping[str, Any]:
+    return {"refreshToken": refresh_token}
+
+
+class RefreshingToken:
+    """A provider that keeps a session alive with a refresh token, over REST.
+
+    The service rotates refresh tokens: the old one is spent once a new pair is made. So there is one refresh
+    at a time, it is never repeated blindly, and the new pair is given to `save` before it is used.
+
+    Thread-safe; several clients may share one.
+    """
+
+    @quiet
+    def __init__(
+        self,
+        refresh_token: str,
+        *,
+        access_token: str | None = None,
+        app_id: str | None = None,
+        rest_url: str | None = None,
+        save: Callable[[TokenPair], object] | None = None,
+        load: Callable[[], TokenPair | None] | None = None,
+        lock: contextlib.AbstractContextManager[Any] | None = None,
+        path: str = "/auth/token/refresh",
+        headers: Mapping[str, str] | None = None,
+        body: Callable[[str], Mapping[str, Any]] = _default_body,
+        timeout: float = 10.0,
+        ssl_context: ssl.SSLContext | None = None,
+        allow_insecure: bool = False,
+        proxy: str | None = "environment",
+    ) -> None:
+        """Make a provider.
+
+        Args:
+            refresh_token: what buys a new access token.
+            access_token: the present one; None: one is bought at first use.
+            app_id: the app's id, for the header `x-app-id`; None: `AGGSTREAM_APP_ID`.
+            rest_url: the REST API's base; None: `AGGSTREAM_REST_URL`, or the public one.
+            save: called with each new pair before it is used, to store it for the next start. If it raises,
+                the pair is kept, and offered to it again before it is used.
+            load: called before each refresh; returns the stored pair, in case another process has refreshed.
+            lock: held while a refresh goes on, if several processes share the session (a file lock, say).
+            path: the call's path (assumed).
+            headers: further headers.
+            body: makes the request's JSON body from the refresh token (assumed).
+            timeout: seconds for connecting and for all of the answer.
+            ssl_context: for a private certificate authority.
+            allow_insecure: take an `http://` URL of another machine.
+            proxy: as for `Client`.
+
+        Raises:
+            ConfigurationError: an option that cannot work.
+        """
+        # First of all, and then forgotten: a traceback may show the locals of its frames.
+        self._access = None if access_token is None else checked_token(access_token)
+        self._refresh = checked_token(refresh_token)
+        del access_token, refresh_token
+        app_id = check_app_id(setting(app_id, "app_id"))
+        rest_url = setting(rest_url, "rest_url", default=DEFAULT_REST_URL)
+        check_url(rest_url, "rest_url", plain="http", secure="https", allow_insecure=allow_insecure)
+        self._url = rest_url.rstrip("/") + check_path(path, "path")
+        self._headers = {
+            "x-app-id": app_id_header(app_id),
+            "content-type": Secret("application/json"),
+            "accept": Secret("application/json"),
+            **check_headers(headers),
+        }
+        self._patching = Patching()
+        # Guards the four below, and with them that there is one refresh at a time. `save`, `load` and `lock`
+        # run under it, so they must not ask this provider for a token.
+        self._one_at_a_time = threading.Lock()
+        call_in_child(self, RefreshingToken._begin_anew)
+        self._unsaved = False
+        self._save = save
+        self._load = load
+        self._lock = contextlib.nullcontext() if lock is None else lock
+        self._body = body
+        # No retries: a repeated refresh can revoke the session. No redirects: the token would go with them.
+        self._timeout = check_seconds(timeout, "timeout")
+        self._ssl_context = check_ssl_context(ssl_context)
+        self._proxy = choose_proxy(proxy, rest_url)
+        self._http = make_http(self._timeout, self._ssl_context, self._proxy)
+
+    def _begin_anew(self) -> None:
+        self._patching = Patching()
+        self._one_at_a_time = threading.Lock()
+        self._http = make_http(self._timeout, self._ssl_context, self._proxy)
+
+    def get_token(self, *, stale: str | None = None) -> str:
+        """Return an access token, refreshed if need be. Blocks; runs on the calling thread.
+
+        Args:
+            stale: a token that is refused or about to expire; if it is still the present one, it is replaced.
+
+        Raises:
+            TokenUnavailable: the refresh did not work this time.
+            AuthenticationRejected: the refresh was refused: the user must sign in again.
+        """
+        unwanted = None if stale is None else Secret(stale)
+        del stale  # a traceback may show the locals of its frames
+        if self._patching.is_outdated():
+            self._begin_anew()
+        with self._one_at_a_time:
+            if self._unsaved:
+                self._store()
+            if not self._is_good(unwanted):
+                with self._lock:
+                    self._reload()
+                    if not self._is_good(unwanted):
+                        self._refresh_now()
+            assert self._access is not None  # a refresh that returns has set it
+            return self._access.reveal()
+
+    def _is_good(self, unwanted: Secret | None) -> bool:
+        if self._access is None or self._access == unwanted:
+            return False
+        expires = expiry(self._access.reveal())
+        return expires is None or expires - time.time() >= _ABOUT_TO_EXPIRE
+
+    def _reload(self) -> None:
+        pair: object = self._load() if self._load is not None else None
+        if pair is None:
+            return
+        if not isinstance(pair, TokenPair):
+            kind = type(pair).__name__
+            del pair  # it may be made of tokens, and a traceback may show the locals of its frames
+            raise TokenUnavailable(f"load() must return a TokenPair or None, got {kind}")
+        if pair.refresh_token != self._refresh.reveal():
+            problem = self._take(pair)
+            if problem is not None:
+                raise TokenUnavailable(f"load() returned what cannot be used: {problem}")
+
+    def _take(self, pair: TokenPair) -> str | None:
+        """Use a pair from now on; return why it cannot be used."""
+        problem = problem_with(pair.access_token) or problem_with(pair.refresh_token)
+        if problem is None:
+            self._access = Secret(pair.access_token)
+            self._refresh = Secret(pair.refresh_token)
+        return problem
+
+    def _refresh_now(self) -> None:
+        failure = self._exchange()
+        if failure is not None:
+            # Raised out here, because the frames in there hold tokens.
+            raise failure
+        logger.debug("the access token was refreshed")
+        self._unsaved = self._save is not None
+        if self._unsaved:
+            self._store()
+
+    def _exchange(self) -> AuthenticationError | None:
+        """Buy a new pair and take it; return what went wrong."""
+        try:
+            body = to_json(self._body(self._refresh.reveal())).encode()
+        except Exception as error:  # its frames hold the token: only its kind is told
+            return TokenUnavailable(f"body() gave no JSON: {type(error).__name__}")
+        answer = exchange(self._http, "POST", self._url, self._headers, body=body, largest=_LARGEST_ANSWER)
+        self._http.clear()  # the next call is minutes away
+        if isinstance(answer, urllib3.exceptions.HTTPError):
+            return TokenUnavailable(f"the refresh call to {self._url} failed: {words_of(answer)}")
+        if answer.status != _OK:
+            return _refusal(answer.status, answer.retry_after)
+        if answer.body is None:
+            return TokenUnavailable("the answer of the refresh call is too large")
+        try:
+            pair = _converter.structure(_parser.parse(answer.body.decode()), _RefreshAnswer)
+            problem = self._take(TokenPair(pair.accessToken, pair.refreshToken or self._refresh.reveal()))
+        except DecodeError as error:
+            problem = str(error)
+        except Exception as error:  # the values in it are tokens: only its kind is told
+            problem = type(error).__name__
+        if problem is None:
+            return None
+        return TokenUnavailable(f"the answer of the refresh call is not understood: {problem}")
+
+    def _store(self) -> None:
+        assert self._save is not None
+        assert self._access is not None
+        try:
+            self._save(TokenPair(self._access.reveal(), self._refresh.reveal()))
+        except Exception as error:
+            raise TokenUnavailable(
+                f"save() failed with {type(error).__name__} at {place_of(error)} (the exception itself is "
+                "error.__cause__): the new tokens are kept, but not used before it works"
+            ) from error
+        self._unsaved = False
+
+
+def _refusal(status: int, wait: float | None) -> AuthenticationError:
+    said = f"the refresh call was answered with HTTP status {status}"
+    if status >= 500 or status in _PASSING_STATUSES:  # noqa: PLR2004
+        return TokenUnavailable(said, retry_after=wait)
+    if status in (400, 401, 403):
+        return AuthenticationRejected(f"{said}: the session is over, the user must sign in again", final=True)
+    return AuthenticationRejected(f"{said}: look at the options path, body and rest_url", final=True)

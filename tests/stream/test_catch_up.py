@@ -1,0 +1,571 @@
+"""Closing gaps, with a clock that the test moves: what is read, what is held back, what is delivered, and when."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+import aggstream
+from aggstream import (
+    Balances,
+    BalanceSnapshot,
+    Continuity,
+    DecodeError,
+    DecodeFailed,
+    Event,
+    Gap,
+    OrderEvent,
+    OrderRecord,
+    OrdersPage,
+    Reconciled,
+    RestError,
+    RestOptions,
+    UserEvent,
+    VenueBalance,
+)
+from aggstream._base.json_text import Parser
+from aggstream._protocol.codec import Codec
+from aggstream._stream.catch_up import Read, ReadBalances, ReadOrders, Reconciler
+from aggstream.errors import AuthenticationRejected
+from aggstream.orders._tracker import Tracker
+
+MINUTE = 60_000
+DAY = 86_400_000
+NOW_MS = 1_710_000_000_000
+decode = Codec(aggstream.Limits()).decode
+DOWN = RestError("no answer", status=503)
+
+
+def order_event(name: str, order_id: str = "a", *, at: int = 0, filled: int | None = None) -> Event:
+    message: dict[str, Any] = {"type": "order_event", "event": name, "orderId": order_id, "timestamp": NOW_MS + at}
+    if filled is not None:
+        message["filledAmountRaw"] = str(filled)
+    return decode(json.dumps(message), (NOW_MS + min(at, DAY)) * 1_000_000)
+
+
+def submitted(order_id: str = "a", *, at: int = 0) -> Event:
+    message = {"type": "order_submitted", "venue": "kalshi", "orderId": order_id, "side": "buy", "price": 0.5}
+    return decode(
+        json.dumps(message | {"size": 1, "outcomeId": "o", "timestamp": NOW_MS + at}), (NOW_MS + at) * 1_000_000
+    )
+
+
+def record(
+    order_id: str, status: str, *, at: int = 0, created: int | None = None, filled: int | None = None
+) -> OrderRecord:
+    def moment(ms: int) -> dt.datetime:
+        return dt.datetime.fromtimestamp((NOW_MS + ms) / 1000, dt.timezone.utc)
+
+    return OrderRecord(
+        id=order_id,
+        status=status,
+        filled_amount_text=None if filled is None else str(filled),
+        created_at=moment(at if created is None else created),
+        updated_at=moment(at),
+    )
+
+
+class Life:
+    """A reconciler, its clock, and what the handlers get."""
+
+    def __init__(self, options: RestOptions | None = None, *, rest: bool = True) -> None:
+        self.tracker = Tracker(kept=1000, kept_for=1e9)
+        self.options = (options or RestOptions()) if rest else None
+        self.reconciler = Reconciler(
+            self.tracker, self.options, hold_timeout=30.0, most_held=5, most_held_size=1000, jitter=lambda: 1.0
+        )
+        self.now = 100.0
+        self.gaps = 0
+
+    def connect(self, *, gap: bool = False) -> None:
+        told = None
+        if gap:
+            self.gaps += 1
+            told = Gap(number=self.gaps, started_ns=0, ended_ns=1)
+        self.reconciler.connected(self.now, NOW_MS, told)
+
+    def disconnect(self) -> None:
+        self.reconciler.disconnected()
+
+    def live(self, *events: Event) -> None:
+        self.reconciler.receive([(event, 10) for event in events], self.now)
+
+    def asked(self) -> Read:
+        read = self.reconciler.request()
+        assert read is not None
+        return read
+
+    def page(self, *orders: OrderRecord, cursor: str | None = None, problems: Sequence[DecodeError] = ()) -> None:
+        read = self.asked()
+        assert isinstance(read, ReadOrders)
+        page = OrdersPage(orders=orders, next_cursor=cursor, problems=tuple(problems))
+        self.reconciler.page_received(read, page, self.now, (NOW_MS + DAY) * 1_000_000)
+
+    def balances(self, balances: Balances | None = None) -> None:
+        read = self.asked()
+        assert isinstance(read, ReadBalances)
+        self.reconciler.balances_received(read, balances or Balances(), self.now, (NOW_MS + DAY) * 1_000_000)
+
+    def rest(self, *orders: OrderRecord) -> None:
+        """REST tells everything in one page."""
+        self.page(*orders)
+        self.balances()
+
+    def fail(self, error: aggstream.AggStreamError = DOWN) -> None:
+        self.reconciler.read_failed(self.asked(), error, self.now)
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.reconciler.handle_deadline(self.now)
+
+    def told(self) -> list[str]:
+        """Return what the handlers got since the last call."""
+        return [self.in_words(event) for event, _ in self.reconciler.events()]
+
+    @staticmethod
+    def in_words(event: Event) -> str:
+        if isinstance(event, Reconciled):
+            return f"{'resolved' if event.resolved else 'unresolved'} {list(event.gaps)}"
+        if isinstance(event, UserEvent):
+            name = f"{getattr(event, 'order_id', '')} {event.sub_event or event.type}".strip()
+            return name if event.source == "stream" else f"{name} (rest)"
+        return event.type
+
+    def continuity(self) -> Continuity:
+        return self.tracker.continuity
+
+
+@pytest.fixture
+def life() -> Life:
+    """A life that has caught up at the start, with one order open."""
+    life = Life()
+    life.connect()
+    life.rest()
+    life.live(submitted("a"))
+    life.told()
+    assert life.continuity() is Continuity.LIVE
+    return life
+
+
+# --- the first look -------------------------------------------------------------------------------------
+
+
+def test_the_first_look_learns_what_is_there_and_delivers_nothing_of_it() -> None:
+    life = Life()
+    assert life.continuity() is Continuity.UNKNOWN
+    life.connect()
+    assert life.continuity() is Continuity.CATCHING_UP
+    life.rest(record("a", "submitted"), record("b", "filled", at=-1))
+    assert life.told() == ["resolved []"]
+    assert life.continuity() is Continuity.LIVE
+    assert life.tracker.open_orders() == {"a"}
+    assert life.tracker.orders()["b"].status == "filled"
+
+
+def test_the_first_look_goes_back_as_long_as_pages_have_open_orders() -> None:
+    life = Life()
+    life.connect()
+    life.page(record("a", "filled"), record("b", "submitted"), cursor="2")
+    life.page(record("c", "filled"), cursor="3")
+    life.balances()
+    assert life.tracker.open_orders() == {"b"}
+
+
+def test_an_order_of_the_first_look_that_ends_live_is_delivered_by_the_stream() -> None:
+    life = Life()
+    life.connect()
+    life.rest(record("a", "filled", filled=5))  # REST was faster than the socket
+    life.live(order_event("filled", "a", filled=5))
+    assert life.told() == ["resolved []", "a filled"]
+
+
+def test_an_end_that_the_first_look_saw_and_the_stream_lost_is_delivered_after_the_gap() -> None:
+    life = Life()
+    life.connect()
+    life.rest(record("a", "filled", filled=5))
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(record("a", "filled", filled=5))
+    assert life.told() == ["resolved []", "a filled (rest)", "resolved [1]"]
+
+
+# --- after a gap ----------------------------------------------------------------------------------------
+
+
+def test_what_happened_in_a_gap_is_delivered_before_what_is_held_back(life: Life) -> None:
+    life.disconnect()
+    assert life.continuity() is Continuity.UNKNOWN
+    life.connect(gap=True)
+    life.live(submitted("c", at=2))
+    assert life.told() == []
+    life.rest(record("b", "failed", at=1), record("a", "filled", at=1))
+    assert life.told() == ["b failed (rest)", "a filled (rest)", "c order_submitted", "resolved [1]"]
+    assert life.continuity() is Continuity.LIVE
+
+
+def test_what_the_stream_tells_itself_is_not_told_by_rest_as_well(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    life.live(order_event("filled", "a", at=2, filled=5))
+    life.rest(record("a", "filled", at=2, filled=5))
+    assert life.told() == ["a filled", "resolved [1]"]
+
+
+def test_what_rest_has_told_is_not_told_by_the_stream_as_well(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(record("a", "filled", at=2, filled=5))
+    life.live(order_event("filled", "a", at=2, filled=5), order_event("dag_completed", "a", at=3))
+    assert life.told() == ["a filled (rest)", "resolved [1]", "a dag_completed"]
+    assert life.reconciler.repeats == 1
+
+
+def test_an_orders_events_stay_in_order(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    life.live(order_event("partially_filled", "a", at=1, filled=3), submitted("b", at=2))
+    life.page(record("a", "filled", at=4, filled=5))
+    life.live(order_event("dag_completed", "a", at=5))
+    life.balances()
+    expected = ["a partially_filled", "a filled (rest)", "b order_submitted", "a dag_completed", "resolved [1]"]
+    assert life.told() == expected
+
+
+def test_a_gap_is_read_back_to_where_everything_is_known(life: Life) -> None:
+    life.live(order_event("filled", "a", at=10 * MINUTE))
+    life.told()
+    life.disconnect()
+    life.connect(gap=True)
+    life.page(record("d", "filled", at=12 * MINUTE), record("c", "filled", at=11 * MINUTE), cursor="2")
+    life.page(record("old", "filled", at=5 * MINUTE), cursor="3")
+    life.balances()
+    assert life.told() == ["d filled (rest)", "c filled (rest)", "resolved [1]"]
+
+
+def test_an_open_order_is_looked_for_however_far_back_it_is(life: Life) -> None:
+    life.live(submitted("z", at=60 * MINUTE))
+    life.told()
+    life.disconnect()
+    life.connect(gap=True)
+    life.page(record("z", "submitted", at=60 * MINUTE), cursor="2")
+    life.page(record("old", "filled", at=MINUTE), cursor="3")
+    life.page(record("a", "cancelled", at=61 * MINUTE, created=0), cursor="4")
+    life.balances()
+    assert life.told() == ["a cancelled (rest)", "resolved [1]"]
+
+
+def test_pages_are_bounded_and_a_gap_that_is_too_deep_stays_open() -> None:
+    life = Life(RestOptions(max_pages=2))
+    life.connect()
+    life.rest(record("a", "submitted"))
+    life.told()
+    life.disconnect()
+    life.connect(gap=True)
+    life.page(record("y", "filled", at=2), cursor="2")
+    life.page(record("x", "filled", at=1), cursor="3")
+    assert life.told() == ["y filled (rest)", "x filled (rest)", "unresolved [1]"]
+    assert life.continuity() is Continuity.UNKNOWN
+    assert life.reconciler.next_deadline() is None
+    assert "max_pages" in str(life.reconciler.last_error)
+
+
+def test_several_gaps_are_resolved_together(life: Life) -> None:
+    for _ in range(2):
+        life.disconnect()
+        life.connect(gap=True)
+    life.rest(record("a", "filled", at=1))
+    assert life.told() == ["a filled (rest)", "resolved [1, 2]"]
+
+
+def test_a_connection_that_is_lost_in_the_middle_of_a_look_loses_nothing(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    life.live(submitted("b", at=1))
+    life.page(record("a", "partially_filled", at=1, filled=2), cursor="2")
+    late = life.asked()
+    life.disconnect()
+    assert life.told() == ["a partially_filled (rest)", "b order_submitted"]
+    page = OrdersPage(orders=(record("a", "filled", at=2),))
+    life.reconciler.page_received(late, page, life.now, 0)  # its connection is gone, and so is the question
+    life.connect(gap=True)
+    life.rest(record("b", "filled", at=3), record("a", "filled", at=2, filled=5))
+    assert life.told() == ["b filled (rest)", "a filled (rest)", "resolved [1, 2]"]
+
+
+def test_a_service_that_is_not_on_time_hides_nothing(life: Life) -> None:
+    """A timestamp far ahead of the clock must not count as what is known."""
+    life.live(order_event("step_started", "a", at=400 * DAY))
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(record("b", "filled", at=DAY + 1))
+    assert "b filled (rest)" in life.told()
+
+
+def test_an_order_that_is_not_understood_is_told_and_the_gap_stays_open_if_it_may_be_one_that_counts(
+    life: Life,
+) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    life.page(problems=[DecodeError("missing", path="$.data[0].status")])
+    assert life.told() == ["decode_failed", "unresolved [1]"]
+    life.disconnect()
+    life.connect(gap=True)
+    life.page(record("a", "filled", at=1), problems=[DecodeError("missing", path="$.data[1].id")])
+    life.balances()
+    events = life.reconciler.events()
+    assert [type(event) for event, _ in events] == [DecodeFailed, OrderEvent, Reconciled]
+
+
+def test_statuses_with_other_names_are_translated() -> None:
+    life = Life(RestOptions(status_names={"DONE": "filled"}))
+    life.connect()
+    life.rest(record("a", "ORDER_SUBMITTED"))
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(record("a", "Done", at=1))
+    assert life.told()[1:] == ["a filled (rest)", "resolved [1]"]
+
+
+def test_an_event_of_rest_can_be_stored_and_made_again(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(record("a", "filled", at=1, filled=5))
+    [event] = [event for event, _ in life.reconciler.events() if isinstance(event, OrderEvent)]
+    again = decode(event.text, event.received_ns)
+    assert again == event
+    assert event.raw["orderId"] == "a"
+
+
+# --- balances -------------------------------------------------------------------------------------------
+
+
+def test_balances_that_changed_are_delivered_after_a_gap(life: Life) -> None:
+    for number, expected in ((1, ["balance_snapshot (rest)"]), (2, [])):
+        life.disconnect()
+        life.connect(gap=True)
+        life.page(record("a", "submitted"))
+        balances = Balances(positions=(VenueBalance(venue="kalshi", balance_text="7"),), raw={"positions": []})
+        life.balances(balances)
+        assert life.told() == [*expected, f"resolved [{number}]"]
+
+
+def test_a_snapshot_of_balances_can_be_stored_and_made_again() -> None:
+    from aggstream.rest._decoding import decode_balances
+    from aggstream.rest._snapshot import decode_snapshot, make_snapshot
+
+    text = '{"cash": [{"tokenSymbol": "USDC", "totalRaw": "1", "decimals": 6}], "positions": []}'
+    snapshot = make_snapshot(decode_balances(text), 5_000_000)
+    again = decode_snapshot(snapshot.text, 5_000_000, Parser(aggstream.Limits()))
+    assert isinstance(again, BalanceSnapshot)
+    assert again == snapshot
+    assert again.id == snapshot.id
+    with pytest.raises(DecodeError):
+        decode_snapshot('{"type": "balance_snapshot"}', 1, Parser(aggstream.Limits()))
+
+
+# --- REST fails -----------------------------------------------------------------------------------------
+
+
+def test_a_failure_is_tried_again_while_events_are_held_back(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    life.fail()
+    assert life.reconciler.request() is None
+    life.pass_time(1.0)
+    life.rest(record("a", "filled", at=1))
+    assert life.told() == ["a filled (rest)", "resolved [1]"]
+
+
+def test_held_events_are_released_when_rest_takes_too_long_and_the_gap_is_closed_later(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    life.live(submitted("b", at=2))
+    late = life.asked()
+    life.pass_time(29.9)
+    assert life.told() == []
+    life.pass_time(0.2)
+    assert life.told() == ["b order_submitted", "unresolved [1]"]
+    assert life.continuity() is Continuity.UNKNOWN
+    assert not life.reconciler.awaits(late)
+    life.live(order_event("dag_started", "b", at=3))
+    assert life.told() == ["b dag_started"]
+    life.pass_time(60.0)
+    life.page(record("a", "filled", at=1))
+    assert life.told() == ["a filled (rest)"]  # nothing waits for the balances
+    life.balances()
+    assert life.told() == ["resolved [1]"]
+    assert life.continuity() is Continuity.LIVE
+
+
+def test_the_pauses_grow_and_a_retry_after_is_honoured(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    pauses = []
+    for _ in range(12):
+        life.fail()
+        at = life.reconciler.next_deadline()
+        assert at is not None
+        pauses.append(at - life.now)
+        life.pass_time(at - life.now)
+    assert pauses[:3] == [1.0, 2.0, 4.0]
+    assert pauses[-1] == 60.0
+    life.fail(RestError("busy", status=429, retry_after=45.0))
+    assert life.reconciler.next_deadline() == life.now + 60.0
+
+
+def test_what_will_not_get_better_ends_the_look_at_once_and_is_tried_again_seldom(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    life.fail(AuthenticationRejected("no"))
+    assert life.told() == ["unresolved [1]"]
+    assert life.reconciler.next_deadline() == life.now + 60.0
+
+
+def test_a_gap_that_is_open_when_the_stream_ends_is_told_so(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    life.live(submitted("b"))
+    life.reconciler.stopped(None)
+    assert life.told() == ["b order_submitted", "unresolved [1]"]
+
+
+# --- without REST ---------------------------------------------------------------------------------------
+
+
+def test_without_rest_a_gap_stays_a_gap() -> None:
+    life = Life(rest=False)
+    life.connect()
+    assert life.continuity() is Continuity.LIVE
+    life.live(submitted("a"))
+    life.disconnect()
+    life.connect(gap=True)
+    life.live(submitted("b", at=1))
+    assert life.told() == ["a order_submitted", "unresolved [1]", "b order_submitted"]
+    assert life.continuity() is Continuity.UNKNOWN
+    assert life.reconciler.request() is None
+
+
+# --- looking for one order ------------------------------------------------------------------------------
+
+
+def test_an_order_that_nothing_is_known_of_is_looked_for_and_nobody_is_told(life: Life) -> None:
+    tracked = life.tracker.track("old")
+    life.reconciler.look_up("old", life.now)
+    assert life.continuity() is Continuity.LIVE
+    life.live(submitted("b"))
+    life.page(record("b", "submitted"), cursor="2")
+    life.page(record("old", "filled", at=-99 * MINUTE), record("older", "failed", at=-100 * MINUTE), cursor="3")
+    assert life.reconciler.request() is None
+    assert life.told() == ["b order_submitted"]
+    assert life.tracker.outcome(tracked).verdict is aggstream.Verdict.FILLED
+
+
+def test_an_order_that_is_nowhere_costs_no_more_pages_than_there_are(life: Life) -> None:
+    life.reconciler.look_up("nowhere", life.now)
+    life.page(record("a", "submitted"), cursor="2")
+    life.page(record("b", "filled"))
+    assert life.reconciler.request() is None
+    assert life.continuity() is Continuity.LIVE
+
+
+def test_what_is_looked_for_before_the_first_connection_is_looked_for_with_it() -> None:
+    life = Life()
+    tracked = life.tracker.track("old")
+    life.reconciler.look_up("old", life.now)
+    assert life.reconciler.request() is None
+    life.connect()
+    life.page(record("b", "filled"), cursor="2")
+    life.page(record("old", "expired"))
+    life.balances()
+    assert life.reconciler.request() is None
+    assert life.tracker.outcome(tracked).verdict is aggstream.Verdict.EXPIRED
+
+
+def test_an_order_that_was_open_long_before_the_start_is_found_in_the_background() -> None:
+    life = Life()
+    life.connect()
+    life.page(record("b", "filled", at=2), cursor="2")
+    life.balances()
+    assert life.continuity() is Continuity.LIVE
+    life.page(record("c", "filled", at=1), cursor="3")
+    life.fail()
+    life.pass_time(60.0)
+    life.page(record("old", "submitted", at=-99 * MINUTE), record("older", "failed", at=-100 * MINUTE))
+    assert life.reconciler.request() is None
+    assert life.told() == ["resolved []"]
+    assert life.tracker.open_orders() == {"old"}
+    life.disconnect()
+    life.connect(gap=True)
+    life.page(record("d", "filled", at=3 * MINUTE), record("b", "filled", at=2), cursor="2")
+    life.page(record("old", "filled", at=3 * MINUTE, created=-99 * MINUTE), cursor="3")
+    life.balances()
+    assert life.told() == ["d filled (rest)", "old filled (rest)", "resolved [1]"]
+
+
+def test_what_ended_before_the_first_look_is_history_and_not_news() -> None:
+    life = Life()
+    life.connect()
+    life.rest(record("a", "filled", at=2), record("b", "filled", at=1))
+    life.pass_time(5.0)
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(record("c", "filled", at=3), record("a", "filled", at=2), record("z", "filled", at=0))
+    assert life.told() == ["resolved []", "c filled (rest)", "resolved [1]"]
+
+
+# --- behind ---------------------------------------------------------------------------------------------
+
+
+def test_after_handlers_were_behind_it_looks_again(life: Life) -> None:
+    life.reconciler.overflowed(life.now)
+    assert life.continuity() is Continuity.CATCHING_UP
+    life.rest(record("a", "filled", at=1))
+    assert life.told() == ["a filled (rest)", "resolved []"]
+
+
+def test_so_much_is_held_back_and_then_reading_should_wait(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    life.live(*[submitted(str(number)) for number in range(4)])
+    assert not life.reconciler.is_full()
+    life.live(submitted("b"))
+    assert life.reconciler.is_full()
+    life.rest(record("a", "submitted"))
+    assert not life.reconciler.is_full()
+
+
+def test_nothing_of_a_user_is_left_once_another_one_is_signed_in(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    life.live(submitted("b"))
+    life.reconciler.forget()
+    assert life.told() == []
+    assert life.tracker.orders() == {}
+    life.connect()
+    life.rest(record("theirs", "submitted"))
+    assert life.told() == ["resolved []"]
+
+
+def test_late_news_of_an_order_that_was_forgotten_brings_nothing_back() -> None:
+    life = Life()
+    life.tracker._kept = 1
+    life.connect()
+    life.rest()
+    life.live(order_event("filled", "a"), order_event("filled", "b"))
+    assert set(life.tracker.orders()) == {"b"}
+    life.live(order_event("dag_completed", "a", at=1))
+    assert set(life.tracker.orders()) == {"b"}
+    assert life.tracker.open_orders() == set()
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(record("b", "filled", at=1), record("a", "filled", at=1))
+    assert life.told() == ["resolved []", "a filled", "b filled", "a dag_completed", "resolved [1]"]
+    # Who asks for it finds it again.
+    tracked = life.tracker.track("a")
+    life.reconciler.look_up("a", life.now)
+    life.page(record("a", "filled"))
+    assert life.tracker.outcome(tracked).verdict is aggstream.Verdict.FILLED
