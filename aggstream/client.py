@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 import os
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
@@ -16,11 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 from aggstream._base.backoff import ReconnectPolicy
 from aggstream._base.checks import check_seconds, quiet
 from aggstream._base.deadline import Deadline
-from aggstream._base.fork_and_exit import call_at_exit, call_in_child
-from aggstream._base.greenlets import Patching, is_in_hub
+from aggstream._base.fork_and_exit import call_in_child
 from aggstream._base.limits import Limits
 from aggstream._base.service_checks import check_auth, setting
-from aggstream._base.signals import SAME_WISH, caught_signals
 from aggstream._delivery.dispatcher import Dispatcher, ErrorHandler
 from aggstream._delivery.pull import EventIterator, Expectation, PullBuffer
 from aggstream._delivery.registry import Registrar, check_handler, key_of
@@ -28,10 +24,11 @@ from aggstream._delivery.watchdog import HandlerWatch
 from aggstream._protocol.codec import Codec
 from aggstream._protocol.options import AUTH_CLOSE_CODES, SessionOptions
 from aggstream._stream.health_check import check_up
-from aggstream._stream.loop import Runner
+from aggstream._stream.lifetime import Lifetime
+from aggstream._stream.loop import Loop
 from aggstream._stream.options import Options
 from aggstream._stream.rest_choice import choose_rest
-from aggstream.errors import ConfigurationError, JournalError, StateError, WaitTimeout
+from aggstream.errors import ConfigurationError, StateError, WaitTimeout
 from aggstream.events import BalanceUpdate, Event, OrderEvent, OrderSubmitted
 from aggstream.health import Continuity, Health, StopReport
 from aggstream.orders import Order
@@ -44,7 +41,7 @@ from aggstream.typing import TokenSource
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from aggstream.journal import EventStore, OpensStore, StoredEvent
+    from aggstream.journal import OpensStore, StoredEvent
 
 __all__ = ["Client"]
 
@@ -192,22 +189,17 @@ class Client(Registrar):
             importlib.import_module(module)
         provider = as_provider(setting(None, "token") if token is None else token)
         calls = choose_rest(rest, rest_url, self._options, proxy=proxy)
-        self._journal_options: OpensStore | None = None
+        opens_store: OpensStore | None = None
         if journal is not None:
             from aggstream.journal import as_store  # noqa: PLC0415  (most streams have none)
 
-            self._journal_options = as_store(journal)
-        self._journal: EventStore | None = None
+            opens_store = as_store(journal)
+        self._has_journal = opens_store is not None
         super().__init__()
         self._tracker = Tracker(kept=self._options.orders_kept, kept_for=self._options.orders_kept_for)
-        self._patching = Patching()
-        # Guards what `start`, `on_error`, `wait_for` and `switch_user` change. It is never held while something
-        # is waited for or user code runs, nor taken by `stop`, which a signal handler may call.
+        # Guards what `on_error`, `wait_for` and `switch_user` change. It is never held while something is waited
+        # for or user code runs.
         self._lock = threading.Lock()
-        self._started = False
-        self._starter: int | None = None
-        self._has_begun = threading.Event()
-        self._ended = False
         queued_size = self._options.session.limits.queued_size
         self._pull = PullBuffer(self._options.queue_size, queued_size)
         self._expectations: tuple[Expectation, ...] = ()
@@ -226,20 +218,28 @@ class Client(Registrar):
             on_fatal=self._fail,
             on_end=self._handlers_ended,
         )
-        self._watch = HandlerWatch(self._dispatcher, self._options.slow_handler_duration, name)
-        self._runner = Runner(self._options, provider, self._dispatcher, self._watch, self._tracker, calls)
-        self._runner.on_stopping = self._pull.stop_waiting
-        self._runner.on_turn = self._turn
-        # The process that has started it, which alone may use it from then on.
-        self._pid: int | None = None
+        watch = HandlerWatch(self._dispatcher, self._options.slow_handler_duration, name)
+        self._loop = Loop(
+            self._options,
+            provider,
+            self._dispatcher,
+            watch,
+            self._tracker,
+            calls,
+            on_stopping=self._pull.stop_waiting,
+            on_turn=self._turn,
+        )
+        self._lifetime = Lifetime(
+            self._loop, self._dispatcher, watch, name=name, opens_store=opens_store, on_end=self._end
+        )
         if on_error is not None:
             self.on_error(on_error)
         call_in_child(self, Client._let_go)
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_runner"):  # its constructor refused an option
+        if not hasattr(self, "_lifetime"):  # its constructor refused an option
             return "<aggstream.Client, not made>"
-        phase = self._runner.phase if self._is_in_own_process() else "another process's"
+        phase = self._loop.phase if self._lifetime.is_in_own_process() else "another process's"
         return f"<aggstream.Client {self._options.name!r} of app {self._options.app_id!a}: {phase}>"
 
     def __reduce__(self) -> NoReturn:
@@ -257,30 +257,7 @@ class Client(Registrar):
                 be started once that is mended.
             RuntimeError: the system has no more threads.
         """
-        self._refuse_other_process()
-        self._patching.check("this client")
-        with self._lock:
-            if self._started:
-                raise StateError("this client was started before; make another one to begin again")
-            self._started = True
-            self._starter = threading.get_ident()
-            self._pid = os.getpid()
-        try:
-            self._journal, failure = self._open_journal()
-        except BaseException:
-            self._started = False
-            raise
-        call_at_exit(self, Client._ask_to_stop_at_exit, Client._stop_at_exit)
-        try:
-            self._dispatcher.start()
-            self._runner.start(self._journal, failure)
-        except RuntimeError as error:
-            # Whoever waits for it must hear of it.
-            self._runner.give_up(error)
-            self._handlers_ended()
-            raise
-        finally:
-            self._has_begun.set()
+        self._lifetime.start()
 
     def stop(self, timeout: float = _STOP_TIMEOUT) -> StopReport:
         """End the stream: close the connection, let the handlers finish what is queued, end the threads.
@@ -299,25 +276,7 @@ class Client(Registrar):
             AggStreamError: what ended the stream before, if something did.
             StateError: this is a forked child of the process that has started it.
         """
-        self._refuse_other_process()
-        if not self._started:
-            return StopReport()
-        self._runner.request_stop()
-        if self._is_own_thread() or is_in_hub():
-            return StopReport(undelivered=self._dispatcher.waiting, running=self._what_runs())
-        deadline = Deadline(timeout)
-        self._await_begin(deadline)
-        done = self._runner.join(deadline.remaining()) and self._join_handlers(deadline)
-        self._runner.work.join(deadline.remaining())
-        undelivered = self._dispatcher.to_retry if done else self._dispatcher.abandon()
-        running = self._what_runs() or (() if done else ("starting",))
-        report = StopReport(undelivered=undelivered, running=running)
-        self._end()
-        if not report:
-            logger.warning("%s: stopped with something undone: %s", self._options.name, report)
-            self._watch.tell_stuck()
-        self._raise_error()
-        return report
+        return self._lifetime.stop(timeout)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the stream has ended and its handlers are done.
@@ -332,15 +291,7 @@ class Client(Registrar):
             StateError: it was not started, or this is a thread of the client's own, which would wait for itself.
             AggStreamError: what ended the stream, if it was not `stop`.
         """
-        self._refuse_own_thread("wait()")
-        if not self._started:
-            raise StateError("the client is not started: call start() first, or use run()")
-        deadline = Deadline(timeout)
-        self._await_begin(deadline)
-        if not (self._runner.join(deadline.remaining()) and self._join_handlers(deadline)):
-            return False
-        self._raise_error()
-        return True
+        return self._lifetime.wait(timeout)
 
     def run(self, *, stop_timeout: float = _STOP_TIMEOUT) -> int:
         """Run the stream until it is stopped, SIGINT (Ctrl-C) or SIGTERM comes, or it fails.
@@ -361,17 +312,7 @@ class Client(Registrar):
             AggStreamError: what ended the stream.
             SystemExit: a handler called `sys.exit()`.
         """
-        self._refuse_own_thread("run()")
-        with caught_signals(lambda _: self._runner.request_stop()) as received:
-            if not self._started:
-                self.start()
-            self._runner.join(None)
-            # Without a signal the handlers have all the time they need; but one may still come.
-            self._join_handlers(Deadline(None), unless=lambda: bool(received))
-            if received:
-                self._stop_by_signal(stop_timeout)
-        self._raise_error()
-        return _SIGNAL_EXIT + received[0] if received else 0
+        return self._lifetime.run(self.start, stop_timeout)
 
     def __enter__(self) -> Self:
         self.start()
@@ -425,8 +366,8 @@ class Client(Registrar):
             self._pull,
             wanted,
             timeout,
-            guard=lambda: self._refuse_own_thread("events()"),
-            at_end=self._raise_error,
+            guard=lambda: self._lifetime.refuse_own_thread("events()"),
+            at_end=self._lifetime.raise_error,
             refuse=self._refuse_other_process,
         )
 
@@ -497,43 +438,43 @@ class Client(Registrar):
             StateError: the stream has ended or is not started, or this is a thread of the client's own.
             AggStreamError: what ended the stream meanwhile.
         """
-        self._refuse_own_thread("wait_until_live()")
+        self._lifetime.refuse_own_thread("wait_until_live()")
         deadline = Deadline(timeout)
         with self._turned:
             before = self._times_live
-            while self._is_going():
+            while self._lifetime.is_going():
                 # It may have been live and be lost again before this thread was woken.
                 if self._is_live() or self._times_live > before:
                     return
                 if deadline.expired():
                     raise WaitTimeout(f"not live within {timeout} s: {self._why_not_live()}")
                 self._turned.wait(deadline.remaining())
-        self._raise_error()
+        self._lifetime.raise_error()
         raise StateError("the stream does not run: there is nothing to wait for")
 
     def _await(self, expectation: Expectation, timeout: float | None) -> None:
-        self._refuse_own_thread("waiting for an event")
+        self._lifetime.refuse_own_thread("waiting for an event")
         deadline = Deadline(timeout)
         with self._lock:
             self._expectations = (*self._expectations, expectation)
             self._choose_taps()
         try:
-            if self._is_running():
+            if self._lifetime.is_running():
                 expectation.wait(deadline)
         finally:
             with self._lock:
                 self._expectations = tuple(e for e in self._expectations if e is not expectation)
                 self._choose_taps()
         if expectation.event is None:
-            self._raise_error()
-            if not self._is_running():
+            self._lifetime.raise_error()
+            if not self._lifetime.is_running():
                 raise StateError("the stream does not run: there is nothing to wait for")
 
     def _is_live(self) -> bool:
-        return self._runner.phase == "live"
+        return self._loop.phase == "live"
 
     def _why_not_live(self) -> str:
-        return str(self._runner.last_error or self._runner.phase)
+        return str(self._loop.last_error or self._loop.phase)
 
     # --- orders -----------------------------------------------------------------------------------------
 
@@ -588,7 +529,7 @@ class Client(Registrar):
         if self._tracker.wait_until_caught_up(Deadline(timeout)):
             return
         if self._tracker.stopped:
-            self._raise_error()
+            self._lifetime.raise_error()
             raise StateError("the stream does not run: there is nothing to wait for")
         raise WaitTimeout(f"not caught up within {timeout} s: {self._why_not_caught_up()}")
 
@@ -611,7 +552,7 @@ class Client(Registrar):
 
     @quiet
     def switch_user(self, token: TokenSource) -> None:
-        """Sign in as another user, on the open connection if that is possible.
+        """Sign in as another user, on a new connection: on the open one, late messages could be either user's.
 
         Once this returns, no event of the user before is given to a handler any more, also none that was
         received earlier; a handler that runs at this moment finishes. `Authenticated` tells when the service
@@ -626,12 +567,12 @@ class Client(Registrar):
         """
         provider = as_provider(token)
         self._refuse_other_process()
-        if self._journal_options is not None:
+        if self._has_journal:
             raise StateError("a journal holds one user's events: make another client, with a journal of its own")
         with self._lock:
             self._dispatcher.epoch += 1
             self._pull.drop_users_before(self._dispatcher.epoch)
-            self._runner.switch_user(provider, self._dispatcher.epoch)
+            self._loop.switch_user(provider, self._dispatcher.epoch)
 
     def redeliver(self, stored: Sequence[StoredEvent]) -> None:
         """Give events to their handlers again, which somebody has made pending in the store while the stream runs.
@@ -644,23 +585,29 @@ class Client(Registrar):
             StateError: the client was not started, or has no store.
         """
         self._refuse_other_process()
-        if self._journal is None:
+        if self._lifetime.store is None:
             raise StateError("only a client that was started and has a journal delivers anything again")
-        self._runner.redeliver(stored)
+        self._loop.redeliver(stored)
 
     def health(self) -> Health:
         """Return how the client is at this moment, from any thread, without waiting."""
         self._refuse_other_process()
-        return check_up(self._runner, self._dispatcher, self._options)
+        return check_up(self._loop, self._dispatcher, self._options)
 
     # --- inside -----------------------------------------------------------------------------------------
 
-    # The dispatcher is made before the runner that it calls back.
+    def _refuse_other_process(self) -> None:
+        self._lifetime.refuse_other_process()
+
+    # The dispatcher is made before the loop that it calls back.
     def _wake(self) -> None:
-        self._runner.wake()
+        self._loop.wake()
 
     def _fail(self, error: BaseException) -> None:
-        self._runner.fail(error)
+        self._loop.fail(error)
+
+    def _handlers_ended(self) -> None:
+        self._lifetime.handlers_ended()
 
     def _choose_taps(self) -> None:
         """See to it that those who wait for events see them, and that nobody else costs time."""
@@ -672,7 +619,7 @@ class Client(Registrar):
             expectation.offer(event)
 
     def _look_up(self, order_id: str) -> None:
-        self._runner.look_up(order_id)
+        self._loop.find_out(order_id)
 
     def _call(self, function: Callable[[], object]) -> None:
         self._dispatcher.call(function)
@@ -680,27 +627,22 @@ class Client(Registrar):
     def _guard_wait(self) -> None:
         """Handlers may wait for what the I/O thread tells; that thread itself may not."""
         self._refuse_other_process()
-        if self._runner.is_own_thread():
+        if self._loop.is_own_thread():
             raise StateError("this thread of the client's own must tell of it, so it cannot wait for it")
-        if not self._started:
+        if not self._lifetime.is_started:
             raise StateError("the client is not started: call start() first, or use run()")
 
     def _why_not_caught_up(self) -> str:
         if not self._is_live():
-            return f"not live: {self._runner.last_error or self._runner.phase}"
-        error = self._runner.reconciler.last_error
+            return f"not live: {self._loop.last_error or self._loop.phase}"
+        error = self._loop.pipeline.catch_up.last_error
         if error is not None:
             return f"the REST API does not tell what was missed: {error}"
         return (
             "there is no REST API to ask: see the option rest_url"
-            if not self._runner.has_rest
+            if not self._loop.pipeline.has_rest
             else "still reading"
         )
-
-    def _handlers_ended(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
-        self._end()
 
     def _turn(self) -> None:
         with self._turned:
@@ -708,102 +650,16 @@ class Client(Registrar):
             self._turned.notify_all()
 
     def _end(self) -> None:
-        self._ended = True
         self._turn()
         self._pull.end()
         for expectation in self._expectations:
             expectation.give_up()
 
-    def _open_journal(self) -> tuple[EventStore | None, JournalError | None]:
-        """Return the journal, or why there is none and the stream is to go on all the same."""
-        options = self._journal_options
-        if options is None:
-            return None, None
-        try:
-            return options.open(), None
-        except JournalError as error:
-            if options.on_failure == "stop":
-                raise
-            return None, error
-
-    def _is_running(self) -> bool:
-        return self._started and not self._ended
-
-    def _is_going(self) -> bool:
-        """Like `_is_running`, but without what handlers still do after the end."""
-        return self._is_running() and self._runner.phase != "stopped"
-
-    def _what_runs(self) -> tuple[str, ...]:
-        handlers = [running.handler for running in self._dispatcher.running()]
-        waits = [] if (doing := self._runner.work.doing()) is None else [doing]
-        closes = ["closing the connection"] if self._runner.is_alive() else []
-        return (*handlers, *waits, *closes)
-
-    def _await_begin(self, deadline: Deadline) -> None:
-        # A signal handler may have interrupted start() itself: that must not be waited for. The threads that it
-        # makes afterwards end at once, because the end was asked for.
-        if threading.get_ident() != self._starter:
-            self._has_begun.wait(deadline.remaining())
-
-    def _stop_by_signal(self, timeout: float) -> None:
-        began = time.monotonic()
-        if not self._join_handlers(Deadline(min(timeout, SAME_WISH))):
-            for running in self._dispatcher.running():
-                logger.warning(
-                    "%s: stopping; the handler %s still runs; once more to leave at once",
-                    self._options.name,
-                    running.handler,
-                )
-        self.stop(timeout - (time.monotonic() - began))
-
-    def _join_handlers(self, deadline: Deadline, unless: Callable[[], bool] = lambda: False) -> bool:
-        """Wait for the handlers after the I/O thread has ended, which until then looks at what they do."""
-        while not unless() and not deadline.expired():
-            remaining = deadline.remaining()
-            if self._dispatcher.join(Deadline(_LOOK if remaining is None else min(_LOOK, remaining))):
-                return True
-            self._watch.look()
-        return self._dispatcher.join(Deadline(0.0))
-
-    def _is_own_thread(self) -> bool:
-        return self._runner.is_own_thread() or self._dispatcher.is_own_thread()
-
-    def _is_in_own_process(self) -> bool:
-        return self._pid in (None, os.getpid())
-
-    def _refuse_other_process(self) -> None:
-        if not self._is_in_own_process():
-            raise StateError(
-                "this client was started before the process was forked, and its threads are the parent's: "
-                "make and start another one in the child"
-            )
-
     def _let_go(self) -> None:
-        """In a forked child: the stream is the parent's."""
+        """Let go of the stream in a forked child: it is the parent's."""
         self._lock = threading.Lock()
-        self._tracker.after_fork_in_child()
-        if self._started:
-            self._dispatcher.after_fork_in_child()
         self._turned = threading.Condition()
+        self._tracker.after_fork_in_child()
         self._registry.after_fork_in_child()
         self._pull.after_fork_in_child()
-        self._runner.after_fork_in_child()
-
-    def _ask_to_stop_at_exit(self) -> None:
-        if self._is_in_own_process():
-            self._runner.request_stop()
-
-    def _stop_at_exit(self, deadline: Deadline) -> None:
-        if self._is_in_own_process() and not self._ended:
-            with contextlib.suppress(BaseException):  # what ended the stream was logged, and nobody waits for it
-                self.stop(deadline.remaining() or 0.0)
-
-    def _refuse_own_thread(self, what: str) -> None:
-        self._refuse_other_process()
-        if self._is_own_thread():
-            raise StateError(f"{what} on a thread of the client's own would wait for itself; use another thread")
-
-    def _raise_error(self) -> None:
-        if self._runner.phase == "stopped" and self._runner.error is not None:
-            # Where in here it came about is no news to the user, and each raise would make it longer.
-            raise self._runner.error.with_traceback(self._runner.trace)
+        self._lifetime.after_fork_in_child()

@@ -15,6 +15,10 @@ T = TypeVar("T")
 _MOST_HUNG = 4
 
 
+class Interrupted(BaseException):
+    """The owner of a job waits no longer, because of what somebody else asked for. It is no error."""
+
+
 class Abandoned(TimeoutError):
     """A job was given up: unlike a TimeoutError of its own, which is what came of it."""
 

@@ -11,7 +11,6 @@ import errno
 import logging
 import socket
 import ssl
-from collections.abc import Iterator
 from typing import TypeAlias, cast
 
 import attrs
@@ -96,6 +95,8 @@ class Transport:
         # Pongs pile up if the peer pings and does not read; past this it is not worth a connection.
         self._largest_backlog = 1 << 20
         self._can_send = True
+        self.wants_write = False
+        """True if `flush` should be called once the socket can be written to."""
         self._read_wants_write = False
         self.has_buffered = bool(leftover)
         """True if `receive` has something although the socket may not be readable."""
@@ -110,52 +111,54 @@ class Transport:
         self._is_partial = False
         self._largest = min(limits.frame_size, limits.message_size)
 
-    @property
-    def wants_write(self) -> bool:
-        """True if `flush` should be called once the socket can be written to."""
-        return bool(self._out) or self._read_wants_write
-
-    @property
-    def partial(self) -> int | None:
-        """The number of the message that has come in part, to tell it from the next one; None if there is none."""
-        return self._completed if self._is_partial else None
-
     # --- in ---------------------------------------------------------------------------------------------
 
-    def receive(self) -> Iterator[Message]:
-        """Yield the messages that are there, up to a batch, without waiting.
+    def receive(self, messages: list[Message]) -> int | None:
+        """Append the messages that are there, up to a batch, to a list, without waiting.
+
+        Args:
+            messages: the list. What came before an error is in it.
+
+        Returns:
+            The number of the message that has come in part, to tell it from the next one; None if there is none.
 
         Raises:
-            ConnectionLost: the connection is gone. What came before it has been yielded.
+            ConnectionLost: the connection is gone.
             RemoteProtocolError: the peer broke the protocol or went past a limit; a close frame waits for `flush`.
         """
-        self._read_wants_write = False
+        if self._read_wants_write:
+            self._read_wants_write, self.wants_write = False, bool(self._out)
         self.has_buffered = True
         self._is_drained = False
         self._budget = _BATCH_SIZE
+        try:
+            self._receive(messages)
+        except _WouldBlock:
+            self.has_buffered = self._budget <= 0
+        except UnicodeDecodeError:
+            self.queue_close(1007)
+            raise RemoteProtocolError("the server sent a text that is not UTF-8") from None
+        except LimitExceeded as error:
+            self.queue_close(1009)
+            raise error.with_traceback(None) from None
+        except WebSocketProtocolException as error:
+            self.queue_close(1002)
+            # The library's words and ours, not the server's: they are no quotation.
+            rule = self._limits.shown(str(error))[1:-1]
+            raise RemoteProtocolError(f"the server broke the WebSocket protocol: {rule}") from None
+        except OSError as error:
+            raise ConnectionLost(f"the connection broke: {words(error)}") from error
+        return self._completed if self._is_partial else None
+
+    def _receive(self, messages: list[Message]) -> None:
         left = _BATCH
         while left > 0:
-            try:
-                message = self._whole_texts(left) or self._next_frame()
-            except _WouldBlock:
-                self.has_buffered = self._budget <= 0
-                return
-            except UnicodeDecodeError:
-                self.queue_close(1007)
-                raise RemoteProtocolError("the server sent a text that is not UTF-8") from None
-            except LimitExceeded as error:
-                self.queue_close(1009)
-                raise error.with_traceback(None) from None
-            except WebSocketProtocolException as error:
-                self.queue_close(1002)
-                # The library's words and ours, not the server's: they are no quotation.
-                rule = self._limits.shown(str(error))[1:-1]
-                raise RemoteProtocolError(f"the server broke the WebSocket protocol: {rule}") from None
-            except OSError as error:
-                raise ConnectionLost(f"the connection broke: {words(error)}") from error
-            left -= len(message) if isinstance(message, list) else 1
-            if message is not None:
-                yield message
+            message = self._whole_texts(left) or self._next_frame()
+            if message is None:
+                left -= 1
+            else:
+                messages.append(message)
+                left -= len(message) if isinstance(message, list) else 1
             if isinstance(message, PeerClosed):
                 return
             if self._is_drained and self._at == len(self._chunk):
@@ -224,7 +227,7 @@ class Transport:
         except (BlockingIOError, ssl.SSLWantReadError):
             raise _WouldBlock from None
         except ssl.SSLWantWriteError:
-            self._read_wants_write = True
+            self._read_wants_write = self.wants_write = True
             raise _WouldBlock from None
         if not chunk:
             raise ConnectionResetError(errno.ECONNRESET, "the server ended it without a close frame")
@@ -264,8 +267,9 @@ class Transport:
                 logger.debug("sending failed: %s", words(error))
                 self._can_send = False
                 self._out.clear()
-                return
+                break
             del self._out[:sent]
+        self.wants_write = self._read_wants_write
 
     def abort(self) -> None:
         """Close the socket at once."""
@@ -278,3 +282,4 @@ class Transport:
     def _queue(self, payload: bytes, opcode: int) -> None:
         if self._can_send:
             self._out += ABNF.create_frame(payload, opcode).format()
+            self.wants_write = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TypeAlias
 
 import attrs
@@ -14,6 +15,10 @@ class Authenticate:
     """Send `{"action": "authenticate", "token": …}`."""
 
     token: Secret
+
+    def text(self) -> str:
+        """Return the message."""
+        return json.dumps({"action": "authenticate", "token": self.token.reveal()})
 
 
 @attrs.frozen

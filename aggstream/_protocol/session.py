@@ -2,7 +2,8 @@
 
 Give it what happens, each time with `now` (seconds on any monotonic clock), then drain what follows from it:
 `events_received()`, `data_to_send()`, `token_request()`, and call `handle_deadline()` at `next_deadline()`.
-A session lives as long as its connection; `error` says why it ended. Its states stand in `states.py`.
+A session lives as long as its connection; `error` says why it ended. Its states stand in `states.py`, and what is
+known of tokens and of the user in `sign_in.py`.
 
 What the service is assumed to do, because nothing public says:
 - An `error` without a `channel`, while an `authenticate` waits for its answer, is the answer.
@@ -11,16 +12,16 @@ What the service is assumed to do, because nothing public says:
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import attrs
 
 from aggstream._protocol.codec import PER_CHARACTER, SHORT, Codec, memory_of
-from aggstream._protocol.commands import Authenticate, CloseFrame, Command, Ping
+from aggstream._protocol.commands import CloseFrame, Command, Ping
 from aggstream._protocol.keepalive import Liveness
 from aggstream._protocol.options import SessionOptions
+from aggstream._protocol.sign_in import SignIn, Verdict
 from aggstream._protocol.states import TRANSITIONS, Signal, State
 from aggstream._protocol.timers import Timers
 from aggstream.errors import (
@@ -43,7 +44,6 @@ from aggstream.events import (
     DecodeFailed,
     ErrorMessage,
     Event,
-    OrderEvent,
     TokenRefreshed,
     UnknownEvent,
     UserEvent,
@@ -52,9 +52,8 @@ from aggstream.tokens._token import Token
 
 __all__ = ["Session"]
 
-# More than a service in order sends before it answers `authenticate`; and old tokens that are looked for.
+# More than a service in order sends before it answers `authenticate`.
 _MOST_HELD = 10_000
-_REMEMBERED_SECRETS = 8
 
 
 class Session:
@@ -75,12 +74,8 @@ class Session:
         """Who ended it, once it has ended."""
         self.close_code: int | None = None
         """The code of the peer's close frame, if one came."""
-        self.token = token
-        self.refused = token
-        """The token that the service refused, if `error` is an AuthenticationRejected."""
-        self.user_id = expected_user
         self.dropped = 0
-        """User events that were not delivered because they were another user's."""
+        """How many events were not delivered, because they came for a user who is not accepted."""
 
         self._options = options
         self._limits = options.limits
@@ -97,15 +92,24 @@ class Session:
         # The number of the message that has come in part.
         self._partial: int | None = None
         self._token_wanted = False
-        # The token of an `authenticate` on the live session that waits for its answer, and the one after it.
-        self._pending: Token | None = None
-        self._queued: Token | None = None
-        # The tokens that the service may still echo.
-        self._secrets = collections.deque([token.secret], maxlen=_REMEMBERED_SECRETS)
-        self._switching = False
-        # User events are dropped while it is not certain that they are the stream's.
+        self._sign_in = SignIn(token, expected_user=expected_user)
+        # True once events may be another user's: they are dropped.
         self._muted = False
-        self._previous_users: set[str] = set()
+
+    @property
+    def token(self) -> Token:
+        """The token in use."""
+        return self._sign_in.token
+
+    @property
+    def refused(self) -> Token:
+        """The token that the service refused, if `error` is an AuthenticationRejected."""
+        return self._sign_in.refused
+
+    @property
+    def user_id(self) -> str | None:
+        """The user who is signed in, by the service's word; before that, the one who is expected."""
+        return self._sign_in.user_id
 
     # --- in ---------------------------------------------------------------------------------------------
 
@@ -117,18 +121,22 @@ class Session:
 
     def receive_text(self, text: str, now: float, received_ns: int) -> None:
         """A text message came: see `receive_texts`."""
-        self.receive_texts((text,), now, received_ns)
+        if self._hears(now):
+            self._receive_texts((text,), now, received_ns)
 
-    def receive_texts(self, texts: Sequence[str], now: float, received_ns: int) -> None:
-        """Text messages came.
+    def receive_texts(self, texts: Sequence[str], now: float, received_ns: int) -> list[tuple[Event, int]]:
+        """Text messages came; return what `sized_events_received` would.
 
         Args:
             texts: the messages, in order.
             now: monotonic seconds.
             received_ns: the wall clock's nanoseconds since the epoch, for the events.
         """
-        if not self._hears(now):
-            return
+        if self._hears(now):
+            self._receive_texts(texts, now, received_ns)
+        return self.sized_events_received()
+
+    def _receive_texts(self, texts: Sequence[str], now: float, received_ns: int) -> None:
         tells_all = self._tells_all_user_events()
         for text, event in zip(texts, self._codec.decode_all(texts, received_ns), strict=True):
             # A call of memory_of() for each short message would be a fiftieth of all the time that it takes.
@@ -200,7 +208,7 @@ class Session:
         error: AggStreamError
         if code in self._options.auth_close_codes and self._authentication_is_at_stake():
             error = AuthenticationRejected(said)
-            self.refused = self._pending or self.token
+            self._sign_in.refuse()
         elif code in self._options.auth_close_codes:
             error = ServerError(f"{said}; it seems to refuse the app id or the origin", code=str(code))
         else:
@@ -222,12 +230,8 @@ class Session:
         if self.state is not State.LIVE:
             return
         self.schedule_refresh(now, refresh_in)
-        if token.secret == self.token.secret:
-            return
-        if self._pending is None:
+        if token.secret != self.token.secret:
             self._authenticate(token, now)
-        else:
-            self._queued = token
 
     def token_failed(self, error: AggStreamError, now: float, retry_in: float | None) -> None:
         """No other token could be had.
@@ -243,18 +247,6 @@ class Session:
             self._fail(error, now)
         else:
             self.schedule_refresh(now, retry_in)
-
-    def switch_user(self, token: Token, now: float) -> None:
-        """Sign in as another user on the live session. User events are dropped until it is acknowledged.
-
-        Raises:
-            LocalProtocolError: the session is not settled, so the answer could be that to another question.
-        """
-        if not self.is_settled():
-            raise LocalProtocolError("the user can be switched on a settled session only; make a new one")
-        self._switching = self._muted = True
-        self._timers.cancel("refresh")
-        self._authenticate(token, now)
 
     def schedule_refresh(self, now: float, refresh_in: float | None) -> None:
         """Set when `token_request()` becomes true; None: never."""
@@ -342,14 +334,6 @@ class Session:
         """Return the server's words as one short line, with the tokens in it masked."""
         return self._limits.shown(self._redacted(text))
 
-    def is_settled(self) -> bool:
-        """Tell whether it is live and no `authenticate` waits for its answer."""
-        return self.state is State.LIVE and self._pending is None
-
-    def is_switching(self) -> bool:
-        """Tell whether the answer to `switch_user` is awaited."""
-        return self._switching
-
     def close_expected(self) -> bool:
         """Tell whether the connection should be dropped now, and not be read from any more."""
         return self.state is State.CLOSED
@@ -361,10 +345,10 @@ class Session:
         self._has_sign_in = self._has_sign_in or isinstance(event, Authenticated)
 
     def _tells_all_user_events(self) -> bool:
-        return self.state is State.LIVE and not self._muted and not self._previous_users
+        return self.state is State.LIVE and not self._muted
 
     def _user_event(self, event: UserEvent, now: float) -> None:
-        if self._muted or self._is_of_previous_user(event):
+        if self._muted:
             self.dropped += 1
         elif self.state in (State.CONNECTING, State.AUTHENTICATING):
             # Whose they are is certain only once the service has said whom it signed in.
@@ -374,11 +358,6 @@ class Session:
                 self._fail(RemoteProtocolError("the server sends events without ever saying 'authenticated'"), now)
         else:
             self._tell(event)
-
-    def _is_of_previous_user(self, event: UserEvent) -> bool:
-        return (
-            bool(self._previous_users) and isinstance(event, OrderEvent) and event.user_id in self._previous_users
-        )
 
     def _control(self, event: ControlMessage, now: float) -> None:
         if isinstance(event, ErrorMessage):
@@ -406,42 +385,24 @@ class Session:
     def _authenticated(self, event: Authenticated, now: float) -> None:
         if self.state is State.CLOSING:
             return
+        self._timers.cancel("auth", "greeting")
         if self.state is not State.LIVE:
-            self._timers.cancel("auth", "greeting")
             self._signed_in(event, now)
             return
-        sent, self._pending = self._pending, None
-        self._timers.cancel("auth")
-        switched, self._switching = self._switching, False
-        renewed = sent is not None and sent.secret != self.token.secret
-        if switched and renewed and event.user_id is not None and event.user_id == self.user_id:
-            # The answer, or a repetition of an earlier one? On a new connection there is no doubt.
-            self._fail(ConnectionLost("the service names the user before the switch", initiated_by="client"), now)
+        verdict = self._accepted(event.user_id, now)
+        if verdict is Verdict.WRONG_USER:
             return
-        if switched:
-            self._previous_users.add(str(self.user_id))
-            self._previous_users.discard(str(event.user_id))
-            self.user_id = None
-        if not self._is_expected(event.user_id, now):
-            return
-        self._muted = False
-        if renewed or switched or sent is None:
+        if verdict is not Verdict.PROVEN:  # a proof of life is no news
             self._tell(event)
-        # Else it acknowledges a proof of life, which is nobody's news.
-        if sent is not None and renewed:
-            self.token = sent
-            if not switched:
-                self._tell(self._refreshed(event))
-        queued, self._queued = self._queued, None
+        if verdict is Verdict.RENEWED:
+            expires = self.token.expires_at
+            self._tell(TokenRefreshed(user_id=event.user_id, expires_at=expires, received_ns=event.received_ns))
+        queued = self._sign_in.next_token()
         if queued is not None:
             self._authenticate(queued, now)
 
-    def _refreshed(self, event: Authenticated) -> TokenRefreshed:
-        expires = self.token.expires_at
-        return TokenRefreshed(user_id=event.user_id, expires_at=expires, received_ns=event.received_ns)
-
     def _signed_in(self, event: Authenticated, now: float) -> None:
-        if not self._is_expected(event.user_id, now):
+        if self._accepted(event.user_id, now) is Verdict.WRONG_USER:
             return
         self._move(Signal.AUTHENTICATED)
         self._tell(event)
@@ -449,25 +410,22 @@ class Session:
         held, self._held = self._held, []
         self._events.extend(held)
 
-    def _is_expected(self, user_id: str | None, now: float) -> bool:
-        if user_id is None:
-            return True
-        if self.user_id not in (None, user_id):
-            new, old = self.shown(user_id), self.shown(str(self.user_id))
+    def _accepted(self, user_id: str | None, now: float) -> Verdict:
+        verdict = self._sign_in.accepted(user_id)
+        if verdict is Verdict.WRONG_USER:
+            new, old = self.shown(str(user_id)), self.shown(str(self.user_id))
             who = f"the token signs in {new}, but the stream belongs to {old}"
             self._fail(UserMismatch(f"{who}; call switch_user() to change users"), now)
-            return False
-        self.user_id = user_id
-        return True
+        return verdict
 
     def _server_error(self, event: ErrorMessage, now: float) -> None:
-        event = self._masked(event)
+        event = self._sign_in.mask(event)
         self._tell(event)
         said = self._limits.shown(event.message)
         if event.channel is not None or self.state is State.CLOSING:
             return
-        if self.state is State.AUTHENTICATING or self._pending is not None:
-            self.refused = self._pending or self.token
+        if self.state is State.AUTHENTICATING or self._sign_in.is_pending:
+            self._sign_in.refuse()
             self._fail(AuthenticationRejected(f"the service refused the token: {said}"), now)
         elif self.state is State.CONNECTING and self._options.token_in_query:
             self._fail(AuthenticationRejected(f"the service refused the connection: {said}"), now)
@@ -478,11 +436,10 @@ class Session:
     # --- steps ------------------------------------------------------------------------------------------
 
     def _authenticate(self, token: Token, now: float) -> None:
-        if self.state is State.LIVE:
-            self._pending = token
-        if token.secret not in self._secrets:
-            self._secrets.append(token.secret)
-        self._commands.append(Authenticate(token.secret))
+        command = self._sign_in.send(token)
+        if command is None:
+            return
+        self._commands.append(command)
         self._timers.set("auth", self._timers.time(now) + self._options.auth_timeout)
 
     def _authentication_is_at_stake(self) -> bool:
@@ -511,18 +468,8 @@ class Session:
         except KeyError:
             raise LocalProtocolError(f"not possible while {self.state.value}: {signal.value}") from None
 
-    def _masked(self, event: ErrorMessage) -> ErrorMessage:
-        """Return the message without the token, which a service may echo when it refuses it."""
-        raw: Any = event.raw
-        for secret in self._secrets:
-            raw = secret.redact_json(raw)
-        code = self._redacted(event.code) if isinstance(event.code, str) else event.code
-        return attrs.evolve(event, raw=raw, message=self._redacted(event.message), code=code)
-
     def _redacted(self, text: str) -> str:
-        for secret in self._secrets:
-            text = secret.redact(text)
-        return text
+        return self._sign_in.redact(text)
 
     def _hears(self, now: float) -> bool:
         if self.state is State.IDLE:
@@ -548,7 +495,7 @@ class Session:
         self._fail(HeartbeatTimeout("the server did not answer a ping in time (pong_timeout)"), now)
 
     def _on_idle(self, now: float) -> None:
-        if self._liveness.wants_proof(now) and self._pending is None:
+        if self._liveness.wants_proof(now) and not self._sign_in.is_pending:
             self._authenticate(self.token, now)
 
     def _on_message(self, now: float) -> None:

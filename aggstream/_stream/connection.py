@@ -1,131 +1,181 @@
-"""What comes over a connection, on its way to the handlers.
-
-Nearly always a message is an event for the handlers and nothing else, so that is done in a loop of its own, which
-ends when there is anything more to do.
-"""
+"""One open connection: waiting for it, reading, sending. Its session says what to do with what comes."""
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Sequence
 
-from aggstream._base.deadline import nearest, seconds_until
-from aggstream._delivery.dispatcher import Dispatcher
+from aggstream._base.suspension import SuspensionWatch
 from aggstream._network import websocket as wire
 from aggstream._network.poller import Poller
+from aggstream._protocol.commands import Authenticate, Ping
 from aggstream._protocol.session import Session
-from aggstream._stream.catch_up import Reconciler
-from aggstream._stream.event_log import Outbox
-from aggstream._stream.gaps import Outage
+from aggstream._stream.held_events import Outgoing
+from aggstream._stream.pipeline import Pipeline
 from aggstream.errors import AggStreamError, DecodeError
 from aggstream.health import Counters
 
+logger = logging.getLogger("aggstream.stream")
 
-class Intake:
-    """Reads a connection and passes events on. It belongs to the I/O thread."""
+
+class Connection:
+    """A session and its transport. It belongs to the I/O thread."""
 
     def __init__(
-        self,
-        dispatcher: Dispatcher,
-        counters: Counters,
-        outage: Outage,
-        reconciler: Reconciler,
-        *,
-        look_every: float | None,
-    ) -> None:
-        """Make one.
-
-        Args:
-            dispatcher: who may be behind.
-            counters: count the messages.
-            outage: is told of each sign of life.
-            reconciler: what the events pass on their way.
-            look_every: seconds after a delivery at which the owner wants to look at the handlers.
-        """
-        self._dispatcher = dispatcher
-        self._counters = counters
-        self._outage = outage
-        self._reconciler = reconciler
-        self._look_every = look_every
-
-    def take(
-        self, session: Session, transport: wire.Transport, outbox: Outbox, poller: Poller, until: float | None
-    ) -> None:
-        """Wait, and pass on what comes, until there is something else to do.
-
-        Args:
-            session: what the messages are for.
-            transport: where they come from.
-            outbox: where the events go.
-            poller: waits.
-            until: the owner's next deadline, on the monotonic clock.
-
-        Raises:
-            JournalError: an event could not be written down, and the stream is to end then.
-        """
-        began = time.monotonic()
-        # By then the deadlines are worth another look: most are put off by whatever comes.
-        enough = None if until is None else began + (until - began) / 2
-        while self.wait(session, transport, poller, until) and session.wants_nothing():
-            now = session.last_heard
-            if self.pass_on(session, outbox) and self._look_every is not None:
-                until = nearest(until, now + self._look_every)
-            if poller.woken or self.is_behind() or (enough is not None and now >= enough):
-                return
-
-    def wait(
         self,
         session: Session,
         transport: wire.Transport,
         poller: Poller,
-        until: float | None,
+        pipeline: Pipeline,
+        counters: Counters,
         *,
-        read: bool = True,
-    ) -> bool:
-        """Wait for the connection, and do what it is ready for; tell whether anything was read."""
-        timeout = seconds_until(until)
+        name: str,
+        watch_every: float | None,
+    ) -> None:
+        """Take over a connection that has just been opened.
+
+        Args:
+            session: its protocol.
+            transport: its socket.
+            poller: waits.
+            pipeline: takes the events.
+            counters: count the messages.
+            name: begins the log lines.
+            watch_every: seconds after a delivery at which the stream looks after its handlers; None: never.
+        """
+        self.session = session
+        self._transport = transport
+        self._poller = poller
+        self._pipeline = pipeline
+        self._counters = counters
+        self._name = name
+        self._watch_every = watch_every
+        self._suspension = SuspensionWatch()
+        # The number of the message that has come in part.
+        self._partial: int | None = None
+        session.connection_made(time.monotonic())
+
+    def pump(self, until: float | None) -> Sequence[Outgoing]:
+        """Wait, and hand on what comes, until there is something else to do.
+
+        Nearly always a message is an event for the handlers and nothing else, so this is a loop of its own.
+
+        Args:
+            until: the stream's next deadline, in monotonic seconds; None: it has none.
+
+        Returns:
+            Events that were received and not handed on, because the session wants something first.
+        """
+        now = time.monotonic()
+        # By then the deadlines are worth another look: most are put off by whatever comes.
+        enough = None if until is None else now + (until - now) / 2
+        while True:
+            events = self.wait(until)
+            if events is None or not self.session.wants_nothing():
+                return events or ()
+            now = time.monotonic()
+            if events and self._pipeline.take(events, now) and self._watch_every is not None:
+                watch_at = now + self._watch_every
+                until = watch_at if until is None else min(until, watch_at)
+            if self._poller.woken or self._pipeline.should_pause() or (enough is not None and now >= enough):
+                return ()
+
+    def wait(self, until: float | None, *, read: bool = True) -> Sequence[Outgoing] | None:
+        """Wait for the connection, and do what it is ready for.
+
+        Args:
+            until: when to return at the latest, in monotonic seconds; None: never.
+            read: whether to read; else only what waits to be sent is sent.
+
+        Returns:
+            The events that came; None if nothing was read.
+        """
+        transport = self._transport
+        timeout = None if until is None else max(0.0, until - time.monotonic())
         if read and transport.has_buffered:
             timeout = 0.0
-        readable, writable = poller.wait(transport.fd, read=read, write=transport.wants_write, timeout=timeout)
-        reads = read and (readable or writable or transport.has_buffered)
+        readable, writable = self._poller.wait(
+            transport.fd, read=read, write=transport.wants_write, timeout=timeout
+        )
         try:
             if writable:
                 transport.flush()
-            if reads:
-                self._read(session, transport)
+            if read and (readable or writable or transport.has_buffered):
+                return self._read()
         except AggStreamError as error:
-            session.connection_lost(error)
-        return reads
+            self.session.connection_lost(error)
+        return None
 
-    def pass_on(self, session: Session, outbox: Outbox) -> bool:
-        """Send the events that a session has received on their way; tell whether any were queued.
+    def send(self) -> None:
+        """Send what the session wants to be sent, as far as the socket takes it."""
+        transport = self._transport
+        commands = self.session.data_to_send()
+        if not (commands or transport.wants_write):
+            return
+        try:
+            for command in commands:
+                if isinstance(command, Authenticate):
+                    transport.queue_text(command.text())
+                elif isinstance(command, Ping):
+                    transport.queue_ping()
+                else:
+                    transport.queue_close(command.code, command.reason)
+            transport.flush()
+        except AggStreamError as error:
+            self.session.connection_lost(error)
 
-        Raises:
-            JournalError: one could not be written down, and the stream is to end then.
-        """
-        events = session.sized_events_received()
-        if not events:
-            return False
-        self._reconciler.receive(events, session.last_heard)
-        return outbox.put_all(self._reconciler.events())
+    def note_suspension(self, now: float) -> None:
+        """Tell the session if the machine was suspended, which its clock does not show."""
+        if slept := self._suspension.slept(now):
+            logger.info("%s: the machine was suspended for %.0f s", self._name, slept)
+            self.session.slept(slept)
 
-    def is_behind(self) -> bool:
-        """Tell whether reading should wait: for the handlers, or for what is held back."""
-        return self._dispatcher.is_full() or self._reconciler.is_full()
+    def drop(self) -> None:
+        """Close the socket, after what was still to be sent."""
+        try:
+            self._transport.flush()
+        except AggStreamError:
+            logger.debug("%s: the connection was gone before the close frame", self._name)
+        self._poller.forget()
+        self._transport.abort()
 
-    def _read(self, session: Session, transport: wire.Transport) -> None:
+    def detach(self) -> None:
+        """Close a forked child's descriptor only: the connection is the parent's."""
+        self._transport.detach()
+
+    def _read(self) -> Sequence[Outgoing]:
+        session = self.session
         now, wall = time.monotonic(), time.time_ns()
-        for message in transport.receive():
-            self._outage.heard(wall)
+        messages: list[wire.Message] = []
+        failure: AggStreamError | None = None
+        try:
+            partial = self._transport.receive(messages)
+        except AggStreamError as error:
+            failure = error
+        if messages:
+            self._pipeline.gaps.heard_ns = wall
+        events: Sequence[Outgoing] = ()
+        for message in messages:
             if isinstance(message, list):
                 self._counters.messages += len(message)
-                session.receive_texts(message, now, wall)
-            elif isinstance(message, wire.ControlFrame):
+                more = session.receive_texts(message, now, wall)
+                events = [*events, *more] if events else more
+                continue
+            if isinstance(message, wire.ControlFrame):
                 session.receive_control_frame(now)
-            elif isinstance(message, wire.Binary):
+                continue
+            if isinstance(message, wire.Binary):
                 text = message.data.decode(errors="backslashreplace")
                 session.receive_undecodable(text, DecodeError("a binary message"), now, wall)
             else:
                 session.receive_close(message.code, message.reason, now)
-        session.receive_partial(transport.partial, now)
-        if transport.wants_write:  # pings were answered
-            transport.flush()
+            events = [*events, *session.sized_events_received()]
+        if failure is not None:
+            session.connection_lost(failure)
+        elif partial != self._partial:
+            self._partial = partial
+            session.receive_partial(partial, now)
+        if self._transport.wants_write:  # pings were answered
+            self._transport.flush()
+        return events

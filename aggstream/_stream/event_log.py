@@ -1,33 +1,21 @@
-"""What leaves the I/O thread for the handlers: counted, written to the journal if there is one, and queued."""
+"""The journal, as the I/O thread uses it: user events are written before their handlers run."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from aggstream._delivery.acks import Receipts
-from aggstream._delivery.dispatcher import Dispatcher
-from aggstream._stream.catch_up import Outgoing
+from aggstream._stream.held_events import Outgoing
 from aggstream.errors import DecodeError, JournalError
-from aggstream.events import (
-    DecodeFailed,
-    Event,
-    Gap,
-    Heartbeat,
-    JournalFailed,
-    Reconciled,
-    Resumed,
-    TokenRefreshed,
-    UserEvent,
-)
-from aggstream.health import Counters
+from aggstream.events import UserEvent
 
 if TYPE_CHECKING:
     from aggstream.journal import EventStore, StoredEvent
 
-logger = logging.getLogger("aggstream")
+logger = logging.getLogger("aggstream.stream")
 
 T = TypeVar("T")
 
@@ -35,234 +23,159 @@ _PAGE = 500
 _TIDY_EVERY = 300.0
 
 
-class Outbox:
-    """Belongs to the I/O thread, but for `journal_failed`."""
+class EventLog:
+    """Writes to a store of events until it fails, or to none. All but `store_failed` is for the I/O thread.
+
+    Every method that asks the store raises its `JournalError` if the stream is to end with it
+    (`on_failure="stop"`). Else the stream goes on without the store, and `on_lost` is called once.
+    """
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
-        counters: Counters,
-        journal: EventStore | None,
+        store: EventStore | None,
         name: str,
         *,
-        is_complete: Callable[[], bool],
         wake: Callable[[], None],
+        on_lost: Callable[[JournalError], None],
     ) -> None:
-        self.epoch = 0
-        """Whose events are put from now on."""
-        self.journal = journal
-        """Where they are written first; None: nowhere, or nowhere any more."""
-        self.failure: JournalError | None = None
-        """Why the journal is not written to any more, which is for the owner of this to tell."""
-        self._history_until: int | None = None
-        self._opened = journal
-        self._dispatcher = dispatcher
-        self._counters = counters
-        self._name = name
-        # Whether everything is known that happened before what is put now.
-        self._is_complete = is_complete
-        self._wake = wake
-        self.tidy_at = None if journal is None else time.monotonic() + _TIDY_EVERY
-        """When `tidy` is to be called; None: never."""
-        if journal is not None:
-            dispatcher.receipts = Receipts(journal, self.journal_failed)
-
-    def put(self, event: Event, size: int = 0) -> None:
-        """Send an event on its way to the handlers.
-
-        Raises:
-            JournalError: it could not be written down first, and the stream is to end then.
-        """
-        self.put_all([(event, size)])
-
-    def put_all(self, outgoing: Sequence[Outgoing]) -> bool:
-        """Send events on their way, in order; tell whether any were queued. With a journal, no repeat is.
-
-        Raises:
-            JournalError: they could not be written down first, and the stream is to end then.
-        """
-        if not outgoing:
-            return False
-        seqs: list[int | None] | None = None
-        if self.journal is not None:
-            outgoing, seqs = self._written_down(self.journal, outgoing)
-        users = 0
-        unheard = False
-        for event, _ in outgoing:
-            if isinstance(event, UserEvent):
-                users += 1
-            else:
-                self._count(event)
-                unheard = unheard or self._is_unheard(event)
-        self._counters.user_events += users
-        if unheard and seqs is None:
-            outgoing = [entry for entry in outgoing if not self._is_unheard(entry[0])]
-        if outgoing:
-            self._dispatcher.put_all(outgoing, self.epoch, seqs)
-        return bool(outgoing)
-
-    def _is_unheard(self, event: Event) -> bool:
-        """Tell whether an event need not wake the handlers' thread: a heartbeat that nobody listens to."""
-        return isinstance(event, Heartbeat) and not self._dispatcher.is_wanted(event)
-
-    def follow(self, order_ids: Sequence[str]) -> None:
-        """Write down which orders are open that no event has told of.
-
-        Raises:
-            JournalError: that does not work, and the stream is to end then.
-        """
-        if self.journal is None or not order_ids:
-            return
-        try:
-            self.journal.follow(order_ids)
-        except JournalError as error:
-            self._give_up(error)
-
-    def note_history(self, until: int | None) -> None:
-        """Let later processes know what was over before the first one began.
-
-        Raises:
-            JournalError: that does not work, and the stream is to end then.
-        """
-        if until is not None and until != self._history_until:
-            self._history_until = until
-            self.ask(lambda journal: journal.note_history(until), None)
-
-    def ask(self, question: Callable[[EventStore], T], otherwise: T) -> T:
-        """Ask the journal something; return the answer, or something else if there is no journal.
-
-        Raises:
-            JournalError: it cannot answer, and the stream is to end then.
-        """
-        if self.journal is None:
-            return otherwise
-        try:
-            return question(self.journal)
-        except JournalError as error:
-            self._give_up(error)
-            return otherwise
-
-    def redeliver(self, wait_until: Callable[[Callable[[], bool]], None]) -> None:
-        """Send on what an earlier process had not finished, in order.
+        """Make one.
 
         Args:
-            wait_until: waits until a condition holds.
-
-        Raises:
-            JournalError: it cannot be read, and the stream is to end then.
+            store: what is written to; None: nothing.
+            name: begins the log lines.
+            wake: wakes the I/O thread; called by `store_failed`.
+            on_lost: called on the I/O thread with the reason when nothing is written any more.
         """
-        after = 0
-        while self.journal is not None:
-            try:
-                stored = self.journal.pending(after, _PAGE)
-            except JournalError as error:
-                self._give_up(error)
-                break
-            if not stored:
-                break
-            for entry in stored:
-                after = entry.seq
-                wait_until(lambda: not self._dispatcher.is_full())
-                self.put_again(entry)
+        self.store = store
+        """Where events are written; None: nowhere, or nowhere any more."""
+        self.failure: JournalError | None = None
+        """Why the store is not written to any more."""
+        self.tidy_at = None if store is None else time.monotonic() + _TIDY_EVERY
+        """When `tidy` is to be called, in monotonic seconds; None: never."""
+        self._opened = store
+        self._name = name
+        self._wake = wake
+        self._on_lost = on_lost
+        self._history_until: int | None = None
 
-    def put_again(self, entry: StoredEvent) -> None:
-        """Send a pending event on its way, whether or not the handlers are behind.
+    def write(
+        self, outgoing: Sequence[Outgoing], *, complete: bool
+    ) -> tuple[Sequence[Outgoing], list[int | None] | None]:
+        """Write the user events among some events.
 
-        Raises:
-            JournalError: it is not understood, that cannot be written down, and the stream is to end then.
+        Args:
+            outgoing: the events.
+            complete: whether everything is known that happened before them.
+
+        Returns:
+            The events without those that the store has already, and their numbers there; None instead of the
+            numbers if no event is in the store.
         """
+        if self.store is None:
+            return outgoing, None
+        events = [event for event, _ in outgoing if isinstance(event, UserEvent)]
+        if not events:
+            return outgoing, None
         try:
-            event = entry.event
-        except DecodeError as error:
-            logger.error("%s: event %d of the journal is set aside: %s", self._name, entry.seq, error)  # noqa: TRY400
-            words = str(error)
-            self.ask(lambda journal: journal.skip(entry.seq, words), None)
-            self._dispatcher.put(DecodeFailed(text=entry.text, error=error), self.epoch)
-            return
-        self._dispatcher.put(event, self.epoch, len(entry.text), entry.seq)
-        self._counters.redelivered += 1
-
-    def tidy(self, now: float) -> None:
-        """Delete from the journal what it need not keep any more, a little at a time.
-
-        Raises:
-            JournalError: that does not work, and the stream is to end then.
-        """
-        if self.journal is None or self.tidy_at is None or now < self.tidy_at:
-            return
-        try:
-            is_done = not self.journal.retention(time.time_ns())
+            numbers = self.store.store(events, complete=complete)
         except JournalError as error:
             self._give_up(error)
-        else:
-            self.tidy_at = now + _TIDY_EVERY if is_done else now
+            return outgoing, None
+        if len(events) == len(outgoing) and None not in numbers:
+            return outgoing, numbers
+        number_of = iter(numbers)
+        kept: list[Outgoing] = []
+        seqs: list[int | None] = []
+        for entry in outgoing:
+            is_users = isinstance(entry[0], UserEvent)
+            seq = next(number_of) if is_users else None
+            if seq is not None or not is_users:
+                kept.append(entry)
+                seqs.append(seq)
+        return kept, seqs
 
-    def journal_failed(self, error: JournalError) -> None:
-        """A dispatch thread could not write to the journal."""
+    def ask(self, question: Callable[[EventStore], T], otherwise: T) -> T:
+        """Ask the store something; return the answer, or something else if there is no store."""
+        if self.store is None:
+            return otherwise
+        try:
+            return question(self.store)
+        except JournalError as error:
+            self._give_up(error)
+            return otherwise
+
+    def follow(self, order_ids: Sequence[str]) -> None:
+        """Write down which orders are open that no event has told of."""
+        if order_ids:
+            self.ask(lambda store: store.follow(order_ids), None)
+
+    def note_history(self, until: int | None) -> None:
+        """Let later processes know up to when all was over before the first one began."""
+        if until is not None and until != self._history_until:
+            self._history_until = until
+            self.ask(lambda store: store.note_history(until), None)
+
+    def pending(self) -> Iterator[StoredEvent]:
+        """Yield the events that an earlier process had not finished, in order."""
+        page = self._page_after(0)
+        while page:
+            yield from page
+            page = self._page_after(page[-1].seq)
+
+    def _page_after(self, seq: int) -> Sequence[StoredEvent]:
+        return self.ask(lambda store: store.pending(seq, _PAGE), [])
+
+    def set_aside(self, entry: StoredEvent, error: DecodeError) -> None:
+        """Give up a stored event that is not understood."""
+        logger.error("%s: event %d of the journal is set aside: %s", self._name, entry.seq, error)
+        words = str(error)
+        self.ask(lambda store: store.skip(entry.seq, words), None)
+
+    def tidy(self, now: float) -> None:
+        """Delete from the store what it need not keep any more, a little at a time."""
+        if self.tidy_at is None or now < self.tidy_at:
+            return
+        self.tidy_at = now  # there may be more
+        if not self.ask(lambda store: store.retention(time.time_ns()), 0):
+            self.tidy_at = None if self.store is None else now + _TIDY_EVERY
+
+    def store_failed(self, error: JournalError) -> None:
+        """Note that a dispatch thread could not write to the store. Called on that thread."""
         if self.failure is None:
             self.failure = error
             self._wake()
 
+    def check(self) -> None:
+        """Act on what `store_failed` was told."""
+        if self.failure is not None and self.store is not None:
+            self._give_up(self.failure)
+
     def leave(self) -> None:
-        """The I/O thread ends."""
+        """Let go of what the calling thread holds of the store: the I/O thread ends."""
         if self._opened is not None:
             self._opened.leave()
 
-    def check(self) -> None:
-        """Act on what `journal_failed` was told.
-
-        Raises:
-            JournalError: the stream is to end then.
-        """
-        if self.failure is not None and self.journal is not None:
-            self._give_up(self.failure)
-
-    def _written_down(
-        self, journal: EventStore, outgoing: Sequence[Outgoing]
-    ) -> tuple[Sequence[Outgoing], list[int | None] | None]:
-        """Write the user's events to the journal; return what is no repeat, with the numbers there."""
-        events = [event for event, _ in outgoing if isinstance(event, UserEvent)]
-        try:
-            numbers = iter(journal.store(events, complete=self._is_complete()))
-        except JournalError as error:
-            self._give_up(error)
-            return outgoing, None
-        kept: list[Outgoing] = []
-        seqs: list[int | None] = []
-        for event, size in outgoing:
-            seq = next(numbers) if isinstance(event, UserEvent) else None
-            if seq is None and isinstance(event, UserEvent):
-                self._counters.repeats += 1
-                continue
-            kept.append((event, size))
-            seqs.append(seq)
-        return kept, seqs if events else None
+    def go_on_without(self, error: JournalError) -> None:
+        """Write nothing from now on, and say so."""
+        self.failure = error
+        self.store = self.tidy_at = None
+        logger.error("%s: the stream goes on without its journal: %s", self._name, error)
+        self._on_lost(error)
 
     def _give_up(self, error: JournalError) -> None:
-        assert self.journal is not None
-        on_failure = self.journal.options.on_failure
-        self.failure = error
-        self.journal = self.tidy_at = None
+        assert self.store is not None
+        on_failure = self.store.options.on_failure
         if on_failure == "stop":
+            self.failure = error
+            self.store = self.tidy_at = None
             raise error
         self.go_on_without(error)
 
-    def go_on_without(self, error: JournalError) -> None:
-        """Say loudly that there is no journal any more."""
-        self.failure = error
-        logger.error("%s: the stream goes on without its journal: %s", self._name, error)
-        self._dispatcher.put(JournalFailed(error=error), self.epoch)
 
-    def _count(self, event: Event) -> None:
-        counters = self._counters
-        if isinstance(event, DecodeFailed):
-            counters.decode_failures += 1
-            logger.warning("%s: a message was not understood: %s", self._name, event.error)
-        elif isinstance(event, TokenRefreshed):
-            counters.refreshes += 1
-        elif isinstance(event, Gap):
-            counters.gaps += 1
-        elif isinstance(event, Reconciled) and event.resolved:
-            counters.gaps_resolved += len(event.gaps)
-        elif isinstance(event, Resumed):
-            counters.reconnects += 1
+def decoded(stored: Sequence[StoredEvent]) -> list[UserEvent]:
+    """Return the events that are understood: one of another version is told of when it is delivered again."""
+    events = []
+    for entry in stored:
+        with contextlib.suppress(DecodeError):
+            events.append(entry.event)
+    return events

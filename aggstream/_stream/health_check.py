@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from aggstream._delivery.dispatcher import Dispatcher, Running
-from aggstream._stream.loop import Runner
+from aggstream._stream.loop import Loop
 from aggstream._stream.options import Options
 from aggstream.health import Health
 
@@ -16,23 +16,24 @@ from aggstream.health import Health
 _SILENCE_GRACE = 2.0
 
 
-def check_up(runner: Runner, dispatcher: Dispatcher, options: Options) -> Health:
+def check_up(loop: Loop, dispatcher: Dispatcher, options: Options) -> Health:
     """Return how a stream is at this moment; from any thread."""
-    session = runner.session
+    connection = loop.connection
+    session = None if connection is None else connection.session
     handlers = dispatcher.running()
     now = time.monotonic()
-    live_since = runner.live_since
+    live_since = loop.live_since
     silent_for = None if session is None else now - session.last_heard
     threads = dispatcher.threads()
-    threads[runner.name] = runner.is_alive()
+    threads[loop.name] = loop.is_alive()
     # It is made with the first job, perhaps long after the start: until then it is missing only before that.
-    has_started = runner.phase != "idle" or runner.is_alive()
-    threads[runner.work.name] = has_started and runner.work.is_alive()
+    has_started = loop.phase != "idle" or loop.is_alive()
+    threads[loop.work.name] = has_started and loop.work.is_alive()
     return Health(
-        phase=runner.phase,
-        problems=tuple(_problems(runner, options, silent_for, threads, handlers)),
-        user_id=runner.user_id,
-        continuity=runner.continuity,
+        phase=loop.phase,
+        problems=tuple(_problems(loop, options, silent_for, threads, handlers)),
+        user_id=loop.user_id,
+        continuity=loop.continuity,
         live_for=None if live_since is None else now - live_since,
         silent_for=silent_for,
         threads=threads,
@@ -42,31 +43,31 @@ def check_up(runner: Runner, dispatcher: Dispatcher, options: Options) -> Health
         delivered=dispatcher.delivered,
         handler_errors=dispatcher.handler_errors,
         dead=dispatcher.dead,
-        counters=attrs.evolve(runner.counters),
-        last_error=runner.last_error,
+        counters=attrs.evolve(loop.counters),
+        last_error=loop.last_error,
     )
 
 
 def _problems(
-    runner: Runner,
+    loop: Loop,
     options: Options,
     silent_for: float | None,
     threads: Mapping[str, bool],
     handlers: Sequence[Running],
 ) -> list[str]:
     problems = []
-    if runner.phase not in ("idle", "stopped"):
+    if loop.phase not in ("idle", "stopped"):
         problems += [f"the thread {name} is not alive" for name, alive in threads.items() if not alive]
-    if runner.phase != "live":
-        problems.append(f"not live, but {runner.phase}")
-    if runner.switching:
-        problems.append("switching users: nothing is delivered until the service has acknowledged it")
-    if runner.phase == "live" and runner.has_rest and runner.is_in_the_dark:
-        why = runner.reconciler.last_error or "it was not asked yet"
+    if loop.phase != "live":
+        problems.append(f"not live, but {loop.phase}")
+    if loop.is_switching:
+        problems.append("switching users: nothing is delivered until the other user is signed in")
+    if loop.phase == "live" and loop.pipeline.has_rest and loop.pipeline.is_in_the_dark:
+        why = loop.pipeline.catch_up.last_error or "it was not asked yet"
         problems.append(f"the REST API does not tell what was missed: {why}")
-    if runner.outbox.failure is not None:
-        problems.append(f"the journal is not written to: {runner.outbox.failure}")
-    if runner.paused:
+    if loop.pipeline.log.failure is not None:
+        problems.append(f"the journal is not written to: {loop.pipeline.log.failure}")
+    if loop.pressure.paused:
         problems.append("reading is paused, because the handlers are behind")
     slow = options.slow_handler_duration
     problems += [

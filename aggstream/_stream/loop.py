@@ -1,45 +1,40 @@
 """The I/O thread: one connection after the other, and everything that has a deadline.
 
-It owns the transport, the session and the backoff. Other threads put a command into its inbox and wake it.
-What is decided about one connection stands in `_protocol/session.py`, and about trying again in
-`_base/backoff.py`; here is what happens between connections: the token that comes next, the gap that was left, the
-pause.
+Other threads put a command into its inbox and wake it. It waits for one of these: the socket of the connection (or
+of the one that is being opened), a wake-up, the end of a call on the work thread (which wakes it), and the next
+deadline. `_serve` shows what it does when one of them comes.
+
+Each step is decided elsewhere: what is said on a connection in `_protocol/session.py`, when to try again in
+`_base/backoff.py`, what a refused token means in `tokens/_credentials.py`, where events go in `pipeline.py`.
 """
 
 from __future__ import annotations
 
 import collections
-import json
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
-from aggstream._base.blocking_calls import Job, WorkThread
-from aggstream._base.deadline import Deadline, nearest
+from aggstream._base.blocking_calls import Interrupted, WorkThread
+from aggstream._base.deadline import nearest
 from aggstream._base.fork_and_exit import close_here
-from aggstream._base.suspension import SuspensionWatch
 from aggstream._base.threads import make_thread
-from aggstream._base.times import NS_PER_MS
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.watchdog import HandlerWatch
-from aggstream._network import websocket as wire
 from aggstream._network.poller import Poller
 from aggstream._network.waiter import Waiter
-from aggstream._protocol.commands import Authenticate, Ping
 from aggstream._protocol.session import Session
-from aggstream._stream.catch_up import Reconciler
-from aggstream._stream.connection import Intake
+from aggstream._stream.backpressure import BackPressure
+from aggstream._stream.connection import Connection
 from aggstream._stream.connector import Connector
-from aggstream._stream.event_log import Outbox
-from aggstream._stream.gaps import Outage
+from aggstream._stream.held_events import Outgoing
 from aggstream._stream.options import Options
-from aggstream._stream.recall import recall, take_up
+from aggstream._stream.pipeline import Pipeline
 from aggstream.errors import (
     AggStreamError,
     AuthenticationRejected,
@@ -47,29 +42,28 @@ from aggstream.errors import (
     HandshakeRejected,
     JournalError,
 )
-from aggstream.events import Authenticated, Disconnected, Gap, ReadingPaused, ReadingResumed, Reconnecting, Stopped
+from aggstream.events import Authenticated, Disconnected, Reconnecting, Stopped
 from aggstream.health import Continuity, Counters, Phase
 from aggstream.orders._tracker import Tracker
-from aggstream.tokens._credentials import Credentials, ask_again_in, provider_failure, refresh_in
+from aggstream.tokens._credentials import Credentials, ask_again_in, refresh_in
 from aggstream.tokens._token import Token
 from aggstream.typing import TokenProvider
 
 if TYPE_CHECKING:
-    from aggstream._stream.rest_reader import Reading
     from aggstream.journal import EventStore, StoredEvent
     from aggstream.rest._calls import Calls
 
-logger = logging.getLogger("aggstream")
+logger = logging.getLogger("aggstream.stream")
 
 _UNAUTHORIZED = 401
 
 
-class _Stopping(BaseException):
-    """Ends whatever the I/O thread is at. No Exception, so that no border takes it for somebody's error."""
+class _Stopping(Interrupted):
+    """The stream is to end."""
 
 
-class _AnotherUser(BaseException):
-    """Ends it as well, to connect at once for another user: no failure, so it is neither judged nor counted."""
+class _UserSwitched(Interrupted):
+    """The stream is to connect at once for another user. It is no failure, so it is neither judged nor counted."""
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -79,7 +73,7 @@ class _SwitchUser:
 
 
 @attrs.frozen(eq=False, repr=False)
-class _LookUp:
+class _FindOut:
     order_id: str
 
 
@@ -88,10 +82,13 @@ class _Redeliver:
     stored: Sequence[StoredEvent]
 
 
-class Runner:
+_Command: TypeAlias = "_SwitchUser | _FindOut | _Redeliver"
+
+
+class Loop:
     """Runs the stream.
 
-    `start`, `request_stop`, `fail`, `switch_user`, `look_up` and `redeliver` are for any thread.
+    `start`, `request_stop`, `fail`, `switch_user`, `find_out` and `redeliver` are for any thread.
     """
 
     def __init__(
@@ -102,36 +99,58 @@ class Runner:
         watch: HandlerWatch,
         tracker: Tracker,
         calls: Calls | None,
+        *,
+        on_stopping: Callable[[], None],
+        on_turn: Callable[[], None],
     ) -> None:
+        """Make a stream that is not started, and holds no descriptor.
+
+        Args:
+            options: the client's.
+            provider: returns tokens.
+            dispatcher: takes the events.
+            watch: looks after the handlers.
+            tracker: what is known of each order.
+            calls: how REST is asked; None: not at all.
+            on_stopping: called on the I/O thread when the stream begins to stop.
+            on_turn: called on the I/O thread when the stream has gone live, and when it has ended.
+        """
         self.phase: Phase = "idle"
         self.error: BaseException | None = None
-        """What ended the stream; None while it runs, or if it was asked to stop."""
+        """The error that ended the stream; None while it runs, or if it was asked to stop."""
         self.trace: TracebackType | None = None
-        """Where that came about, if it was nothing that is expected."""
+        """Where that error came about, if it is one that nobody expected."""
         self.last_error: AggStreamError | None = None
-        """What ended the last attempt or connection."""
-        self.session: Session | None = None
+        """The error that ended the last attempt or connection."""
+        self.connection: Connection | None = None
         self.live_since: float | None = None
+        """When the present connection went live, in monotonic seconds; None if it has not."""
         self.user_id: str | None = None
-        """Whose events come, by the service's word."""
-        self.paused = False
-        """True while reading waits for the handlers."""
+        """The user whose events come, by the service's word."""
         self.counters = Counters()
         self.name = f"{options.name}-io"
         """The thread's."""
         self.work = WorkThread(options.name, self.wake)
-        self.on_stopping: Callable[[], None] = lambda: None
-        """Called on the I/O thread when the stream begins to stop."""
-        self.on_turn: Callable[[], None] = lambda: None
-        """Called on the I/O thread when the stream has gone live, and when it has ended."""
-
         self._options = options
-        self._credentials = Credentials(provider, self.work)
-        self._connector = Connector(options, self.work)
         self._dispatcher = dispatcher
         self._watch = watch
         self._tracker = tracker
-        self._inbox: collections.deque[_SwitchUser | _LookUp | _Redeliver] = collections.deque()
+        self._on_stopping = on_stopping
+        self._on_turn = on_turn
+        self._credentials = Credentials(provider, self.work, timeout=options.token_timeout)
+        self._connector = Connector(options, self.work)
+        self.pipeline = Pipeline(
+            options,
+            tracker,
+            dispatcher,
+            self.counters,
+            calls=calls,
+            credentials=self._credentials,
+            work=self.work,
+            wake=self.wake,
+        )
+        self.pressure = BackPressure(dispatcher, self.pipeline, self.counters, options.name)
+        self._inbox: collections.deque[_Command] = collections.deque()
         # Made by start(), so that a client which is never started holds no descriptor and can be started in a
         # forked child.
         self._thread: threading.Thread | None = None
@@ -139,46 +158,9 @@ class Runner:
         self._waiter: Waiter
         self._stop_requested = False
         self._fatal: BaseException | None = None
-
-        self._transport: wire.Transport | None = None
-        self._token_job: Job[Token] | None = None
-        self._token_deadline = Deadline(None)
-        # The epoch of the user that the token is for, if it is asked for to switch to them.
-        self._switch_to: int | None = None
-        # Set while the session ends for the sake of another user.
-        self._switched = False
         self._attempts = 0
-        self._paused_at = 0.0
-        # Whether it was for the handlers' sake.
-        self._is_behind = False
-        self._outage = Outage()
-        self._suspension = SuspensionWatch()
-        self.reconciler = Reconciler(
-            tracker,
-            None if calls is None else calls.options,
-            hold_timeout=options.catch_up_timeout,
-            most_held=options.queue_size,
-            most_held_size=options.session.limits.queued_size,
-            jitter=random.random,
-        )
-        self._intake = Intake(
-            dispatcher,
-            self.counters,
-            self._outage,
-            self.reconciler,
-            look_every=options.slow_handler_duration,
-        )
-        self._reading: Reading | None = None
-        if calls is not None:
-            from aggstream._stream.rest_reader import Reading  # noqa: PLC0415  (with an HTTP client)
-
-            self._reading = Reading(self.reconciler, calls, self._credentials, self.work, name=options.name)
-        self.outbox = self._outbox_with(None)
-
-    @property
-    def has_rest(self) -> bool:
-        """True if there is a REST API to ask."""
-        return self._reading is not None
+        # True while the connection ends for the sake of another user.
+        self._user_switched = False
 
     @property
     def continuity(self) -> Continuity:
@@ -186,32 +168,23 @@ class Runner:
         return self._tracker.continuity
 
     @property
-    def is_in_the_dark(self) -> bool:
-        """True while something may be missing, and REST was asked in vain."""
-        is_failing = self.reconciler.last_error is not None and self.continuity is not Continuity.LIVE
-        return is_failing or self.continuity is Continuity.UNKNOWN
-
-    @property
-    def switching(self) -> bool:
-        """True while it is not settled whose events come."""
-        session = self.session
-        return self._switch_to is not None or (session is not None and session.is_switching())
+    def is_switching(self) -> bool:
+        """True while another user was asked for, and the connection of the one before is not ended yet."""
+        return self._dispatcher.epoch != self.pipeline.epoch
 
     # --- for any thread ---------------------------------------------------------------------------------
 
-    def start(self, journal: EventStore | None, failure: JournalError | None) -> None:
+    def start(self, store: EventStore | None, failure: JournalError | None) -> None:
         """Start the thread.
 
         Args:
-            journal: what it writes to from now on; None: nothing.
-            failure: why that is so, if there should be one.
+            store: where events are written first from now on; None: nowhere.
+            failure: why there is no store, although there should be one.
 
         Raises:
-            RuntimeError: it cannot be started.
+            RuntimeError: the thread cannot be started.
         """
-        self.outbox = self._outbox_with(journal)
-        if failure is not None:
-            self.outbox.go_on_without(failure)
+        self.pipeline.write_to(store, failure)
         self._poller = Poller()
         self._waiter = Waiter(self._poller, self._obey, self._watch.look)
         self._thread = make_thread(self._main, name=self.name)
@@ -223,19 +196,9 @@ class Runner:
             raise
 
     def give_up(self, error: BaseException) -> None:
-        """The threads cannot be started: end as the thread would have."""
+        """End as the thread would have: the threads cannot be started."""
         self._fatal = error
         self._end()
-
-    def _end(self) -> None:
-        self.error = self._fatal
-        self.trace = None if self.error is None else self.error.__traceback__
-        self.on_stopping()
-        # Whoever sees the last event may ask at once how it ended.
-        self.phase = "stopped"
-        self._tracker.stop(self.error)
-        self.on_turn()
-        self._dispatcher.close(Stopped(error=self.error))
 
     def wake(self) -> None:
         """Let the thread look at what has changed. Takes no lock."""
@@ -243,7 +206,7 @@ class Runner:
             self._poller.wake()
 
     def join(self, timeout: float | None) -> bool:
-        """Wait for the thread to end; tell whether it has. One that is not quite started has not."""
+        """Wait for the thread to end; return True if it has. One that is not quite started has not."""
         thread = self._thread
         if thread is None or thread.ident is None:
             return self.phase == "stopped"
@@ -251,11 +214,11 @@ class Runner:
         return not thread.is_alive()
 
     def is_alive(self) -> bool:
-        """Tell whether the thread runs."""
+        """Return True if the thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
     def is_own_thread(self) -> bool:
-        """Tell whether the calling thread is this one, or the work thread."""
+        """Return True if the calling thread is this one, or the work thread."""
         return threading.current_thread() is self._thread or self.work.is_own_thread()
 
     def after_fork_in_child(self) -> None:
@@ -266,8 +229,8 @@ class Runner:
             # They may be one and the same, or dropped just before the fork: closing twice does nothing.
             if (sock := self._connector.made) is not None:
                 close_here(sock)
-            if (transport := self._transport) is not None:
-                transport.detach()
+            if (connection := self.connection) is not None:
+                connection.detach()
 
     def request_stop(self) -> None:
         """Ask the stream to end. Takes no lock, so a signal handler may call it."""
@@ -281,26 +244,26 @@ class Runner:
         self.request_stop()
 
     def switch_user(self, provider: TokenProvider, epoch: int) -> None:
-        """Sign in with another provider's token; events are delivered under `epoch` from then on."""
-        self._inbox.append(_SwitchUser(provider, epoch))
-        self.wake()
+        """Connect anew with another provider's token; events are delivered under `epoch` from then on."""
+        self._ask(_SwitchUser(provider, epoch))
 
-    def look_up(self, order_id: str) -> None:
+    def find_out(self, order_id: str) -> None:
         """Find out what is known of an order that nothing was heard of."""
-        self._inbox.append(_LookUp(order_id))
-        self.wake()
+        self._ask(_FindOut(order_id))
 
     def redeliver(self, stored: Sequence[StoredEvent]) -> None:
         """Give pending events of the store to the handlers."""
-        self._inbox.append(_Redeliver(stored))
+        self._ask(_Redeliver(stored))
+
+    def _ask(self, command: _Command) -> None:
+        self._inbox.append(command)
         self.wake()
 
     # --- the thread -------------------------------------------------------------------------------------
 
     def _main(self) -> None:
         try:
-            self.outbox.ask(lambda journal: take_up(journal, self._outage, self.reconciler, self._tracker), None)
-            self.outbox.redeliver(self._waiter.until)
+            self.pipeline.resume_from_journal(self._waiter.until)
             self._run()
         except BaseException as error:
             if self._thread is None:  # a greenlet lives on in a forked child, and finds its descriptors closed
@@ -308,13 +271,12 @@ class Runner:
             self._note(error)
         self.phase = "stopping"
         self.live_since = None
-        if self._transport is not None:
-            self._drop_connection(self._transport)
-        self._wind_up()
+        self._drop_connection()
+        self._end_pipeline()
         self.work.close()
         self._end()
         self._poller.close()
-        self.outbox.leave()
+        self.pipeline.log.leave()
 
     def _note(self, error: BaseException) -> None:
         """Keep what ends the stream, if it is an error."""
@@ -326,146 +288,96 @@ class Runner:
             self.fail(error)
             logger.error("%s: the stream ends by an unexpected error", self._options.name, exc_info=error)
 
-    def _outbox_with(self, journal: EventStore | None) -> Outbox:
-        return Outbox(
-            self._dispatcher,
-            self.counters,
-            journal,
-            self._options.name,
-            is_complete=lambda: not self.reconciler.is_behind,
-            wake=self.wake,
-        )
-
-    def _wind_up(self) -> None:
-        """Hand over what is still here when the stream ends, and tell of an outage that goes on."""
-        gap = self._outage.unended()
-        self.reconciler.stopped(gap)
-        if self._reading is not None:
-            self._reading.abandon()
-            self._reading.close()
+    def _end_pipeline(self) -> None:
         try:
-            self.outbox.check()
-            self.outbox.put_all([*([] if gap is None else [(gap, 0)]), *self.reconciler.events()])
+            self.pipeline.end()
         except AggStreamError as error:  # it is the journal's, and the stream ends already
             if self._fatal is None:
                 self._fatal = error
             logger.error("%s: the last events were not stored: %s", self._options.name, error)  # noqa: TRY400
 
+    def _end(self) -> None:
+        self.error = self._fatal
+        self.trace = None if self.error is None else self.error.__traceback__
+        self._on_stopping()
+        # A program that sees the last event may ask at once how the stream has ended.
+        self.phase = "stopped"
+        self._tracker.stop(self.error)
+        self._on_turn()
+        self._dispatcher.close(Stopped(error=self.error))
+
     def _run(self) -> None:
         loss: AggStreamError | None = None
         while True:
             try:
-                self._establish(loss)
-            except _AnotherUser:
+                connection = self._establish(loss)
+            except _UserSwitched:
                 loss = None
                 continue
             try:
-                self._pump(healthy_after=None)
+                self._serve(connection, healthy_after=None)
             except AggStreamError as error:
                 loss = error
-            except _AnotherUser:
+            except _UserSwitched:
                 loss = None
 
-    def _establish(self, loss: AggStreamError | None) -> None:
-        """Return with a connection that has been live for a healthy while.
+    # --- connecting -------------------------------------------------------------------------------------
+
+    def _establish(self, loss: AggStreamError | None) -> Connection:
+        """Return a connection that has been live for a healthy while.
 
         Args:
-            loss: what ended the connection before; it counts as the first failure of the outage, so that the
-                decision about it and the pause after it are those of any other.
+            loss: the error that ended the connection before. It counts as the first failure of the outage, so that
+                the decision about it and the pause after it are those of any other.
         """
         self._attempts = 0
         failures = [] if loss is None else [loss]
 
-        def attempt() -> None:
+        def attempt() -> Connection:
             if failures:
                 raise failures.pop()
             self._attempts += 1
-            self._connect()
-            self._pump(healthy_after=self._options.reconnect.healthy_after)
+            connection = self._connect()
+            self._serve(connection, healthy_after=self._options.reconnect.healthy_after)
+            return connection
 
-        self._options.reconnect.retrying(
-            attempts=lambda: self._attempts, sleep=self._sleep, before_sleep=self._tell_pause
+        connection: Connection = self._options.reconnect.retrying(
+            attempts=lambda: self._attempts, sleep=self._sleep, before_sleep=self._note_pause
         )(attempt)
+        return connection
 
-    def _tell_pause(self, error: AggStreamError, delay: float) -> None:
+    def _note_pause(self, error: AggStreamError, delay: float) -> None:
         logger.warning("%s: next attempt in %.1f s: %s", self._options.name, delay, error)
         self.last_error = error
-        self.outbox.put(Reconnecting(attempt=self._attempts + 1, delay=delay, error=error))
+        self.pipeline.put(Reconnecting(attempt=self._attempts + 1, delay=delay, error=error))
 
     def _sleep(self, seconds: float) -> None:
         self.phase = "waiting"
         self._waiter.sleep(seconds)
 
-    # --- connecting -------------------------------------------------------------------------------------
-
-    def _connect(self) -> None:
+    def _connect(self) -> Connection:
         self.phase = "connecting"
         self._obey()
-        token = self._next_token()
+        token = self._credentials.next_token(self._waiter.job)
         try:
-            self._transport = self._connector.connect(token.secret, self._waiter)
+            transport = self._connector.connect(token.secret, self._waiter)
         except HandshakeRejected as error:
             if self._options.session.token_in_query and error.status == _UNAUTHORIZED:
                 raise self._credentials.judge(AuthenticationRejected(str(error)), token) from error
             raise
-        now = time.monotonic()
-        self._suspension = SuspensionWatch()
         self.counters.connections += 1
-        self.session = Session(self._options.session, token, expected_user=self.user_id)
-        self.session.connection_made(now)
-        self.session.schedule_refresh(now, refresh_in(token))
-
-    # --- tokens -----------------------------------------------------------------------------------------
-
-    def _next_token(self) -> Token:
-        job = self._credentials.ask_for_next()
-        try:
-            token = self._waiter.job(job, Deadline(self._options.token_timeout))
-        except (_Stopping, _AnotherUser):
-            raise
-        except BaseException as error:
-            failure = provider_failure(error)
-            raise failure from failure.__cause__
-        self._credentials.check(token)
-        return token
-
-    def _answer_token_request(self, session: Session) -> None:
-        if session.token_request() and self._token_job is None:
-            self._begin_to_ask(session.token)
-        if self._token_job is None or not (self._token_job.done or self._token_deadline.expired()):
-            return
-        job, self._token_job = self._token_job, None
-        switch_to, self._switch_to = self._switch_to, None
-        now = time.monotonic()
-        try:
-            token = job.result() if job.done else job.abandon()
-        except BaseException as error:  # whatever it was, it is the provider's
-            failure = provider_failure(error)
-            logger.warning("%s: no new token: %s", self._options.name, failure)
-            if switch_to is None:
-                session.token_failed(failure, now, ask_again_in(failure))
-            else:
-                self.outbox.epoch = switch_to
-                session.connection_lost(failure)
-            return
-        if switch_to is None:
-            session.token_received(token, now, refresh_in(token))
-            return
-        self.outbox.epoch = switch_to
-        if session.is_settled():
-            session.switch_user(token, now)
-            session.schedule_refresh(now, refresh_in(token))
-        else:
-            self._connect_anew(session)
-
-    def _begin_to_ask(self, stale: Token | None) -> None:
-        self._token_job = self._credentials.ask(stale)
-        self._token_deadline = Deadline(self._options.token_timeout)
-
-    def _ask_no_more(self) -> None:
-        if self._token_job is not None:
-            self._token_job.leave()
-            self._token_job = None
+        session = Session(self._options.session, token, expected_user=self.user_id)
+        self.connection = Connection(
+            session,
+            transport,
+            self._poller,
+            self.pipeline,
+            self.counters,
+            name=self._options.name,
+            watch_every=self._options.slow_handler_duration,
+        )
+        session.schedule_refresh(time.monotonic(), refresh_in(token))
+        return self.connection
 
     # --- commands ---------------------------------------------------------------------------------------
 
@@ -474,10 +386,10 @@ class Runner:
 
         Raises:
             _Stopping: the stream is to end, and there is no session to close first.
-            _AnotherUser: the user is switched, and there is no session to switch.
+            _UserSwitched: the user is switched, and there is no session to end first.
             JournalError: a dispatch thread could not write to the journal, and the stream is to end then.
         """
-        self.outbox.check()
+        self.pipeline.log.check()
         if self._stop_requested:
             self.phase = "stopping"
             if session is None:
@@ -485,226 +397,141 @@ class Runner:
             session.close(time.monotonic())
         while self._inbox:
             command = self._inbox.popleft()
-            if isinstance(command, _LookUp):
-                self._find_out(command.order_id)
-                continue
-            if isinstance(command, _Redeliver):
+            if isinstance(command, _FindOut):
+                self.pipeline.find_out(command.order_id, time.monotonic())
+            elif isinstance(command, _Redeliver):
                 for entry in command.stored:
-                    self.outbox.put_again(entry)
-                continue
-            self._credentials.use(command.provider)
-            self.user_id = None
-            self._ask_no_more()
-            self._outage.forget()
-            self.reconciler.forget()
-            if session is not None and session.is_settled():
-                self._switch_to = command.epoch
-                self._begin_to_ask(None)
-                continue
-            self.outbox.epoch = command.epoch
-            if session is None:
-                raise _AnotherUser
-            self._connect_anew(session)
+                    self.pipeline.redeliver(entry)
+            else:
+                self._switch_user(command, session)
 
-    def _find_out(self, order_id: str) -> None:
-        if self._tracker.knows(order_id):
-            return
-        is_recalled = self.outbox.ask(
-            lambda journal: journal.knows_order(order_id) and recall(journal, order_id, self._tracker),
-            otherwise=False,
-        )
-        if not is_recalled:
-            self.reconciler.look_up(order_id, time.monotonic())
-
-    def _connect_anew(self, session: Session) -> None:
-        self._switched = True
+    def _switch_user(self, command: _SwitchUser, session: Session | None) -> None:
+        """End the connection of the user before: on an open one their late messages could not be told apart."""
+        self._credentials.use(command.provider)
+        self.user_id = None
+        self.pipeline.forget(command.epoch)
+        if session is None:
+            raise _UserSwitched
+        self._user_switched = True
         session.connection_lost(ConnectionLost("connecting anew for another user", initiated_by="client"))
 
     # --- a connection -----------------------------------------------------------------------------------
 
-    def _pump(self, *, healthy_after: float | None) -> None:
-        """Run the session until it ends, or has been live for `healthy_after`.
+    def _serve(self, connection: Connection, *, healthy_after: float | None) -> None:
+        """Serve a connection until it ends, or has been live for `healthy_after`.
 
         Raises:
-            AggStreamError: what ended it.
+            AggStreamError: the error that ended it.
             _Stopping: the stream is to end, and the session is closed.
-            _AnotherUser: the session was closed to connect anew.
+            _UserSwitched: the session was ended to connect anew.
         """
-        session, transport = self.session, self._transport
-        assert session is not None
-        assert transport is not None
+        session = connection.session
         while not session.close_expected():
             now = time.monotonic()
-            if (
-                healthy_after is not None
-                and self.live_since is not None
-                and now >= self.live_since + healthy_after
-            ):
+            if self._is_healthy(now, healthy_after):
                 return
+            # What is due.
             self._obey(session)
-            if slept := self._suspension.slept(now):
-                logger.info("%s: the machine was suspended for %.0f s", self._options.name, slept)
-                session.slept(slept)
-            self._answer_token_request(session)
-            self._drain(session, transport)
-            self._reconcile(session, now)
-            self._pause_or_resume(session, now)
+            connection.note_suspension(now)
+            self._renew_token(session, now)
+            self._drain(connection)
+            self.pipeline.step(session.token, now)
+            self.pressure.update(session, now)
             if session.close_expected():
                 break
+            # What comes.
             until = self._next_deadline(session, healthy_after)
-            if self.paused:
-                self._intake.wait(session, transport, self._poller, until, read=False)
+            if self.pressure.paused:
+                connection.wait(until, read=False)
             else:
-                self._intake.take(session, transport, self.outbox, self._poller, until)
-            # Only now, and only what was due before: nobody is blamed for silence whose words wait to be read.
+                self._take(session, connection.pump(until))
+            # Only now, and only deadlines that had passed before: silence is not blamed on a server whose messages
+            # wait to be read.
             session.handle_deadline(now)
-            self._drain(session, transport)
-        self._end_session(session, transport)
+            self._drain(connection)
+        self._end_connection(connection)
 
     def _next_deadline(self, session: Session, healthy_after: float | None) -> float | None:
         return nearest(
             session.next_deadline(),
-            self.reconciler.next_deadline(),
-            self.outbox.tidy_at,
-            self._token_deadline.at if self._token_job is not None else None,
+            self.pipeline.next_deadline(),
+            self._credentials.next_deadline(),
             None if healthy_after is None or self.live_since is None else self.live_since + healthy_after,
             self._watch.look(),
         )
 
-    def _reconcile(self, session: Session, now: float) -> None:
-        """Let what is read from REST, and what waits for it, go on."""
-        self.outbox.tidy(now)
-        if self._reading is not None:
-            self._reading.step(session.token)
-            self.reconciler.handle_deadline(time.monotonic())
-            # Ask at once for what the answer or the deadline has made necessary.
-            self._reading.step(session.token)
-            self.outbox.follow(self.reconciler.found())
-            self.outbox.note_history(self.reconciler.history_until)
-            self.outbox.put_all(self.reconciler.events())
+    def _is_healthy(self, now: float, healthy_after: float | None) -> bool:
+        if healthy_after is None or self.live_since is None:
+            return False
+        return now >= self.live_since + healthy_after
 
-    def _pause_or_resume(self, session: Session, now: float) -> None:
-        is_behind = self._dispatcher.is_full()
-        # While the stream stops as well: a server that goes on sending must not fill the memory.
-        pause = is_behind or self.reconciler.is_full()
-        if pause == self.paused:
+    def _renew_token(self, session: Session, now: float) -> None:
+        if session.token_request():
+            self._credentials.request(session.token)
+        answer = self._credentials.answer()
+        if isinstance(answer, Token):
+            session.token_received(answer, now, refresh_in(answer))
+        elif answer is not None:
+            logger.warning("%s: no new token: %s", self._options.name, answer)
+            session.token_failed(answer, now, ask_again_in(answer))
+
+    def _drain(self, connection: Connection) -> None:
+        self._take(connection.session, connection.session.sized_events_received())
+        connection.send()
+
+    def _take(self, session: Session, events: Sequence[Outgoing]) -> None:
+        """Take events from the session. Those behind a sign-in may have to wait for what REST says."""
+        if not session.sign_in_received():
+            if events:
+                self.pipeline.take(events, session.last_heard)
             return
-        if pause:
-            self.paused = True
-            self.counters.pauses += 1
-            self._is_behind = is_behind
-            logger.warning("%s: reading pauses: %d events wait", self._options.name, self._dispatcher.depth)
-            self._paused_at = now
-            session.pause(now)
-            self.outbox.put(ReadingPaused(waiting=self._dispatcher.depth))
-        else:
-            session.resume(now)
-            self._tell_resumed(now)
-            if self._is_behind:
-                self.reconciler.overflowed(now)
-
-    def _tell_resumed(self, now: float) -> None:
-        self.paused = False
-        self.outbox.put(ReadingResumed(paused_for=now - self._paused_at))
-
-    def _drain(self, session: Session, transport: wire.Transport) -> None:
-        if session.sign_in_received():
-            self._sign_in(session)
-        self._intake.pass_on(session, self.outbox)
-        commands = session.data_to_send()
-        if not (commands or transport.wants_write):
-            return
-        try:
-            for command in commands:
-                if isinstance(command, Authenticate):
-                    transport.queue_text(json.dumps({"action": "authenticate", "token": command.token.reveal()}))
-                elif isinstance(command, Ping):
-                    transport.queue_ping()
-                else:
-                    transport.queue_close(command.code, command.reason)
-            transport.flush()
-        except AggStreamError as error:
-            session.connection_lost(error)
-
-    def _sign_in(self, session: Session) -> None:
-        """Deliver events. What follows an acknowledged token may have to wait for what REST says."""
-        events = session.sized_events_received()
         while events:
-            signed_in = (at for at, (event, _) in enumerate(events, 1) if isinstance(event, Authenticated))
-            count = next(signed_in, len(events))
+            sign_ins = (at for at, (event, _) in enumerate(events, 1) if isinstance(event, Authenticated))
+            count = next(sign_ins, len(events))
             some, events = events[:count], events[count:]
-            self.reconciler.receive(some, time.monotonic())
             is_signed_in = isinstance(some[-1][0], Authenticated)
             if is_signed_in:
                 self._accept(session)
-            self.outbox.put_all(self.reconciler.events())
+            self.pipeline.take(some, time.monotonic())
             if is_signed_in:
-                self._tell_continuity(session)
+                self.pipeline.connected(session.token, session.user_id, time.monotonic(), self._attempts)
 
     def _accept(self, session: Session) -> None:
-        """The service has signed the user in. Whoever sees that finds the stream live."""
-        self.user_id = session.user_id
-        user_id = self.user_id
+        """Note that the service has signed the user in, before anybody sees the event that tells of it."""
+        self.user_id = user_id = session.user_id
         if user_id is not None:
-            self.outbox.ask(lambda journal: journal.belongs_to(user_id), None)
+            self.pipeline.log.ask(lambda store: store.belongs_to(user_id), None)
         if self.live_since is None:
             self.live_since = time.monotonic()
             self.phase = "live"
-            self.on_turn()
+            self._on_turn()
             self._credentials.accepted()
             logger.info("%s: live as %s", self._options.name, session.shown(str(session.user_id)))
 
-    def _tell_continuity(self, session: Session) -> None:
-        """Tell what may have been missed, once the user is signed in, and begin to find out."""
-        now = time.monotonic()
-        if not self.reconciler.is_connected:  # else it is the same user's next token
-            told = self._outage.resumed(session, now, self._attempts)
-            self.outbox.put_all([(event, 0) for event in told])
-            gap = next((event for event in told if isinstance(event, Gap)), None)
-            if gap is not None and not self.has_rest:
-                logger.warning(
-                    "%s: what was missed until now is not found out: set rest_url, or AGGSTREAM_REST_URL",
-                    self._options.name,
-                )
-            self.reconciler.connected(now, time.time_ns() // NS_PER_MS, gap)
-            self.outbox.put_all(self.reconciler.events())
-        self._outage.signed_in(session)
-
-    def _end_session(self, session: Session, transport: wire.Transport) -> None:
-        if session.error is not None or not self._stop_requested:
-            self._outage.lost(time.monotonic())
-        self.reconciler.disconnected()
-        self.outbox.put_all(self.reconciler.events())
-        if self._reading is not None:
-            self._reading.abandon()
-        if self._switch_to is not None:  # the connection ended before it could be switched
-            self.outbox.epoch = self._switch_to
-        self._ask_no_more()
-        self.live_since = self.session = self._switch_to = None
-        if self.paused:
-            self._tell_resumed(time.monotonic())
+    def _end_connection(self, connection: Connection) -> None:
+        session, now = connection.session, time.monotonic()
+        self.pipeline.disconnected(now, is_wanted=session.error is None and self._stop_requested)
+        self._credentials.cancel()
+        self.live_since = None
+        self.pressure.end(now)
         self.counters.foreign += session.dropped
-        self._drop_connection(transport)
+        self._drop_connection()
         error = session.error or ConnectionLost("closed on request", code=1000, initiated_by="client")
         if isinstance(error, AuthenticationRejected):
             error = self._credentials.judge(error, session.refused)
         self.last_error = session.error and error
-        self.outbox.put(Disconnected(error=error, code=session.close_code, initiated_by=session.ended_by))
-        switched, self._switched = self._switched, False
+        self.pipeline.put(Disconnected(error=error, code=session.close_code, initiated_by=session.ended_by))
+        user_switched, self._user_switched = self._user_switched, False
         if self._stop_requested:
             raise _Stopping
-        if switched:
-            raise _AnotherUser
+        if user_switched:
+            raise _UserSwitched
         raise error
 
-    def _drop_connection(self, transport: wire.Transport) -> None:
-        try:
-            transport.flush()
-        except AggStreamError:
-            logger.debug("%s: the connection was gone before the close frame", self._options.name)
-        self._poller.forget()
-        transport.abort()
-        self._transport = None
+    def _drop_connection(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.drop()
 
 
 def _without_traces(error: BaseException | None) -> None:

@@ -1,4 +1,4 @@
-"""Reads from the REST API what a reconciler asks for: one call at a time, on the work thread."""
+"""Reads from the REST API what a catch_up asks for: one call at a time, on the work thread."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import logging
 import time
 
 from aggstream._base.blocking_calls import Abandoned, Job, WorkThread
-from aggstream._stream.catch_up import Read, ReadBalances, Reconciler
+from aggstream._stream.catch_up import CatchUp, Read, ReadBalances
 from aggstream.errors import AggStreamError, AuthenticationRejected
 from aggstream.events._records import Balances, OrdersPage
-from aggstream.rest import _snapshot as _balance_snapshot  # noqa: F401  (for the reconciler, before there are threads)
+from aggstream.rest import _snapshot as _balance_snapshot  # noqa: F401  (for the catch_up, before there are threads)
 from aggstream.rest._calls import Calls, Unauthorized
 from aggstream.tokens._credentials import Credentials, provider_failure
 from aggstream.tokens._token import Token
 
-logger = logging.getLogger("aggstream")
+logger = logging.getLogger("aggstream.stream")
 
 
-class Reading:
+class RestReader:
     """Belongs to the I/O thread."""
 
     def __init__(
-        self, reconciler: Reconciler, calls: Calls, credentials: Credentials, work: WorkThread, *, name: str
+        self, catch_up: CatchUp, calls: Calls, credentials: Credentials, work: WorkThread, *, name: str
     ) -> None:
         self._name = name
         self._is_failing = False
-        self._reconciler = reconciler
+        self._catch_up = catch_up
         self._calls = calls
         self._credentials = credentials
         self._work = work
@@ -46,9 +46,9 @@ class Reading:
                 self._answer(self._job, self._read, now, wall_ns)
                 self._job = self._read = None
                 self._is_open = True
-            elif not self._reconciler.awaits(self._read):
+            elif not self._catch_up.awaits(self._read):
                 self.abandon()
-        if self._job is None and (read := self._reconciler.request()) is not None:
+        if self._job is None and (read := self._catch_up.request()) is not None:
             self._read = read
             self._job = self._work.submit(lambda: self._call(read, token), "reading from the REST API")
         elif self._job is None:
@@ -80,15 +80,15 @@ class Reading:
                 self._is_failing = False
                 logger.info("%s: the REST API answers again", self._name)
             if isinstance(answer, Balances):
-                self._reconciler.balances_received(read, answer, now, wall_ns)
+                self._catch_up.balances_received(read, answer, now, wall_ns)
             else:
-                self._reconciler.page_received(read, answer, now, wall_ns)
+                self._catch_up.page_received(read, answer, now, wall_ns)
 
     def _failed(self, read: Read, error: AggStreamError, now: float) -> None:
         if not self._is_failing:  # the repetitions are no news
             self._is_failing = True
             logger.warning("%s: the REST API does not tell what was missed: %s", self._name, error)
-        self._reconciler.read_failed(read, error, now)
+        self._catch_up.read_failed(read, error, now)
 
     # --- on the work thread -----------------------------------------------------------------------------
 
@@ -96,7 +96,7 @@ class Reading:
         try:
             return self._with_any_token(read, token)
         finally:
-            if not self._reconciler.awaits(read):  # given up meanwhile, and nobody else will see to it
+            if not self._catch_up.awaits(read):  # given up meanwhile, and nobody else will see to it
                 self._calls.close()
 
     def _with_any_token(self, read: Read, token: Token) -> OrdersPage | Balances:

@@ -12,7 +12,7 @@ from aggstream.cli._lines import Line, line_at
 from aggstream.events import Source, Verdict
 from aggstream.events._records import OrderRecord
 from aggstream.orders._order import Contradiction, Order, Outcome
-from aggstream.orders._state import OrderFold
+from aggstream.orders._state import OrderState
 
 STYLES = {
     "filled": "green",
@@ -29,7 +29,7 @@ _SOURCES: dict[Source, str] = {"stream": "stream", "reconcile": "REST"}
 
 def order_of(record: OrderRecord) -> Order:
     """Return what REST says of an order as what is known of it."""
-    fold = OrderFold(record.id)
+    fold = OrderState(record.id)
     fold.fold_record(record, record.status.lower().removeprefix("order_"), deliver=False)
     return fold.snapshot()
 

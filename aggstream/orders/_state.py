@@ -49,7 +49,7 @@ def _shared(word: Word) -> Word:
     return word
 
 
-class _StepFold:
+class _StepProgress:
     __slots__ = ("attempt", "error_reason", "first", "last", "state", "step_id", "step_type", "template_name")
 
     def __init__(self, event: OrderEvent) -> None:
@@ -82,7 +82,7 @@ class _StepFold:
         )
 
 
-class OrderFold:
+class OrderState:
     """What is known of one order. Not thread-safe: its owner holds a lock."""
 
     __slots__ = (
@@ -115,7 +115,7 @@ class OrderFold:
         # The names of the facts that REST told first, and "status"; all others are the stream's. There may be a
         # hundred thousand orders, so what most of them do not have takes no place.
         self._from_rest: frozenset[str] = frozenset()
-        self._steps: dict[str, _StepFold] = {}
+        self._steps: dict[str, _StepProgress] = {}
         self._contradictions: tuple[Contradiction, ...] = ()
         # By status, and for a partial fill its amount as well, which only grows: the last one alone is kept.
         self._told: dict[str, tuple[int | None, Told]] = {}
@@ -329,7 +329,7 @@ class OrderFold:
         if step is None:
             if len(self._steps) >= _MOST_STEPS:
                 return
-            step = self._steps[key] = _StepFold(event)
+            step = self._steps[key] = _StepProgress(event)
         step.fold(event, state)
 
     def _contradict(self, name: str, kept: object, refused: object, source: Source, timestamp: int | None) -> bool:

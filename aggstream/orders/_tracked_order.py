@@ -11,7 +11,7 @@ from aggstream._base.deadline import Deadline
 from aggstream._delivery.registry import Registry
 from aggstream.errors import ConfigurationError
 from aggstream.orders._order import Order, Outcome
-from aggstream.orders._tracker import Tracked, Tracker
+from aggstream.orders._tracker import OrderEntry, Tracker
 
 __all__ = ["TrackedOrder", "as_completed", "wait_all"]
 
@@ -35,7 +35,7 @@ class TrackedOrder:
 
     def __init__(
         self,
-        tracked: Tracked,
+        tracked: OrderEntry,
         tracker: Tracker,
         registry: Registry,
         *,

@@ -17,14 +17,14 @@ from aggstream.events import Event, OrderEvent, OrderSubmitted, UserEvent, Verdi
 from aggstream.events._records import OrderRecord
 from aggstream.health import Continuity
 from aggstream.orders._order import Order, Outcome
-from aggstream.orders._state import OrderFold
+from aggstream.orders._state import OrderState
 
 # Orders that have not ended are kept until they do, but a service must not be able to fill the memory with them.
 _MOST_OPEN = 100_000
 _REMEMBERED = 100_000
 
 
-class Tracked(OrderFold):
+class OrderEntry(OrderState):
     """What is known of one order, and who waits for its end. Guarded by the tracker's lock."""
 
     __slots__ = ("__weakref__", "callbacks", "gaps", "is_abandoned")
@@ -55,10 +55,10 @@ class Tracker:
         self.changed = threading.Condition(self._lock)
         self._kept = kept
         self._kept_for = kept_for
-        self._orders: dict[str, Tracked] = {}
-        self._awaited: weakref.WeakValueDictionary[str, Tracked] = weakref.WeakValueDictionary()
+        self._orders: dict[str, OrderEntry] = {}
+        self._awaited: weakref.WeakValueDictionary[str, OrderEntry] = weakref.WeakValueDictionary()
         # Those with callbacks: whoever waits need not keep anything else.
-        self._waiting: set[Tracked] = set()
+        self._waiting: set[OrderEntry] = set()
         # In the order of their ends, with the time.
         self._ended: dict[str, float] = {}
         # When the first of them is old enough to be forgotten.
@@ -80,7 +80,7 @@ class Tracker:
 
     def fold(self, events: Iterable[Event], now: float) -> set[int]:
         """Take events; return the positions of those that only repeat what a reconciliation has delivered."""
-        settled: list[Tracked] = []
+        settled: list[OrderEntry] = []
         repeats: set[int] = set()
         with self._lock:
             for at, event in enumerate(events):
@@ -115,7 +115,7 @@ class Tracker:
             status_of: gives a record's status the name that an order_event has for it.
             is_news: tells, of a record and whether its order is known to be open, if handlers are to be told.
         """
-        settled: list[Tracked] = []
+        settled: list[OrderEntry] = []
         told = []
         with self.changed:
             for record in records:
@@ -201,25 +201,25 @@ class Tracker:
 
     # --- for any thread ---------------------------------------------------------------------------------
 
-    def track(self, order_id: str) -> Tracked:
+    def track(self, order_id: str) -> OrderEntry:
         """Return the order, which is watched for from now on as long as the caller keeps it."""
         with self.changed:
             order = self._orders.get(order_id) or self._awaited.get(order_id)
             if order is None:
-                order = self._awaited[order_id] = Tracked(order_id, self._lost_gaps)
+                order = self._awaited[order_id] = OrderEntry(order_id, self._lost_gaps)
             return order
 
-    def outcome(self, order: Tracked) -> Outcome:
+    def outcome(self, order: OrderEntry) -> Outcome:
         """Return what is known to have become of an order."""
         with self.changed:
             return self._outcome(order)
 
-    def snapshot(self, order: Tracked) -> Order | None:
+    def snapshot(self, order: OrderEntry) -> Order | None:
         """Return what is known of an order; None if nothing is."""
         with self.changed:
             return order.snapshot() if order.is_known else None
 
-    def when_ended(self, order: Tracked, callback: Callable[[Outcome], object]) -> None:
+    def when_ended(self, order: OrderEntry, callback: Callable[[Outcome], object]) -> None:
         """Call a function once an order has ended, or nobody will tell of its end any more.
 
         It is called under the lock, on this thread or the I/O thread: it must hand the outcome on, and no more.
@@ -230,14 +230,14 @@ class Tracker:
             if self._is_over(order):
                 self._settle(order)
 
-    def no_longer_when_ended(self, order: Tracked, callback: Callable[[Outcome], object]) -> None:
+    def no_longer_when_ended(self, order: OrderEntry, callback: Callable[[Outcome], object]) -> None:
         """Take `when_ended` back."""
         with self.changed:
             order.callbacks = tuple(kept for kept in order.callbacks if kept is not callback)
             if not order.callbacks:
                 self._waiting.discard(order)
 
-    def wait(self, order: Tracked, deadline: Deadline) -> Outcome:
+    def wait(self, order: OrderEntry, deadline: Deadline) -> Outcome:
         """Wait until an order has ended; return what is known then.
 
         Without a deadline it also ends when the order may have ended in a gap that nothing will close.
@@ -268,7 +268,7 @@ class Tracker:
             order.gaps = self._lost_gaps  # it never grows less
         order.fold_submitted(event)
 
-    def _fold_event(self, event: OrderEvent, settled: list[Tracked]) -> bool:
+    def _fold_event(self, event: OrderEvent, settled: list[OrderEntry]) -> bool:
         order = self._orders.get(event.order_id) or self._find(event.order_id)
         was_terminal = order.is_terminal
         repeats = order.fold_event(event)
@@ -279,12 +279,12 @@ class Tracker:
                 settled.append(order)
         return repeats
 
-    def _find(self, order_id: str) -> Tracked:
+    def _find(self, order_id: str) -> OrderEntry:
         order = self._orders.get(order_id)
         if order is None:
             order = self._awaited.pop(order_id, None)
             if order is None:
-                order = Tracked(order_id, self._lost_gaps)
+                order = OrderEntry(order_id, self._lost_gaps)
                 if order_id in self._forgotten:  # late news of it brings nothing back
                     return order
             self._orders[order_id] = order
@@ -295,7 +295,7 @@ class Tracker:
         if timestamp is not None and (self._known_until or 0) < (seen := min(timestamp, wall_ms)):
             self._known_until = seen
 
-    def _end(self, settled: list[Tracked], now: float) -> None:
+    def _end(self, settled: list[OrderEntry], now: float) -> None:
         for order in settled:
             self._ended[order.order_id] = now
             self._settle(order)
@@ -316,19 +316,19 @@ class Tracker:
             oldest = next(order_id for order_id in self._orders if order_id not in self._ended)
             del self._orders[oldest]
 
-    def _is_lost(self, order: Tracked) -> bool:
+    def _is_lost(self, order: OrderEntry) -> bool:
         return order.gaps < self._lost_gaps and not order.is_terminal
 
-    def _is_over(self, order: Tracked) -> bool:
+    def _is_over(self, order: OrderEntry) -> bool:
         return order.is_terminal or order.is_abandoned or self.stopped or self._is_lost(order)
 
-    def _settle(self, order: Tracked) -> None:
+    def _settle(self, order: OrderEntry) -> None:
         self._waiting.discard(order)
         callbacks, order.callbacks = order.callbacks, ()
         for callback in callbacks:
             callback(self._outcome(order))
 
-    def _outcome(self, order: Tracked) -> Outcome:
+    def _outcome(self, order: OrderEntry) -> Outcome:
         snapshot = order.snapshot() if order.is_known else None
         verdict = Verdict.UNKNOWN if snapshot is None else snapshot.verdict
         return Outcome(
@@ -339,7 +339,7 @@ class Tracker:
             error=self.error if self.stopped and not order.is_terminal else None,
         )
 
-    def _why_unknown(self, order: Tracked, snapshot: Order | None) -> str:
+    def _why_unknown(self, order: OrderEntry, snapshot: Order | None) -> str:
         if snapshot is not None and snapshot.is_contradicted:
             return "it was said to have ended in two ways: look at order.contradictions"
         if snapshot is not None and snapshot.is_terminal:
@@ -360,7 +360,7 @@ class Tracker:
 class OrdersView(Mapping[str, Order]):
     """The orders by their ids, as immutable snapshots; what it shows is always the present."""
 
-    def __init__(self, lock: threading.Condition, orders: Mapping[str, Tracked]) -> None:
+    def __init__(self, lock: threading.Condition, orders: Mapping[str, OrderEntry]) -> None:
         self._lock = lock
         self._orders = orders
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Callable
 
-from aggstream._base.blocking_calls import Abandoned, Job, WorkThread
+from aggstream._base.blocking_calls import Abandoned, Interrupted, Job, WorkThread
+from aggstream._base.deadline import Deadline
 from aggstream._base.stacks import place_of, trail_of
 from aggstream.errors import AggStreamError, AuthenticationError, AuthenticationRejected, TokenUnavailable
 from aggstream.tokens._providers import problem_with
 from aggstream.tokens._token import Token
 from aggstream.typing import TokenProvider
 
-logger = logging.getLogger("aggstream")
+logger = logging.getLogger("aggstream.tokens")
 
 # A provider that had no other token yet is asked again, but not all the time.
 _ASK_AGAIN = 5.0
@@ -23,59 +25,113 @@ _LONGEST_PAUSE = 300.0
 class Credentials:
     """Asks the provider for tokens, and sees to it that a server which refuses is asked twice at most.
 
-    It belongs to the I/O thread; the provider runs on the work thread.
+    It belongs to the I/O thread; the provider runs on the work thread. It is the one owner of the question that is
+    open, and of what a refusal means.
     """
 
-    def __init__(self, provider: TokenProvider, work: WorkThread) -> None:
+    def __init__(self, provider: TokenProvider, work: WorkThread, *, timeout: float) -> None:
+        """Make one.
+
+        Args:
+            provider: returns tokens.
+            work: the thread on which the provider is called.
+            timeout: seconds that the provider may take.
+        """
         self._provider = provider
         self._work = work
+        self._timeout = timeout
+        # The question for a newer token while a connection is live, and when its time is over.
+        self._job: Job[Token] | None = None
+        self._deadline = Deadline(None)
         # The token that the server refused last, until it accepts one.
         self._refused: Token | None = None
         self._reason = ""
-        # Whether the present token was asked for because of a refusal.
-        self._forced = False
+        # True if the present token was asked for because of a refusal.
+        self._is_forced = False
 
     def use(self, provider: TokenProvider) -> None:
-        """Take tokens from another provider from now on."""
+        """Take tokens from another provider from now on: another user's."""
+        self.cancel()
         self._provider = provider
         self._work.forgive()
         self.accepted()
 
-    def ask(self, stale: Token | None) -> Job[Token]:
-        """Begin to ask for a token, another one than `stale`."""
-        provider = self._provider
-        return self._work.submit(lambda: _ask(provider, stale), "waiting for the token provider")
+    # --- for a new connection ---------------------------------------------------------------------------
 
-    def call(self, stale: Token) -> Token:
-        """Ask for another token than `stale`, and wait for it; on the work thread."""
-        return _ask(self._provider, stale)
+    def next_token(self, wait: Callable[[Job[Token], Deadline], Token]) -> Token:
+        """Return the token for a new connection; after a refusal, another one than was refused.
 
-    def ask_for_next(self) -> Job[Token]:
-        """Begin to ask for the token of a new connection; after a refusal, for another one than was refused."""
-        self._forced = self._refused is not None
-        return self.ask(self._refused)
-
-    def check(self, token: Token) -> None:
-        """Refuse to send again what was refused.
+        Args:
+            wait: waits for the provider, until a deadline.
 
         Raises:
-            AuthenticationRejected: the provider has no other token.
+            AuthenticationError: the provider has none, or only the one that was refused.
+            Interrupted: the waiting was ended.
         """
+        self._is_forced = self._refused is not None
+        job = self._ask(self._refused)
+        try:
+            token = wait(job, Deadline(self._timeout))
+        except Interrupted:
+            raise
+        except BaseException as error:  # whatever it was, it is the provider's
+            failure = provider_failure(error)
+            raise failure from failure.__cause__
         if self._refused is not None and token.secret == self._refused.secret:
             raise AuthenticationRejected(f"{self._reason}; there is no other token: sign in again", final=True)
+        return token
 
     def accepted(self) -> None:
-        """The server took the token."""
-        self._refused, self._forced = None, False
+        """Note that the server took the token."""
+        self._refused, self._is_forced = None, False
 
     def judge(self, error: AuthenticationRejected, token: Token) -> AuthenticationRejected:
         """Return a refusal as the last word if a forced refresh went before it; else remember the token."""
         if error.final:
             return error
-        if self._forced:
+        if self._is_forced:
             return AuthenticationRejected(f"{error}; a refreshed token did not help", final=True)
         self._refused, self._reason = token, str(error)
         return error
+
+    # --- for a live connection --------------------------------------------------------------------------
+
+    def request(self, stale: Token) -> None:
+        """Begin to ask for another token than `stale`, if that is not asked for already."""
+        if self._job is None:
+            self._job = self._ask(stale)
+            self._deadline = Deadline(self._timeout)
+
+    def answer(self) -> Token | AuthenticationError | None:
+        """Return, once, what came of `request`: a token, or why there is none; None if there is no answer yet."""
+        job = self._job
+        if job is None or not (job.done or self._deadline.expired()):
+            return None
+        self._job = None
+        try:
+            return job.result() if job.done else job.abandon()
+        except BaseException as error:  # whatever it was, it is the provider's
+            return provider_failure(error)
+
+    def cancel(self) -> None:
+        """Wait no longer for what was requested."""
+        if self._job is not None:
+            self._job.leave()
+            self._job = None
+
+    def next_deadline(self) -> float | None:
+        """Return when `answer` should be called if nothing happens before, in monotonic seconds; None: no need."""
+        return None if self._job is None else self._deadline.at
+
+    # --- for REST, on the work thread -------------------------------------------------------------------
+
+    def call(self, stale: Token) -> Token:
+        """Ask for another token than `stale`, and wait for it. It is called on the work thread."""
+        return _ask(self._provider, stale)
+
+    def _ask(self, stale: Token | None) -> Job[Token]:
+        provider = self._provider
+        return self._work.submit(lambda: _ask(provider, stale), "waiting for the token provider")
 
 
 def refresh_in(token: Token) -> float | None:

@@ -15,7 +15,7 @@ from aggstream import Limits, UserEvent
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.registry import Registry, key_of
 from aggstream._network.poller import Poller
-from aggstream._network.websocket import Transport
+from aggstream._network.websocket import Message, Transport
 from aggstream._protocol.codec import Codec
 from aggstream.events import Event, Stopped
 
@@ -34,7 +34,9 @@ def read_texts(url: str, begin: Callable[[], object], count: int) -> None:
         timeout = 0.0 if transport.has_buffered else None
         readable, _ = poller.wait(transport.fd, timeout=timeout)
         if readable or transport.has_buffered:
-            for message in transport.receive():
+            messages: list[Message] = []
+            transport.receive(messages)
+            for message in messages:
                 count -= len(message) if isinstance(message, list) else 0
     poller.forget()
     poller.close()

@@ -315,7 +315,7 @@ stuck.wait()
     with run(program, other_server(live).url) as process:
         _, err = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0
-    assert "stopped with something undone" in err
+    assert "still running: wait_for_ever" in err
     assert "in wait_for_ever" in err
     assert "Fatal" not in err
 

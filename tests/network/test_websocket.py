@@ -21,7 +21,7 @@ from websocket._handshake import CookieJar
 
 import aggstream
 from aggstream import Limits
-from aggstream._network.websocket import Transport
+from aggstream._network.websocket import Message, Transport
 
 ONCE = aggstream.ReconnectPolicy(max_attempts=1)
 CONNECTED = b'{"type":"connected","appId":"app_demo123"}'
@@ -70,7 +70,7 @@ def test_a_connection_that_does_not_come_about_ends_for_the_server_also_if_a_chi
     client = client_of(raw_server(script).url)
     client.start()
     assert asked.wait(DEADLINE)
-    sock = client._runner._connector.made
+    sock = client._loop._connector.made
     assert sock is not None
     copy = os.dup(sock.fileno())
     try:
@@ -535,6 +535,8 @@ def test_not_more_messages_are_taken_at_once_than_the_owner_can_be_kept_waiting_
         theirs.sendall(frame(b"{}") * 3000)
         taken: list[int] = []
         while sum(taken) < 3000:
-            taken.append(sum(len(texts) for texts in transport.receive() if isinstance(texts, list)))
+            messages: list[Message] = []
+            transport.receive(messages)
+            taken.append(sum(len(texts) for texts in messages if isinstance(texts, list)))
             assert transport.has_buffered is (sum(taken) < 3000)
         assert max(taken) <= 400

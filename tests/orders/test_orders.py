@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import aggstream
 from aggstream import Order, OrderEvent, OrderRecord, OrderSubmitted, Verdict
 from aggstream._protocol.codec import Codec
-from aggstream.orders._state import OrderFold
+from aggstream.orders._state import OrderState
 from aggstream.simulator import _orders
 
 ID = "ord_1"
@@ -51,8 +51,8 @@ def folded(*said: OrderSubmitted | OrderEvent) -> Order:
     return fold_of(*said).snapshot()
 
 
-def fold_of(*said: OrderSubmitted | OrderEvent) -> OrderFold:
-    fold = OrderFold(ID)
+def fold_of(*said: OrderSubmitted | OrderEvent) -> OrderState:
+    fold = OrderState(ID)
     for one in said:
         if isinstance(one, OrderSubmitted):
             fold.fold_submitted(one)
@@ -176,7 +176,7 @@ def test_a_step_is_as_far_as_its_newest_attempt() -> None:
 
 
 def test_what_a_service_can_say_of_one_order_is_bounded() -> None:
-    fold = OrderFold(ID)
+    fold = OrderState(ID)
     for number in range(5000):
         fold.fold_event(event("step_started", number, step_id=f"s{number}"))
         fold.fold_submitted(submitted(side=f"side {number}"))
@@ -265,14 +265,14 @@ def test_a_record_is_no_news_of_what_the_stream_has_told() -> None:
 
 
 def test_a_record_that_was_read_in_silence_is_news_to_the_handlers_later() -> None:
-    fold = OrderFold(ID)
+    fold = OrderState(ID)
     said = record("filled")
     assert not fold.fold_record(said, "filled", deliver=False)
     assert fold.fold_record(said, "filled", deliver=True)
 
 
 def test_the_streams_event_only_repeats_what_a_record_was_delivered_for() -> None:
-    fold = OrderFold(ID)
+    fold = OrderState(ID)
     fold.fold_record(record("partially_filled", filled_amount_text="60"), "partially_filled", deliver=True)
     assert not fold.fold_event(filled("partially_filled", 30))
     assert fold.fold_event(filled("partially_filled", 60))
@@ -281,7 +281,7 @@ def test_the_streams_event_only_repeats_what_a_record_was_delivered_for() -> Non
     fold.fold_record(record("filled", filled_amount_text="100"), "filled", deliver=True)
     assert fold.fold_event(filled("filled", 100))
     assert fold.fold_event(event("filled"))
-    read_in_silence = OrderFold(ID)
+    read_in_silence = OrderState(ID)
     read_in_silence.fold_record(record("filled"), "filled", deliver=False)
     assert not read_in_silence.fold_event(event("filled"))
 
@@ -341,7 +341,7 @@ def test_different_facts_have_different_ids() -> None:
 
 def test_the_words_of_a_hundred_thousand_orders_are_kept_once() -> None:
     text = '{"type":"order_event","event":"step_started","orderId":"a","stepType":"place_order","timestamp":1}'
-    steps = [OrderFold(ID) for _ in range(2)]
+    steps = [OrderState(ID) for _ in range(2)]
     for fold in steps:
         told = decode(text, 0)
         assert isinstance(told, OrderEvent)

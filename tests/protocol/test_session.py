@@ -148,14 +148,12 @@ def test_the_token_is_sent_only_after_connected() -> None:
     assert session.data_to_send() == []
     assert say(session, CONNECTED) == [Connected(app_id="app_demo123")]
     assert session.data_to_send() == [Authenticate(Token.of(TOKEN).secret)]
-    assert not session.is_settled()
 
 
 def test_the_session_is_live_once_the_service_says_authenticated() -> None:
     session = at(State.AUTHENTICATING)
     assert say(session, AUTHENTICATED) == [Authenticated(user_id="usr_1")]
     assert session.state is State.LIVE
-    assert session.is_settled()
     assert session.user_id == "usr_1"
 
 
@@ -416,7 +414,7 @@ STEPS = st.one_of(
         st.sampled_from(
             [
                 *("made", "control", "lost", "close", "deadline", "pause", "resume"),
-                *("token", "new_token", "failed", "failed_for_good", "switch", "refresh", "no_refresh"),
+                *("token", "new_token", "failed", "failed_for_good", "refresh", "no_refresh"),
             ]
         ),
         st.none(),
@@ -439,7 +437,6 @@ def act(session: Session, what: str, argument: Any, now: float) -> None:
         "new_token": lambda: session.token_received(Token.of(OTHER_TOKEN), now, None),
         "failed": lambda: session.token_failed(ServerError("m"), now, 5.0),
         "failed_for_good": lambda: session.token_failed(ServerError("m"), now, None),
-        "switch": lambda: session.switch_user(Token.of(OTHER_TOKEN), now),
         "refresh": lambda: session.schedule_refresh(now, 30.0),
         "no_refresh": lambda: session.schedule_refresh(now, None),
         "peer_close": lambda: session.receive_close(argument, "reason", now),
@@ -483,7 +480,6 @@ def test_any_sequence_of_inputs_keeps_the_promises(
                 session.handle_deadline(now)
             assert (session.next_deadline() or now + 1) > now
         assert all(TOKEN not in repr(item) and OTHER_TOKEN not in repr(item) for item in [*events, *commands])
-        assert session.is_settled() <= (session.state is State.LIVE)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

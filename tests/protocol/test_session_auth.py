@@ -1,4 +1,4 @@
-"""Signing in, refreshing the token, switching the user: all on one connection, without one."""
+"""Signing in and refreshing the token on one connection, without one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from aggstream import (
     ErrorMessage,
     Event,
     HeartbeatTimeout,
-    LocalProtocolError,
-    OrderEvent,
     RemoteProtocolError,
     ServerError,
     TokenRefreshed,
@@ -110,7 +108,7 @@ def test_an_error_while_nothing_is_asked_is_only_an_event() -> None:
     session = live()
     [event] = say(session, '{"type": "error", "message": "slow down", "code": 429}')
     assert event == ErrorMessage(message="slow down", code=429)
-    assert session.is_settled()
+    assert session.state is State.LIVE
 
 
 def test_a_refused_session_closes_in_form() -> None:
@@ -244,7 +242,6 @@ def test_a_new_token_is_sent_on_the_live_session_and_its_acknowledgement_is_told
     token = Token(Secret(SECOND), 1_710_000_000.0)
     session.token_received(token, 5.0, 100.0)
     assert sent_tokens(session) == [SECOND]
-    assert not session.is_settled()
     assert session.token.secret == Secret(FIRST)
     first, second = say(session, authenticated(), 5.1)
     assert first == Authenticated(user_id="usr_1")
@@ -252,7 +249,7 @@ def test_a_new_token_is_sent_on_the_live_session_and_its_acknowledgement_is_told
         user_id="usr_1", expires_at=dt.datetime.fromtimestamp(1_710_000_000, dt.timezone.utc)
     )
     assert session.token is token
-    assert session.is_settled()
+    assert session.state is State.LIVE
 
 
 def test_events_flow_while_a_refresh_waits_for_its_answer() -> None:
@@ -360,76 +357,32 @@ def test_a_token_that_comes_while_a_proof_of_life_waits_is_not_lost() -> None:
     assert asked or SECOND in tokens
 
 
-# --- another user ---------------------------------------------------------------------------------------
-
-
-def test_switching_drops_user_events_until_the_acknowledgement() -> None:
-    session = live()
-    session.switch_user(Token.of(SECOND), 5.0)
-    assert sent_tokens(session) == [SECOND]
-    assert say(session, BALANCE) == []
-    assert say(session, order_event("usr_1")) == []
-    assert say(session, order_event("usr_2")) == []
-    assert session.dropped == 3
-    assert say(session, authenticated("usr_2")) == [Authenticated(user_id="usr_2")]
-    assert session.user_id == "usr_2"
-    assert session.token.secret == Secret(SECOND)
-    assert len(say(session, BALANCE)) == 1
-
-
-def test_order_events_of_the_previous_user_are_dropped_afterwards() -> None:
-    session = live()
-    session.switch_user(Token.of(SECOND), 5.0)
-    say(session, authenticated("usr_2"))
-    assert say(session, order_event("usr_1")) == []
-    assert session.dropped == 1
-    [event] = say(session, order_event("usr_2"))
-    assert isinstance(event, OrderEvent)
-    assert len(say(session, order_event(None))) == 1
-
-
-def test_after_two_switches_order_events_of_the_first_user_are_dropped_as_well() -> None:
-    session = live()
-    session.switch_user(Token.of(SECOND), 5.0)
-    say(session, authenticated("usr_2"))
-    session.switch_user(Token.of("third-token-0003"), 6.0)
-    say(session, authenticated("usr_3"))
-    assert say(session, order_event("usr_2")) == []
-    assert say(session, order_event("usr_1")) == []
-
-
-def test_switching_back_delivers_the_first_users_events_again() -> None:
-    session = live()
-    session.switch_user(Token.of(SECOND), 5.0)
-    say(session, authenticated("usr_2"))
-    session.switch_user(Token.of(FIRST), 6.0)
-    say(session, authenticated("usr_1"))
-    assert len(say(session, order_event("usr_1"))) == 1
-    assert say(session, order_event("usr_2")) == []
-
-
-def test_what_may_be_the_old_users_is_dropped_while_the_user_is_switched() -> None:
-    session = live()
-    session.switch_user(Token.of(SECOND), 5.0)
-    assert len(say(session, '{"type": "heartbeat"}')) == 1
-    assert say(session, '{"type": "order_settled"}') == []
-    assert say(session, '{"type": "order_submitted", "price": "nonsense"}') == []
-    assert session.dropped == 2
-
-
-def test_a_repeated_answer_of_the_user_before_is_not_taken_for_that_to_a_switch() -> None:
-    session = live()
-    session.switch_user(Token.of(SECOND), 5.0)
-    say(session, authenticated("usr_1"))
-    assert say(session, order_event("usr_1")) == []
-    assert isinstance(session.error, ConnectionLost)
+# --- refusals -------------------------------------------------------------------------------------------
 
 
 def test_the_refused_token_is_the_one_that_was_sent() -> None:
     session = live()
-    session.switch_user(Token.of(SECOND), 5.0)
+    session.token_received(Token.of(SECOND), 5.0, None)
     say(session, '{"type": "error", "message": "no"}')
     assert session.refused.secret.reveal() == SECOND
+
+
+def test_a_refused_refresh_ends_the_session_without_further_events() -> None:
+    session = live()
+    session.token_received(Token.of(SECOND), 5.0, None)
+    say(session, REFUSAL)
+    assert isinstance(session.error, AuthenticationRejected)
+
+
+def test_a_token_that_comes_while_another_waits_for_its_answer_has_its_turn_after_it() -> None:
+    session = live()
+    session.token_received(Token.of(SECOND), 5.0, None)
+    session.token_received(Token.of("third-token-0003"), 5.1, None)
+    assert sent_tokens(session) == [SECOND]
+    say(session, authenticated(), 5.2)
+    assert sent_tokens(session) == ["third-token-0003"]
+    say(session, authenticated(), 5.3)
+    assert session.token.secret.reveal() == "third-token-0003"
 
 
 def test_a_token_is_masked_however_json_writes_it() -> None:
@@ -449,56 +402,6 @@ def test_events_without_an_authenticated_are_held_up_to_a_limit() -> None:
     for _ in range(10_001):
         session.receive_text(order_event("usr_1"), 1.0, 7)
     assert isinstance(session.error, RemoteProtocolError)
-
-
-def test_a_refused_switch_ends_the_session_without_events_of_either_user() -> None:
-    session = live()
-    session.switch_user(Token.of(SECOND), 5.0)
-    say(session, REFUSAL)
-    assert isinstance(session.error, AuthenticationRejected)
-    assert say(session, BALANCE) == []
-
-
-def test_a_switch_that_is_not_acknowledged_ends_the_session() -> None:
-    session = live()
-    session.switch_user(Token.of(SECOND), 5.0)
-    session.handle_deadline(15.0)
-    assert isinstance(session.error, HeartbeatTimeout)
-    assert say(session, BALANCE) == []
-
-
-def test_a_switch_is_no_refresh() -> None:
-    session = live()
-    session.schedule_refresh(0.0, 6.0)
-    session.switch_user(Token.of(SECOND), 5.0)
-    assert not any(isinstance(event, TokenRefreshed) for event in say(session, authenticated("usr_2")))
-    session.handle_deadline(6.0)
-    assert not session.token_request()
-
-
-def test_a_switch_to_the_token_in_use_is_acknowledged_with_an_event_too() -> None:
-    session = live()
-    session.switch_user(Token.of(FIRST), 5.0)
-    assert say(session, authenticated("usr_1")) == [Authenticated(user_id="usr_1")]
-    assert len(say(session, BALANCE)) == 1
-
-
-def test_after_a_switch_a_third_user_is_refused() -> None:
-    session = live()
-    session.switch_user(Token.of(SECOND), 5.0)
-    say(session, authenticated("usr_2"))
-    say(session, authenticated("usr_3"))
-    assert isinstance(session.error, UserMismatch)
-
-
-def test_the_user_is_switched_on_a_settled_session_only() -> None:
-    waiting = live()
-    waiting.token_received(Token.of(SECOND), 5.0, None)
-    for session in (connecting(), authenticating(), waiting):
-        session.data_to_send()
-        with pytest.raises(LocalProtocolError):
-            session.switch_user(Token.of("third-token-0003"), 6.0)
-        assert session.data_to_send() == []
 
 
 # --- tokens in the service's words ----------------------------------------------------------------------

@@ -252,9 +252,8 @@ def test_a_quiet_service_must_acknowledge_an_authenticate() -> None:
     session = live(PROOFS_ONLY)
     assert session.next_deadline() == 120.0
     assert due(session) == [Authenticate(Token.of(TOKEN).secret)]
-    assert not session.is_settled()
     assert say(session, AUTHENTICATED, 121.0) == []
-    assert session.is_settled()
+    assert session.state is State.LIVE
     assert session.error is None
 
 

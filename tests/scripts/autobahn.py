@@ -34,7 +34,7 @@ from aggstream._base.secret import Secret
 from aggstream._network.opening import connect
 from aggstream._network.poller import Poller
 from aggstream._network.waiter import Waiter
-from aggstream._network.websocket import Binary, PeerClosed, Transport
+from aggstream._network.websocket import Binary, Message, PeerClosed, Transport
 from aggstream.errors import AggStreamError
 
 AGENT = "aggstream"
@@ -133,15 +133,17 @@ def received(transport: Transport, poller: Poller, deadline: Deadline) -> Iterat
     while not deadline.expired():
         timeout = 0.0 if transport.has_buffered else deadline.remaining()
         poller.wait(transport.fd, write=transport.wants_write, timeout=timeout)
+        messages: list[Message] = []
+        is_over = False
         try:
-            for message in transport.receive():
-                yield transport, message
-                if isinstance(message, PeerClosed):
-                    transport.flush()
-                    return
-            transport.flush()
+            transport.receive(messages)
         except AggStreamError:
-            transport.flush()  # the close frame that says what the server did wrong
+            is_over = True  # a close frame waits that says what the server did wrong
+        for message in messages:
+            yield transport, message
+            is_over = is_over or isinstance(message, PeerClosed)
+        transport.flush()
+        if is_over:
             return
     sys.stdout.write("\na case took too long\n")
 

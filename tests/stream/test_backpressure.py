@@ -318,7 +318,7 @@ def test_the_place_of_a_handler_that_is_stuck_is_told_once(
     for _ in range(2):
         assert not client.stop(timeout=0.01)
     slow.may_go_on.set()
-    assert "alice: stopped with something undone" in caplog.text
+    assert "alice: stopped; 1 events undelivered, still running: " in caplog.text
     assert "may_go_on.wait" not in caplog.text
 
 

@@ -29,8 +29,11 @@ from aggstream import (
 )
 from aggstream._base.json_text import Parser
 from aggstream._protocol.codec import Codec
-from aggstream._stream.catch_up import Read, ReadBalances, ReadOrders, Reconciler
+from aggstream._stream.catch_up import CatchUp, Read, ReadBalances, ReadOrders
+from aggstream._stream.gaps import Gaps
+from aggstream._stream.held_events import Outgoing
 from aggstream.errors import AuthenticationRejected
+from aggstream.health import Counters
 from aggstream.orders._tracker import Tracker
 
 MINUTE = 60_000
@@ -70,14 +73,23 @@ def record(
 
 
 class Life:
-    """A reconciler, its clock, and what the handlers get."""
+    """A catch_up, its clock, and what the handlers get."""
 
     def __init__(self, options: RestOptions | None = None, *, rest: bool = True) -> None:
         self.tracker = Tracker(kept=1000, kept_for=1e9)
         self.options = (options or RestOptions()) if rest else None
-        self.reconciler = Reconciler(
-            self.tracker, self.options, hold_timeout=30.0, most_held=5, most_held_size=1000, jitter=lambda: 1.0
+        self.counters = Counters()
+        self.catch_up = CatchUp(
+            self.tracker,
+            Gaps(has_rest=rest),
+            self.options,
+            self.counters,
+            hold_timeout=30.0,
+            most_held=5,
+            most_held_size=1000,
+            jitter=lambda: 1.0,
         )
+        self.passed: list[Outgoing] = []
         self.now = 100.0
         self.gaps = 0
 
@@ -86,16 +98,17 @@ class Life:
         if gap:
             self.gaps += 1
             told = Gap(number=self.gaps, started_ns=0, ended_ns=1)
-        self.reconciler.connected(self.now, NOW_MS, told)
+        self.catch_up.connected(self.now, NOW_MS, told)
 
     def disconnect(self) -> None:
-        self.reconciler.disconnected()
+        self.catch_up.disconnected()
 
     def live(self, *events: Event) -> None:
-        self.reconciler.receive([(event, 10) for event in events], self.now)
+        self.passed += self.catch_up.events()  # what was there before them goes before them
+        self.passed += self.catch_up.passed([(event, 10) for event in events], self.now)
 
     def asked(self) -> Read:
-        read = self.reconciler.request()
+        read = self.catch_up.request()
         assert read is not None
         return read
 
@@ -103,12 +116,12 @@ class Life:
         read = self.asked()
         assert isinstance(read, ReadOrders)
         page = OrdersPage(orders=orders, next_cursor=cursor, problems=tuple(problems))
-        self.reconciler.page_received(read, page, self.now, (NOW_MS + DAY) * 1_000_000)
+        self.catch_up.page_received(read, page, self.now, (NOW_MS + DAY) * 1_000_000)
 
     def balances(self, balances: Balances | None = None) -> None:
         read = self.asked()
         assert isinstance(read, ReadBalances)
-        self.reconciler.balances_received(read, balances or Balances(), self.now, (NOW_MS + DAY) * 1_000_000)
+        self.catch_up.balances_received(read, balances or Balances(), self.now, (NOW_MS + DAY) * 1_000_000)
 
     def rest(self, *orders: OrderRecord) -> None:
         """REST tells everything in one page."""
@@ -116,15 +129,19 @@ class Life:
         self.balances()
 
     def fail(self, error: aggstream.AggStreamError = DOWN) -> None:
-        self.reconciler.read_failed(self.asked(), error, self.now)
+        self.catch_up.read_failed(self.asked(), error, self.now)
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
-        self.reconciler.handle_deadline(self.now)
+        self.catch_up.handle_deadline(self.now)
 
     def told(self) -> list[str]:
         """Return what the handlers got since the last call."""
-        return [self.in_words(event) for event, _ in self.reconciler.events()]
+        return [self.in_words(event) for event in self.events()]
+
+    def events(self) -> list[Event]:
+        passed, self.passed = [*self.passed, *self.catch_up.events()], []
+        return [event for event, _ in passed]
 
     @staticmethod
     def in_words(event: Event) -> str:
@@ -221,7 +238,7 @@ def test_what_rest_has_told_is_not_told_by_the_stream_as_well(life: Life) -> Non
     life.rest(record("a", "filled", at=2, filled=5))
     life.live(order_event("filled", "a", at=2, filled=5), order_event("dag_completed", "a", at=3))
     assert life.told() == ["a filled (rest)", "resolved [1]", "a dag_completed"]
-    assert life.reconciler.repeats == 1
+    assert life.counters.repeats == 1
 
 
 def test_an_orders_events_stay_in_order(life: Life) -> None:
@@ -269,8 +286,8 @@ def test_pages_are_bounded_and_a_gap_that_is_too_deep_stays_open() -> None:
     life.page(record("x", "filled", at=1), cursor="3")
     assert life.told() == ["y filled (rest)", "x filled (rest)", "unresolved [1]"]
     assert life.continuity() is Continuity.UNKNOWN
-    assert life.reconciler.next_deadline() is None
-    assert "max_pages" in str(life.reconciler.last_error)
+    assert life.catch_up.next_deadline() is None
+    assert "max_pages" in str(life.catch_up.last_error)
 
 
 def test_several_gaps_are_resolved_together(life: Life) -> None:
@@ -290,7 +307,7 @@ def test_a_connection_that_is_lost_in_the_middle_of_a_look_loses_nothing(life: L
     life.disconnect()
     assert life.told() == ["a partially_filled (rest)", "b order_submitted"]
     page = OrdersPage(orders=(record("a", "filled", at=2),))
-    life.reconciler.page_received(late, page, life.now, 0)  # its connection is gone, and so is the question
+    life.catch_up.page_received(late, page, life.now, 0)  # its connection is gone, and so is the question
     life.connect(gap=True)
     life.rest(record("b", "filled", at=3), record("a", "filled", at=2, filled=5))
     assert life.told() == ["b filled (rest)", "a filled (rest)", "resolved [1, 2]"]
@@ -316,8 +333,8 @@ def test_an_order_that_is_not_understood_is_told_and_the_gap_stays_open_if_it_ma
     life.connect(gap=True)
     life.page(record("a", "filled", at=1), problems=[DecodeError("missing", path="$.data[1].id")])
     life.balances()
-    events = life.reconciler.events()
-    assert [type(event) for event, _ in events] == [DecodeFailed, OrderEvent, Reconciled]
+    events = life.events()
+    assert [type(event) for event in events] == [DecodeFailed, OrderEvent, Reconciled]
 
 
 def test_statuses_with_other_names_are_translated() -> None:
@@ -334,7 +351,7 @@ def test_an_event_of_rest_can_be_stored_and_made_again(life: Life) -> None:
     life.disconnect()
     life.connect(gap=True)
     life.rest(record("a", "filled", at=1, filled=5))
-    [event] = [event for event, _ in life.reconciler.events() if isinstance(event, OrderEvent)]
+    [event] = [event for event in life.events() if isinstance(event, OrderEvent)]
     again = decode(event.text, event.received_ns)
     assert again == event
     assert event.raw["orderId"] == "a"
@@ -374,7 +391,7 @@ def test_a_failure_is_tried_again_while_events_are_held_back(life: Life) -> None
     life.disconnect()
     life.connect(gap=True)
     life.fail()
-    assert life.reconciler.request() is None
+    assert life.catch_up.request() is None
     life.pass_time(1.0)
     life.rest(record("a", "filled", at=1))
     assert life.told() == ["a filled (rest)", "resolved [1]"]
@@ -390,7 +407,7 @@ def test_held_events_are_released_when_rest_takes_too_long_and_the_gap_is_closed
     life.pass_time(0.2)
     assert life.told() == ["b order_submitted", "unresolved [1]"]
     assert life.continuity() is Continuity.UNKNOWN
-    assert not life.reconciler.awaits(late)
+    assert not life.catch_up.awaits(late)
     life.live(order_event("dag_started", "b", at=3))
     assert life.told() == ["b dag_started"]
     life.pass_time(60.0)
@@ -407,14 +424,14 @@ def test_the_pauses_grow_and_a_retry_after_is_honoured(life: Life) -> None:
     pauses = []
     for _ in range(12):
         life.fail()
-        at = life.reconciler.next_deadline()
+        at = life.catch_up.next_deadline()
         assert at is not None
         pauses.append(at - life.now)
         life.pass_time(at - life.now)
     assert pauses[:3] == [1.0, 2.0, 4.0]
     assert pauses[-1] == 60.0
     life.fail(RestError("busy", status=429, retry_after=45.0))
-    assert life.reconciler.next_deadline() == life.now + 60.0
+    assert life.catch_up.next_deadline() == life.now + 60.0
 
 
 def test_what_will_not_get_better_ends_the_look_at_once_and_is_tried_again_seldom(life: Life) -> None:
@@ -422,14 +439,14 @@ def test_what_will_not_get_better_ends_the_look_at_once_and_is_tried_again_seldo
     life.connect(gap=True)
     life.fail(AuthenticationRejected("no"))
     assert life.told() == ["unresolved [1]"]
-    assert life.reconciler.next_deadline() == life.now + 60.0
+    assert life.catch_up.next_deadline() == life.now + 60.0
 
 
 def test_a_gap_that_is_open_when_the_stream_ends_is_told_so(life: Life) -> None:
     life.disconnect()
     life.connect(gap=True)
     life.live(submitted("b"))
-    life.reconciler.stopped(None)
+    life.catch_up.stopped(None)
     assert life.told() == ["b order_submitted", "unresolved [1]"]
 
 
@@ -446,7 +463,7 @@ def test_without_rest_a_gap_stays_a_gap() -> None:
     life.live(submitted("b", at=1))
     assert life.told() == ["a order_submitted", "unresolved [1]", "b order_submitted"]
     assert life.continuity() is Continuity.UNKNOWN
-    assert life.reconciler.request() is None
+    assert life.catch_up.request() is None
 
 
 # --- looking for one order ------------------------------------------------------------------------------
@@ -454,34 +471,34 @@ def test_without_rest_a_gap_stays_a_gap() -> None:
 
 def test_an_order_that_nothing_is_known_of_is_looked_for_and_nobody_is_told(life: Life) -> None:
     tracked = life.tracker.track("old")
-    life.reconciler.look_up("old", life.now)
+    life.catch_up.search_for("old", life.now)
     assert life.continuity() is Continuity.LIVE
     life.live(submitted("b"))
     life.page(record("b", "submitted"), cursor="2")
     life.page(record("old", "filled", at=-99 * MINUTE), record("older", "failed", at=-100 * MINUTE), cursor="3")
-    assert life.reconciler.request() is None
+    assert life.catch_up.request() is None
     assert life.told() == ["b order_submitted"]
     assert life.tracker.outcome(tracked).verdict is aggstream.Verdict.FILLED
 
 
 def test_an_order_that_is_nowhere_costs_no_more_pages_than_there_are(life: Life) -> None:
-    life.reconciler.look_up("nowhere", life.now)
+    life.catch_up.search_for("nowhere", life.now)
     life.page(record("a", "submitted"), cursor="2")
     life.page(record("b", "filled"))
-    assert life.reconciler.request() is None
+    assert life.catch_up.request() is None
     assert life.continuity() is Continuity.LIVE
 
 
 def test_what_is_looked_for_before_the_first_connection_is_looked_for_with_it() -> None:
     life = Life()
     tracked = life.tracker.track("old")
-    life.reconciler.look_up("old", life.now)
-    assert life.reconciler.request() is None
+    life.catch_up.search_for("old", life.now)
+    assert life.catch_up.request() is None
     life.connect()
     life.page(record("b", "filled"), cursor="2")
     life.page(record("old", "expired"))
     life.balances()
-    assert life.reconciler.request() is None
+    assert life.catch_up.request() is None
     assert life.tracker.outcome(tracked).verdict is aggstream.Verdict.EXPIRED
 
 
@@ -495,7 +512,7 @@ def test_an_order_that_was_open_long_before_the_start_is_found_in_the_background
     life.fail()
     life.pass_time(60.0)
     life.page(record("old", "submitted", at=-99 * MINUTE), record("older", "failed", at=-100 * MINUTE))
-    assert life.reconciler.request() is None
+    assert life.catch_up.request() is None
     assert life.told() == ["resolved []"]
     assert life.tracker.open_orders() == {"old"}
     life.disconnect()
@@ -521,7 +538,7 @@ def test_what_ended_before_the_first_look_is_history_and_not_news() -> None:
 
 
 def test_after_handlers_were_behind_it_looks_again(life: Life) -> None:
-    life.reconciler.overflowed(life.now)
+    life.catch_up.overflowed(life.now)
     assert life.continuity() is Continuity.CATCHING_UP
     life.rest(record("a", "filled", at=1))
     assert life.told() == ["a filled (rest)", "resolved []"]
@@ -531,22 +548,31 @@ def test_so_much_is_held_back_and_then_reading_should_wait(life: Life) -> None:
     life.disconnect()
     life.connect(gap=True)
     life.live(*[submitted(str(number)) for number in range(4)])
-    assert not life.reconciler.is_full()
+    assert not life.catch_up.is_full()
     life.live(submitted("b"))
-    assert life.reconciler.is_full()
+    assert life.catch_up.is_full()
     life.rest(record("a", "submitted"))
-    assert not life.reconciler.is_full()
+    assert not life.catch_up.is_full()
 
 
 def test_nothing_of_a_user_is_left_once_another_one_is_signed_in(life: Life) -> None:
     life.disconnect()
     life.connect(gap=True)
     life.live(submitted("b"))
-    life.reconciler.forget()
+    life.catch_up.forget()
     assert life.told() == []
     assert life.tracker.orders() == {}
     life.connect()
     life.rest(record("theirs", "submitted"))
+    assert life.told() == ["resolved []"]
+
+
+def test_what_is_history_for_another_user_is_not_told_when_a_live_stream_is_switched(life: Life) -> None:
+    assert life.tracker.continuity is Continuity.LIVE
+    life.catch_up.forget()
+    life.disconnect()  # the connection of the user before ends after the switch
+    life.connect()
+    life.rest(record("theirs", "filled", at=-DAY))
     assert life.told() == ["resolved []"]
 
 
@@ -566,6 +592,6 @@ def test_late_news_of_an_order_that_was_forgotten_brings_nothing_back() -> None:
     assert life.told() == ["resolved []", "a filled", "b filled", "a dag_completed", "resolved [1]"]
     # Who asks for it finds it again.
     tracked = life.tracker.track("a")
-    life.reconciler.look_up("a", life.now)
+    life.catch_up.search_for("a", life.now)
     life.page(record("a", "filled"))
     assert life.tracker.outcome(tracked).verdict is aggstream.Verdict.FILLED

@@ -9,8 +9,11 @@ import pytest
 
 import aggstream
 from aggstream._protocol.codec import Codec
-from aggstream._stream.catch_up import ReadBalances, ReadOrders, Reconciler
+from aggstream._stream.catch_up import CatchUp, ReadBalances, ReadOrders
+from aggstream._stream.gaps import Gaps
+from aggstream._stream.held_events import Outgoing
 from aggstream.events._records import Balances, OrderRecord, OrdersPage
+from aggstream.health import Counters
 from aggstream.orders._tracker import Tracker
 
 NOW_MS = 1_710_000_000_000
@@ -19,31 +22,39 @@ NOW_MS = 1_710_000_000_000
 def told(live: list[tuple[str, int]], status: str, at: int, *, filled: int = 0) -> list[str]:
     """Return the events of one order, live ones and then a record's, as the handlers get them."""
     options = aggstream.RestOptions()
-    reconciler = Reconciler(
+    known = Gaps(has_rest=True)
+    known.known_before(NOW_MS - 1000)
+    catch_up = CatchUp(
         Tracker(kept=10, kept_for=60.0),
+        known,
         options,
+        Counters(),
         hold_timeout=9,
         most_held=9,
         most_held_size=999,
         jitter=lambda: 1.0,
     )
-    reconciler.known_before(NOW_MS - 1000)
-    reconciler.connected(0.0, NOW_MS, aggstream.Gap(number=1, started_ns=0, ended_ns=0))
+    catch_up.connected(0.0, NOW_MS, aggstream.Gap(number=1, started_ns=0, ended_ns=0))
+    passed: list[Outgoing] = []
     decode = Codec(aggstream.Limits()).decode
     for name, timestamp in live:
         message = {"type": "order_event", "event": name, "orderId": "a", "timestamp": NOW_MS + timestamp}
-        reconciler.receive([(decode(json.dumps(message), NOW_MS * 10**6), 1)], 0.0)
+        passed += catch_up.passed([(decode(json.dumps(message), NOW_MS * 10**6), 1)], 0.0)
     moment = dt.datetime.fromtimestamp((NOW_MS + at) / 1000, dt.timezone.utc)
     record = OrderRecord(
         id="a", status=status, filled_amount_text=str(filled), created_at=moment, updated_at=moment
     )
-    orders = reconciler.request()
+    orders = catch_up.request()
     assert isinstance(orders, ReadOrders)
-    reconciler.page_received(orders, OrdersPage(orders=(record,)), 0.0, 0)
-    balances = reconciler.request()
+    catch_up.page_received(orders, OrdersPage(orders=(record,)), 0.0, 0)
+    balances = catch_up.request()
     assert isinstance(balances, ReadBalances)
-    reconciler.balances_received(balances, Balances(cash=(), positions=(), raw={}), 0.0, NOW_MS * 10**6)
-    return [event.sub_event or "" for event, _ in reconciler.events() if isinstance(event, aggstream.OrderEvent)]
+    catch_up.balances_received(balances, Balances(cash=(), positions=(), raw={}), 0.0, NOW_MS * 10**6)
+    return [
+        event.sub_event or ""
+        for event, _ in [*passed, *catch_up.events()]
+        if isinstance(event, aggstream.OrderEvent)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -519,11 +519,12 @@ def test_a_journal_that_is_none_refuses_the_start_or_is_left_out_loudly(
 
 def fill_the_disk(client: aggstream.Client) -> None:
     """Let SQLite say that the disk is full, as it does when it is."""
-    assert isinstance(client._journal, Journal)
-    with client._journal._lock:
-        assert client._journal._connection is not None
-        [pages] = client._journal._connection.execute("PRAGMA page_count").fetchone()
-        client._journal._connection.execute(f"PRAGMA max_page_count = {pages}")
+    journal = client._lifetime.store
+    assert isinstance(journal, Journal)
+    with journal._lock:
+        assert journal._connection is not None
+        [pages] = journal._connection.execute("PRAGMA page_count").fetchone()
+        journal._connection.execute(f"PRAGMA max_page_count = {pages}")
 
 
 def test_a_full_disk_ends_the_stream_and_loses_nothing_that_is_stored(

@@ -12,7 +12,7 @@ from clients import BRISK, MakeClient
 from waiting import Until
 
 import aggstream
-from aggstream._stream import catch_up as _reconcile
+from aggstream._stream import gaps
 from aggstream.simulator import Simulator
 
 USER = "usr_1"
@@ -21,7 +21,7 @@ USER = "usr_1"
 @pytest.fixture
 def agg(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
     # Its minute would hide what was forgotten; behind the simulator's timestamps there is one clock.
-    monkeypatch.setattr(_reconcile, "_OVERLAP_MS", 0)
+    monkeypatch.setattr(gaps, "_OVERLAP_MS", 0)
     with Simulator() as simulator:
         yield simulator
 

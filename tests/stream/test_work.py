@@ -25,6 +25,7 @@ import aggstream
 from aggstream._network.poller import Poller
 from aggstream._network.websocket import Transport
 from aggstream._protocol.session import Session
+from aggstream._stream.connection import Connection
 from aggstream.events import UserEvent
 from aggstream.tokens._token import Token
 
@@ -73,17 +74,24 @@ class Line:
             rest=None,
             **options,
         )
-        self.runner = self.client._runner
-        self.session = Session(self.runner._options.session, Token.of("t"))
+        self.loop = self.client._loop
         ours, self.server = socket.socketpair()
         ours.setblocking(False)
         for sock in (ours, self.server):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        self.transport = Transport(ours, b"", aggstream.Limits())
         self.poller = Poller()
+        self.connection = Connection(
+            Session(self.loop._options.session, Token.of("t")),
+            Transport(ours, b"", aggstream.Limits()),
+            self.poller,
+            self.loop.pipeline,
+            self.loop.counters,
+            name="aggstream",
+            watch_every=self.loop._options.slow_handler_duration,
+        )
+        self.session = self.connection.session
         now = time.monotonic()
-        self.session.connection_made(now)
         for message in ({"type": "connected", "appId": "a"}, {"type": "authenticated", "userId": USER}):
             self.session.receive_text(json.dumps(message), now, time.time_ns())
         self.session.sized_events_received()
@@ -95,16 +103,14 @@ class Line:
 
     def take(self) -> None:
         """Do what the I/O thread does with what has come."""
-        self.runner._intake.take(
-            self.session, self.transport, self.runner.outbox, self.poller, until=time.monotonic()
-        )
+        assert not self.connection.pump(until=time.monotonic())
 
     def close(self) -> None:
         self.client._dispatcher.close(aggstream.Stopped())
         for worker in self.client._dispatcher._workers:
             if worker.thread is not None:
                 worker.thread.join(DEADLINE)
-        self.transport.abort()
+        self.connection.drop()
         self.server.close()
         self.poller.close()
 
@@ -159,7 +165,7 @@ def test_a_heartbeat_that_nobody_listens_to_wakes_no_handlers_thread(line: Line)
     line.client.on("order_event")(lambda event: None)
     line.send(heartbeat)
     line.take()
-    assert line.runner.counters.messages == 1
+    assert line.loop.counters.messages == 1
     assert line.client._dispatcher.depth == 0
     line.client.on("*")(lambda event: None)
     line.send(heartbeat)

@@ -15,7 +15,7 @@ from aggstream import Limits
 from aggstream._base.deadline import Deadline
 from aggstream._base.secret import Secret
 from aggstream._network.opening import _HandshakeSocket, _open_websocket
-from aggstream._network.websocket import Binary, PeerClosed, Transport
+from aggstream._network.websocket import Binary, Message, PeerClosed, Transport
 from aggstream._protocol.codec import Codec
 from aggstream._protocol.options import SessionOptions
 from aggstream._protocol.session import Session
@@ -92,7 +92,7 @@ def session(data: bytes) -> None:
         now += argument / 8
         was_closed = one.state is State.CLOSED
         with contextlib.suppress(LocalProtocolError):
-            _act(one, number % 16, argument, now)
+            _act(one, number % 15, argument, now)
         events, commands = one.events_received(), one.data_to_send()
         assert not (was_closed and (events or commands))
         for event in events:
@@ -100,7 +100,7 @@ def session(data: bytes) -> None:
             assert is_signed_in or not isinstance(event, UserEvent)
         _check_deadlines(one, now)
         assert len(one._held) <= 10_000
-        assert len(one._secrets) <= 8
+        assert len(one._sign_in._secrets) <= 8
         assert len(one._timers._stoppable) + len(one._timers._steady) <= 10
 
 
@@ -117,7 +117,6 @@ def _act(one: Session, what: int, argument: int, now: float) -> None:
         lambda: one.connection_lost(ConnectionLost("lost")),
         lambda: one.token_received(token, now, argument or None),
         lambda: one.token_failed(TokenUnavailable("no"), now, argument or None),
-        lambda: one.switch_user(token, now),
         lambda: one.pause(now),
         lambda: one.resume(now),
         lambda: one.slept(float(argument)),
@@ -176,14 +175,16 @@ def _receive(pieces: list[bytes]) -> tuple[list[object], type[AggStreamError]]:
 
 def _receive_all(one: Transport, messages: list[object]) -> None:
     while True:
-        for message in one.receive():
-            if isinstance(message, list):
-                messages += message
-            elif isinstance(message, (Binary, PeerClosed)):
-                messages.append(message)
-            if isinstance(message, PeerClosed):
-                return
-        if not one.has_buffered:
+        received: list[Message] = []
+        try:
+            one.receive(received)
+        finally:
+            for message in received:
+                if isinstance(message, list):
+                    messages += message
+                elif isinstance(message, (Binary, PeerClosed)):
+                    messages.append(message)
+        if not one.has_buffered or (messages and isinstance(messages[-1], PeerClosed)):
             return
 
 

@@ -15,7 +15,7 @@ import threading
 from typing import Any
 
 import aggstream
-from aggstream._stream import catch_up
+from aggstream._stream import gaps
 from aggstream.journal import JournalOptions
 
 
@@ -69,7 +69,7 @@ def main() -> None:
     logging.getLogger("aggstream").setLevel(logging.CRITICAL)
     # Its minute hides what was forgotten in a crash, unless an outage is longer; the simulator needs none of it,
     # because one clock stands behind all of its timestamps.
-    catch_up._OVERLAP_MS = 0
+    gaps._OVERLAP_MS = 0
     client = aggstream.Client(
         app_id=settings["app_id"],
         origin=settings["origin"],

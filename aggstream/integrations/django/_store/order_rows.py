@@ -11,7 +11,7 @@ from aggstream.integrations.django._columns import KEY, NAME, key, storable
 from aggstream.integrations.django.models import Order
 from aggstream.journal import StoredEvent
 from aggstream.journal._file import to_integer
-from aggstream.orders._state import OrderFold
+from aggstream.orders._state import OrderState
 
 # Of orders that have not ended, about; more are read again when something is heard of them.
 _MOST = 10_000
@@ -43,7 +43,7 @@ class Folding:
             events_of: returns what is stored of an order, oldest first.
         """
         self._events_of = events_of
-        self._folds: dict[int, OrderFold] = {}
+        self._folds: dict[int, OrderState] = {}
 
     def forget(self) -> None:
         """What was taken was not stored."""
@@ -63,22 +63,22 @@ class Folding:
             self._folds[order.pk] = fold
         return True
 
-    def _recalled(self, order: Order) -> OrderFold:
-        fold = OrderFold(order.order_id)
+    def _recalled(self, order: Order) -> OrderState:
+        fold = OrderState(order.order_id)
         for stored in self._events_of(order):
             with contextlib.suppress(DecodeError):  # of another version
                 _fold(fold, stored.event)
         return fold
 
 
-def _fold(fold: OrderFold, event: UserEvent) -> None:
+def _fold(fold: OrderState, event: UserEvent) -> None:
     if isinstance(event, OrderSubmitted):
         fold.fold_submitted(event)
     elif isinstance(event, OrderEvent):
         fold.fold_event(event)
 
 
-def _write(order: Order, fold: OrderFold) -> None:
+def _write(order: Order, fold: OrderState) -> None:
     known = fold.snapshot()
     order.status = key(known.status or "", NAME)
     order.is_terminal = fold.is_terminal

@@ -1,0 +1,271 @@
+"""Starting and ending a stream: once, in one process, from any thread, by a signal, at the interpreter's end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from aggstream._base.deadline import Deadline
+from aggstream._base.fork_and_exit import call_at_exit
+from aggstream._base.greenlets import Patching, is_in_hub
+from aggstream._base.signals import SAME_WISH, caught_signals
+from aggstream._delivery.dispatcher import Dispatcher
+from aggstream._delivery.watchdog import HandlerWatch
+from aggstream._stream.loop import Loop
+from aggstream.errors import JournalError, StateError
+from aggstream.health import StopReport
+
+if TYPE_CHECKING:
+    from aggstream.journal import EventStore, OpensStore
+
+logger = logging.getLogger("aggstream.stream")
+
+_SIGNAL_EXIT = 128
+_WATCH_EVERY = 0.5
+
+
+class Lifetime:
+    """The life of one client's threads. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        dispatcher: Dispatcher,
+        watch: HandlerWatch,
+        *,
+        name: str,
+        opens_store: OpensStore | None,
+        on_end: Callable[[], None],
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            loop: the I/O thread.
+            dispatcher: the threads that run handlers.
+            watch: looks after the handlers once the I/O thread has ended.
+            name: begins the log lines.
+            opens_store: opens the store that events are written to first; None: there is none.
+            on_end: called when nothing more is delivered, perhaps twice.
+        """
+        self.store: EventStore | None = None
+        """The store, from `start` on; None if there is none."""
+        self._loop = loop
+        self._dispatcher = dispatcher
+        self._watch = watch
+        self._name = name
+        self._opens_store = opens_store
+        self._on_end = on_end
+        self._patching = Patching()
+        # Guards the decision to start. `stop`, which a signal handler may call, does not take it.
+        self._lock = threading.Lock()
+        self._starter: int | None = None
+        self._has_begun = threading.Event()
+        # The process that has started it, which alone may use it from then on.
+        self._pid: int | None = None
+        self.is_started = False
+        """True once `start` was called, and did not fail for the store."""
+        self._is_ended = False
+
+    # --- the life ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open the store, and start the threads.
+
+        Raises:
+            StateError: it was started before, or gevent or eventlet make that impossible.
+            JournalError: the store cannot be opened, and the stream is not to go on without it.
+            RuntimeError: the system has no more threads.
+        """
+        self.refuse_other_process()
+        self._patching.check("this client")
+        with self._lock:
+            if self.is_started:
+                raise StateError("this client was started before; make another one to begin again")
+            self.is_started = True
+            self._starter = threading.get_ident()
+            self._pid = os.getpid()
+        try:
+            self.store, failure = self._open_store()
+        except BaseException:
+            self.is_started = False
+            raise
+        call_at_exit(self, Lifetime._ask_to_stop_at_exit, Lifetime._stop_at_exit)
+        try:
+            self._dispatcher.start()
+            self._loop.start(self.store, failure)
+        except RuntimeError as error:
+            # A program that waits for the stream must hear of it.
+            self._loop.give_up(error)
+            self.handlers_ended()
+            raise
+        finally:
+            self._has_begun.set()
+
+    def stop(self, timeout: float) -> StopReport:
+        """End the stream within `timeout` seconds; see `Client.stop`."""
+        self.refuse_other_process()
+        if not self.is_started:
+            return StopReport()
+        self._loop.request_stop()
+        if self.is_own_thread() or is_in_hub():
+            return StopReport(undelivered=self._dispatcher.waiting, running=self._still_running())
+        deadline = Deadline(timeout)
+        self._await_begin(deadline)
+        is_done = self._loop.join(deadline.remaining()) and self._join_handlers(deadline)
+        self._loop.work.join(deadline.remaining())
+        undelivered = self._dispatcher.to_retry if is_done else self._dispatcher.abandon()
+        running = self._still_running() or (() if is_done else ("starting",))
+        report = StopReport(undelivered=undelivered, running=running)
+        self._end()
+        if not report:
+            still = f", still running: {', '.join(running)}" if running else ""
+            logger.warning("%s: stopped; %d events undelivered%s", self._name, undelivered, still)
+            self._watch.tell_stuck()
+        self.raise_error()
+        return report
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until the stream has ended and its handlers are done; return True if they have."""
+        self.refuse_own_thread("wait()")
+        if not self.is_started:
+            raise StateError("the client is not started: call start() first, or use run()")
+        deadline = Deadline(timeout)
+        self._await_begin(deadline)
+        if not (self._loop.join(deadline.remaining()) and self._join_handlers(deadline)):
+            return False
+        self.raise_error()
+        return True
+
+    def run(self, start: Callable[[], None], stop_timeout: float) -> int:
+        """Run the stream until it ends or a signal comes; return an exit code. See `Client.run`.
+
+        Args:
+            start: starts the client, if it was not started.
+            stop_timeout: seconds that the handlers have after a signal.
+        """
+        self.refuse_own_thread("run()")
+        with caught_signals(lambda _: self._loop.request_stop()) as received:
+            if not self.is_started:
+                start()
+            self._loop.join(None)
+            # Without a signal the handlers have all the time they need; but one may still come.
+            self._join_handlers(Deadline(None), unless=lambda: bool(received))
+            if received:
+                self._stop_by_signal(stop_timeout)
+        self.raise_error()
+        return _SIGNAL_EXIT + received[0] if received else 0
+
+    def handlers_ended(self) -> None:
+        """Close the store, and end: nothing more is delivered. Called by the last dispatch thread."""
+        if self.store is not None:
+            self.store.close()
+        self._end()
+
+    # --- its state --------------------------------------------------------------------------------------
+
+    def is_running(self) -> bool:
+        """Return True from the start until the handlers have ended."""
+        return self.is_started and not self._is_ended
+
+    def is_going(self) -> bool:
+        """Return True from the start until the stream has ended; handlers may still run after it."""
+        return self.is_running() and self._loop.phase != "stopped"
+
+    def is_own_thread(self) -> bool:
+        """Return True if the calling thread is one of the client's."""
+        return self._loop.is_own_thread() or self._dispatcher.is_own_thread()
+
+    def is_in_own_process(self) -> bool:
+        """Return False in a forked child of the process that has started the stream."""
+        return self._pid in (None, os.getpid())
+
+    def refuse_other_process(self) -> None:
+        """Raise StateError in a forked child of the process that has started the stream."""
+        if not self.is_in_own_process():
+            raise StateError(
+                "this client was started before the process was forked, and its threads are the parent's: "
+                "make and start another one in the child"
+            )
+
+    def refuse_own_thread(self, call: str) -> None:
+        """Raise StateError on a thread of the client's own, where `call` would wait for itself."""
+        self.refuse_other_process()
+        if self.is_own_thread():
+            raise StateError(f"{call} on a thread of the client's own would wait for itself; use another thread")
+
+    def raise_error(self) -> None:
+        """Raise the error that has ended the stream, if one has."""
+        if self._loop.phase == "stopped" and self._loop.error is not None:
+            # Where in here it came about is no news to the user, and each raise would make it longer.
+            raise self._loop.error.with_traceback(self._loop.trace)
+
+    def after_fork_in_child(self) -> None:
+        """Replace the lock, which a thread of the parent may hold, and let go of the parent's threads."""
+        self._lock = threading.Lock()
+        if self.is_started:
+            self._dispatcher.after_fork_in_child()
+        self._loop.after_fork_in_child()
+
+    # --- inside -----------------------------------------------------------------------------------------
+
+    def _open_store(self) -> tuple[EventStore | None, JournalError | None]:
+        """Return the store, or why there is none and the stream is to go on all the same."""
+        if self._opens_store is None:
+            return None, None
+        try:
+            return self._opens_store.open(), None
+        except JournalError as error:
+            if self._opens_store.on_failure == "stop":
+                raise
+            return None, error
+
+    def _end(self) -> None:
+        self._is_ended = True
+        self._on_end()
+
+    def _still_running(self) -> tuple[str, ...]:
+        handlers = [running.handler for running in self._dispatcher.running()]
+        calls = [] if (doing := self._loop.work.doing()) is None else [doing]
+        closes = ["closing the connection"] if self._loop.is_alive() else []
+        return (*handlers, *calls, *closes)
+
+    def _await_begin(self, deadline: Deadline) -> None:
+        # A signal handler may have interrupted start() itself: that must not be waited for. The threads that it
+        # makes afterwards end at once, because the end was asked for.
+        if threading.get_ident() != self._starter:
+            self._has_begun.wait(deadline.remaining())
+
+    def _stop_by_signal(self, timeout: float) -> None:
+        began = time.monotonic()
+        if not self._join_handlers(Deadline(min(timeout, SAME_WISH))):
+            for running in self._dispatcher.running():
+                logger.warning(
+                    "%s: stopping; the handler %s still runs; once more to leave at once",
+                    self._name,
+                    running.handler,
+                )
+        self.stop(timeout - (time.monotonic() - began))
+
+    def _join_handlers(self, deadline: Deadline, unless: Callable[[], bool] = lambda: False) -> bool:
+        """Wait for the handlers after the I/O thread has ended, which until then watches them."""
+        while not unless() and not deadline.expired():
+            remaining = deadline.remaining()
+            step = _WATCH_EVERY if remaining is None else min(_WATCH_EVERY, remaining)
+            if self._dispatcher.join(Deadline(step)):
+                return True
+            self._watch.look()
+        return self._dispatcher.join(Deadline(0.0))
+
+    def _ask_to_stop_at_exit(self) -> None:
+        if self.is_in_own_process():
+            self._loop.request_stop()
+
+    def _stop_at_exit(self, deadline: Deadline) -> None:
+        if self.is_in_own_process() and not self._is_ended:
+            with contextlib.suppress(BaseException):  # the error was logged, and nobody waits for it
+                self.stop(deadline.remaining() or 0.0)

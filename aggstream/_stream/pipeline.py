@@ -1,0 +1,332 @@
+"""The way of events through the I/O thread: past gaps and catch-up, into the journal, to the handlers' queue."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from aggstream._base.blocking_calls import WorkThread
+from aggstream._base.deadline import nearest
+from aggstream._base.times import NS_PER_MS
+from aggstream._delivery.acks import Receipts
+from aggstream._delivery.dispatcher import Dispatcher
+from aggstream._stream.catch_up import CatchUp
+from aggstream._stream.event_log import EventLog, decoded
+from aggstream._stream.gaps import Gaps
+from aggstream._stream.held_events import Outgoing
+from aggstream._stream.options import Options
+from aggstream.errors import DecodeError, JournalError
+from aggstream.events import (
+    DecodeFailed,
+    Event,
+    Gap,
+    Heartbeat,
+    JournalFailed,
+    Reconciled,
+    Resumed,
+    TokenRefreshed,
+    UserEvent,
+)
+from aggstream.health import Continuity, Counters
+from aggstream.orders._tracker import Tracker
+from aggstream.tokens._credentials import Credentials
+from aggstream.tokens._token import Token
+
+if TYPE_CHECKING:
+    from aggstream._stream.rest_reader import RestReader
+    from aggstream.journal import EventStore, StoredEvent
+    from aggstream.rest._calls import Calls
+
+logger = logging.getLogger("aggstream.stream")
+
+
+class Pipeline:
+    """Takes events from the connection, from REST and from the stream itself. It belongs to the I/O thread.
+
+    An event leaves the I/O thread at one line, in `_hand_on`. Every method raises a `JournalError` if an event
+    could not be written down first, and the stream is to end then.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        tracker: Tracker,
+        dispatcher: Dispatcher,
+        counters: Counters,
+        *,
+        calls: Calls | None,
+        credentials: Credentials,
+        work: WorkThread,
+        wake: Callable[[], None],
+    ) -> None:
+        """Make one.
+
+        Args:
+            options: the client's.
+            tracker: what is known of each order.
+            dispatcher: takes the events.
+            counters: count them.
+            calls: how REST is asked; None: not at all.
+            credentials: have the token for REST.
+            work: the thread on which REST is asked.
+            wake: wakes the I/O thread; for other threads.
+        """
+        self.epoch = 0
+        """The number of the user whose events are handed on from now on."""
+        self.gaps = Gaps(has_rest=calls is not None)
+        self.catch_up = CatchUp(
+            tracker,
+            self.gaps,
+            None if calls is None else calls.options,
+            counters,
+            hold_timeout=options.catch_up_timeout,
+            most_held=options.queue_size,
+            most_held_size=options.session.limits.queued_size,
+            jitter=random.random,
+        )
+        self._name = options.name
+        self._tracker = tracker
+        self._dispatcher = dispatcher
+        self._counters = counters
+        self._wake = wake
+        self.log = self._log_to(None)
+        self._reader: RestReader | None = None
+        if calls is not None:
+            from aggstream._stream.rest_reader import RestReader  # noqa: PLC0415  (with an HTTP client)
+
+            self._reader = RestReader(self.catch_up, calls, credentials, work, name=options.name)
+
+    @property
+    def has_rest(self) -> bool:
+        """True if there is a REST API to ask."""
+        return self._reader is not None
+
+    @property
+    def is_in_the_dark(self) -> bool:
+        """True while something may be missing, and REST was asked in vain."""
+        continuity = self._tracker.continuity
+        is_failing = self.catch_up.last_error is not None and continuity is not Continuity.LIVE
+        return is_failing or continuity is Continuity.UNKNOWN
+
+    # --- the way of an event ----------------------------------------------------------------------------
+
+    def take(self, incoming: Sequence[Outgoing], now: float) -> bool:
+        """Take events from the session, in order; return True if any were queued for handlers.
+
+        Args:
+            incoming: the events, and the sizes of their messages.
+            now: monotonic seconds.
+        """
+        return self._emit(self.catch_up.passed(incoming, now))
+
+    def put(self, event: Event) -> None:
+        """Take an event of the stream's own."""
+        self._emit([(event, 0)])
+
+    def should_pause(self) -> bool:
+        """Return True if reading should wait: for the handlers, or for what is held back."""
+        return self._dispatcher.is_full() or (self.catch_up.is_holding and self.catch_up.is_full())
+
+    def _emit(self, outgoing: Sequence[Outgoing]) -> bool:
+        if not outgoing:
+            return False
+        seqs: list[int | None] | None = None
+        if self.log.store is not None:
+            written, seqs = self.log.write(outgoing, complete=not self.catch_up.has_more_to_tell)
+            if written is not outgoing:
+                self.catch_up.count_repeats(len(outgoing) - len(written))
+                outgoing = written
+        users = 0
+        is_unheard = False
+        for event, _ in outgoing:
+            if isinstance(event, UserEvent):
+                users += 1
+            else:
+                self._count(event)
+                is_unheard = is_unheard or self._is_unheard(event)
+        self._counters.user_events += users
+        if is_unheard and seqs is None:
+            outgoing = [entry for entry in outgoing if not self._is_unheard(entry[0])]
+        if not outgoing:
+            return False
+        self._hand_on(outgoing, seqs)
+        return True
+
+    def _hand_on(self, outgoing: Sequence[Outgoing], seqs: Sequence[int | None] | None) -> None:
+        self._dispatcher.put_all(outgoing, self.epoch, seqs)
+
+    def _is_unheard(self, event: Event) -> bool:
+        """Return True for a heartbeat that no handler wants: it need not wake the handlers' thread."""
+        return isinstance(event, Heartbeat) and not self._dispatcher.is_wanted(event)
+
+    def _count(self, event: Event) -> None:
+        counters = self._counters
+        if isinstance(event, DecodeFailed):
+            counters.decode_failures += 1
+            logger.warning("%s: a message was not understood: %s", self._name, event.error)
+        elif isinstance(event, TokenRefreshed):
+            counters.refreshes += 1
+        elif isinstance(event, Gap):
+            counters.gaps += 1
+        elif isinstance(event, Reconciled) and event.resolved:
+            counters.gaps_resolved += len(event.gaps)
+        elif isinstance(event, Resumed):
+            counters.reconnects += 1
+
+    # --- the journal ------------------------------------------------------------------------------------
+
+    def write_to(self, store: EventStore | None, failure: JournalError | None) -> None:
+        """Write to a store from now on.
+
+        Args:
+            store: the store; None: none.
+            failure: why there is none, although there should be one.
+        """
+        self.log = self._log_to(store)
+        if store is not None:
+            self._dispatcher.receipts = Receipts(store, self.log.store_failed)
+        if failure is not None:
+            self.log.go_on_without(failure)
+
+    def resume_from_journal(self, wait_until: Callable[[Callable[[], bool]], None]) -> None:
+        """Take up where an earlier process has ended: in a gap, with its open orders and its unhandled events.
+
+        Args:
+            wait_until: waits until a condition holds.
+        """
+        self.log.ask(self._take_up, None)
+        for entry in self.log.pending():
+            wait_until(lambda: not self._dispatcher.is_full())
+            self.redeliver(entry)
+
+    def redeliver(self, entry: StoredEvent) -> None:
+        """Hand a stored event on, whether or not the handlers are behind."""
+        try:
+            event = entry.event
+        except DecodeError as error:
+            self.log.set_aside(entry, error)
+            self._hand_on([(DecodeFailed(text=entry.text, error=error), 0)], None)
+            return
+        self._hand_on([(event, len(entry.text))], [entry.seq])
+        self._counters.redelivered += 1
+
+    def find_out(self, order_id: str, now: float) -> None:
+        """Find out what is known of an order that nothing was heard of: from the journal, else from REST."""
+        if self._tracker.knows(order_id):
+            return
+        is_whole = self.log.ask(
+            lambda store: store.knows_order(order_id) and self._recall(store, order_id), otherwise=False
+        )
+        if not is_whole:
+            self.catch_up.search_for(order_id, now)
+
+    def _log_to(self, store: EventStore | None) -> EventLog:
+        return EventLog(store, self._name, wake=self._wake, on_lost=self._tell_that_the_journal_is_lost)
+
+    def _tell_that_the_journal_is_lost(self, error: JournalError) -> None:
+        self._hand_on([(JournalFailed(error=error), 0)], None)
+
+    def _take_up(self, store: EventStore) -> None:
+        received_ns, timestamp = store.last_received_ns(), store.last_timestamp()
+        if received_ns is None:
+            return
+        self.gaps.begin_in_gap(max(received_ns, store.closed_ns or 0))
+        # Of a service that had told nothing yet, at least what is older than the first connection is no news.
+        since = received_ns // NS_PER_MS if timestamp is None else timestamp
+        self.gaps.known_before(since, store.history_until())
+        self._tracker.know_until(timestamp)
+        for order_id in store.open_orders():
+            self._recall(store, order_id)
+
+    def _recall(self, store: EventStore, order_id: str) -> bool:
+        """Rebuild one order from the journal; return True if it has events there and all were understood."""
+        stored = store.events_of(order_id)
+        events = decoded(stored)
+        self._tracker.expect(order_id)
+        self._tracker.fold(events, time.monotonic())
+        return bool(events) and len(events) == len(stored)
+
+    # --- gaps -------------------------------------------------------------------------------------------
+
+    def step(self, token: Token, now: float) -> None:
+        """Let what is read from REST, and what waits for it, go on.
+
+        Args:
+            token: the one that the stream uses; REST takes the same.
+            now: monotonic seconds.
+        """
+        self.log.tidy(now)
+        if self._reader is not None:
+            self._reader.step(token)
+            self.catch_up.handle_deadline(time.monotonic())
+            # Ask at once for what the answer or the deadline has made necessary.
+            self._reader.step(token)
+            self.log.follow(self.catch_up.found())
+            self.log.note_history(self.gaps.history_until)
+            self._emit(self.catch_up.events())
+
+    def next_deadline(self) -> float | None:
+        """Return when `step` should be called if nothing happens before, in monotonic seconds; None: no need."""
+        return nearest(self.catch_up.next_deadline(), self.log.tidy_at)
+
+    def connected(self, token: Token, user_id: str | None, now: float, attempts: int) -> None:
+        """Tell what may have been missed, and begin to find out: the user is signed in.
+
+        Args:
+            token: the one that the service has accepted.
+            user_id: the user, by the service's word.
+            now: monotonic seconds.
+            attempts: how often connecting was tried.
+        """
+        if not self.gaps.is_connected:  # else it is the same user's next token
+            told = self.gaps.resume(token, user_id, now, attempts)
+            self._emit([(event, 0) for event in told])
+            gap = next((event for event in told if isinstance(event, Gap)), None)
+            if gap is not None and not self.has_rest:
+                logger.warning(
+                    "%s: what was missed until now is not found out: set rest_url, or AGGSTREAM_REST_URL",
+                    self._name,
+                )
+            self.catch_up.connected(now, time.time_ns() // NS_PER_MS, gap)
+            self._emit(self.catch_up.events())
+        self.gaps.signed_in(token)
+
+    def disconnected(self, now: float, *, is_wanted: bool) -> None:
+        """Release what was held back: the connection is gone.
+
+        Args:
+            now: monotonic seconds.
+            is_wanted: whether the stream was asked to stop; else a gap begins.
+        """
+        if not is_wanted:
+            self.gaps.connection_lost(now)
+        self.catch_up.disconnected()
+        self._emit(self.catch_up.events())
+        if self._reader is not None:
+            self._reader.abandon()
+
+    def overflowed(self, now: float) -> None:
+        """Look at REST again: the handlers were so far behind that the server had to wait, and may not have."""
+        self.catch_up.overflowed(now)
+
+    def forget(self, epoch: int) -> None:
+        """Begin anew with another user.
+
+        Args:
+            epoch: the number of the new user.
+        """
+        self.epoch = epoch
+        self.catch_up.forget()
+
+    def end(self) -> None:
+        """Hand over what is still here, and tell of the gap that the stream ends in."""
+        gap = self.gaps.end_in_gap()
+        self.catch_up.stopped(gap)
+        if self._reader is not None:
+            self._reader.abandon()
+            self._reader.close()
+        self.log.check()
+        self._emit([*([] if gap is None else [(gap, 0)]), *self.catch_up.events()])
