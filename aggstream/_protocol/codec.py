@@ -53,7 +53,8 @@ class Codec:
         self._parser = Parser(limits)
         # The quick ways do not count the digits of integers, but see what has more than 64 bits.
         longest = _QUICK if limits.number_digits >= _DIGITS_OF_64_BITS else 0
-        self._quick = _quick_way(longest, self._parser.exact.create_decimal)
+        self.quick = _quick_way(longest, self._parser.exact.create_decimal)
+        """The fast codec, for an owner that calls it for itself and then `complete`."""
 
     def decode(self, text: str, received_ns: int) -> Event:
         """Return the event that a message of the service stands for.
@@ -66,11 +67,22 @@ class Codec:
             DecodeError: it is not a JSON object with a `type`, or a field has a wrong type, or something is past
                 a limit; names the path.
         """
-        return self._quick.decode(text, received_ns) or self._decode_strictly(text, received_ns)
+        return self.quick.decode(text, received_ns) or self._decode_strictly(text, received_ns)
 
     def decode_all(self, texts: Sequence[str], received_ns: int) -> list[Event | DecodeError]:
         """Return for each of some messages that came together what `decode` returns or raises."""
-        events = self._quick.decode_all(texts, received_ns)
+        return self.complete(self.quick.decode_all(texts, received_ns), texts, received_ns)
+
+    def complete(
+        self, events: Sequence[Event | None], texts: Sequence[str], received_ns: int
+    ) -> list[Event | DecodeError]:
+        """Return the events of some messages, after the fast codec has returned those that it takes.
+
+        Args:
+            events: what `quick.decode_all` has returned for the messages.
+            texts: the messages.
+            received_ns: when they came, in nanoseconds since the epoch.
+        """
         if all(events):
             return cast("list[Event | DecodeError]", events)
         return [

@@ -2,64 +2,92 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from aggstream._protocol.options import SessionOptions
-from aggstream._protocol.timers import Timers
+
+Due: TypeAlias = Literal["ping", "pong", "idle"]
+"""A ping is to be sent; a ping was not answered in time; the service must prove that it still serves this side."""
 
 
-class Liveness:
-    """Keeps the deadlines `ping`, `pong` and `idle` of a session's timers."""
+class Keepalive:
+    """Computes what is due from when something was heard, by the stoppable clock of the session's timers.
 
-    def __init__(self, options: SessionOptions, timers: Timers) -> None:
-        self.last_heard = 0.0
-        """When anything last came from the peer, by the session's `now`."""
+    `heard_at` and `message_at` are assigned by the session, because that happens for each message. The deadlines
+    are computed when they are asked for, so a message moves them and costs nothing here.
+    """
+
+    def __init__(self, options: SessionOptions) -> None:
+        """Watch nothing yet.
+
+        Args:
+            options: the intervals and times.
+        """
+        self.heard_at = 0.0
+        """When anything last came from the peer."""
+        self.message_at = 0.0
+        """When a message of the service last came."""
         self._options = options
-        self._timers = timers
         self._watches = False
-        # By the clock of the timers: when a message came.
-        self._messaged = 0.0
+        # When a ping was sent that is not known to be answered.
+        self._pinged_at: float | None = None
+        # When the service was last trusted or asked for a proof; None before it has signed the user in.
+        self._served_at: float | None = None
 
-    def begin(self, now: float) -> None:
-        """The connection is open."""
+    def begin(self) -> None:
+        """Watch the connection: it is open."""
         self._watches = True
-        self.heard_message(now)
+
+    def begin_service(self, at: float) -> None:
+        """Watch the service as well: it has signed the user in."""
+        self._served_at = at
 
     def end(self) -> None:
-        """Nothing is asked of the peer any more."""
+        """Ask nothing of the peer any more."""
         self._watches = False
-        self._timers.clear()
-
-    def begin_service(self, now: float) -> None:
-        """The service has signed the user in: from here on it must be heard of now and then."""
-        self._await_message(self._timers.time(now))
-
-    def heard(self, now: float) -> None:
-        """Anything came."""
-        self.last_heard = now
-        if self._watches:  # a ping that was sent is answered by it, and the next one is put off
-            self._timers.set("ping", self._timers.time(now) + self._options.ping_interval, instead_of="pong")
-
-    def heard_message(self, now: float) -> None:
-        """A message of the service came."""
-        self.heard(now)
-        self._messaged = self._timers.time(now)
+        self._pinged_at = self._served_at = None
 
     def slept(self, seconds: float) -> None:
-        """The machine was suspended: nothing was heard for that long, too. What is awaited keeps its time."""
-        self._messaged -= seconds
-        self._timers.bring_forward(seconds, "ping", "idle")
+        """Count the time of a suspension as silence. A ping that waits for its answer keeps its time."""
+        if not self._awaits_pong():
+            self._pinged_at = None
+        self.heard_at -= seconds
+        self.message_at -= seconds
+        if self._served_at is not None:
+            self._served_at -= seconds
 
-    def pinged(self, now: float) -> None:
-        """The deadline `ping` has come, and a ping is sent: anything must come within its time."""
-        self._timers.set("pong", self._timers.time(now) + self._options.pong_timeout)
+    def take_due(self, at: float) -> Due | None:
+        """Return, once, what is due; None if nothing is."""
+        name, due_at = self._next()
+        if name is None or due_at > at:
+            return None
+        if name == "ping":
+            self._pinged_at = at
+        elif name == "idle":
+            self._served_at = at
+        else:
+            self._pinged_at = None
+        return name
 
-    def wants_proof(self, now: float) -> bool:
-        """The deadline `idle` has come: tell whether the service must prove that it still serves us."""
-        assert self._options.idle_timeout is not None
-        time = self._timers.time(now)
-        is_idle = self._messaged + self._options.idle_timeout <= time
-        self._await_message(time if is_idle else self._messaged)
-        return is_idle
+    def next(self) -> float | None:
+        """Return when something is due if nothing is heard before; None if nothing ever is."""
+        name, due_at = self._next()
+        return None if name is None else due_at
 
-    def _await_message(self, since: float) -> None:
-        if self._options.idle_timeout is not None:
-            self._timers.set("idle", since + self._options.idle_timeout)
+    def _next(self) -> tuple[Due | None, float]:
+        if not self._watches:
+            return None, 0.0
+        options = self._options
+        name: Due = "ping"
+        due_at = self.heard_at + options.ping_interval
+        if self._pinged_at is not None and self._awaits_pong():
+            name, due_at = "pong", self._pinged_at + options.pong_timeout
+        if self._served_at is not None and options.idle_timeout is not None:
+            idle_at = max(self.message_at, self._served_at) + options.idle_timeout
+            if idle_at < due_at:
+                name, due_at = "idle", idle_at
+        return name, due_at
+
+    def _awaits_pong(self) -> bool:
+        # A ping is sent after a silence, so what was heard before it is older, and what is heard after it is not.
+        return self._pinged_at is not None and self.heard_at < self._pinged_at

@@ -13,13 +13,14 @@ What the service is assumed to do, because nothing public says:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import attrs
 
+from aggstream._base.deadline import nearest
 from aggstream._protocol.codec import PER_CHARACTER, SHORT, Codec, memory_of
 from aggstream._protocol.commands import CloseFrame, Command, Ping
-from aggstream._protocol.keepalive import Liveness
+from aggstream._protocol.keepalive import Keepalive
 from aggstream._protocol.options import SessionOptions
 from aggstream._protocol.sign_in import SignIn, Verdict
 from aggstream._protocol.states import TRANSITIONS, Signal, State
@@ -80,8 +81,11 @@ class Session:
         self._options = options
         self._limits = options.limits
         self._codec = Codec(options.limits)
+        self._decode_quickly = self._codec.quick.decode_all
         self._timers = Timers()
-        self._liveness = Liveness(options, self._timers)
+        self._keepalive = Keepalive(options)
+        self.last_heard = 0.0
+        """When anything last came from the peer, by the `now` of the call that told it."""
         self._events: list[tuple[Event, int]] = []
         self._commands: list[Command] = []
         self._has_sign_in = False
@@ -116,7 +120,8 @@ class Session:
     def connection_made(self, now: float) -> None:
         """The WebSocket handshake is done."""
         self._move(Signal.OPENED)
-        self._liveness.begin(now)
+        self._heard(now, is_message=True)
+        self._keepalive.begin()
         self._timers.set("greeting", self._timers.time(now) + self._options.greeting_timeout)
 
     def receive_text(self, text: str, now: float, received_ns: int) -> None:
@@ -134,11 +139,18 @@ class Session:
         """
         if self._hears(now):
             self._receive_texts(texts, now, received_ns)
-        return self.sized_events_received()
+        events, self._events = self._events, []
+        return events
 
     def _receive_texts(self, texts: Sequence[str], now: float, received_ns: int) -> None:
         tells_all = self._tells_all_user_events()
-        for text, event in zip(texts, self._codec.decode_all(texts, received_ns), strict=True):
+        quick = self._decode_quickly(texts, received_ns)
+        events = (
+            cast("list[Event | DecodeError]", quick)
+            if all(quick)
+            else self._codec.complete(quick, texts, received_ns)
+        )
+        for text, event in zip(texts, events, strict=True):
             # A call of memory_of() for each short message would be a fiftieth of all the time that it takes.
             self._size = len(text) * PER_CHARACTER if len(text) < SHORT else memory_of(text)
             if isinstance(event, UserEvent):
@@ -179,7 +191,7 @@ class Session:
 
     def receive_control_frame(self, now: float) -> None:
         """A ping or a pong came: the peer lives, even if it has nothing to say."""
-        self._liveness.heard(now)
+        self._heard(now, is_message=False)
 
     def receive_partial(self, number: int | None, now: float) -> None:
         """A part of a message came, and the rest did not.
@@ -199,7 +211,7 @@ class Session:
         """The peer's close frame came; nothing follows it."""
         if self.state is State.CLOSED:
             return
-        self._liveness.heard(now)
+        self._heard(now, is_message=False)
         self.close_code = code
         reason = self._redacted(reason)
         said = f"the server closed the connection with code {code}"
@@ -264,12 +276,14 @@ class Session:
 
     def slept(self, seconds: float) -> None:
         """The machine was suspended for a while that `now` does not show: the peer must prove that it is there."""
-        self._liveness.slept(seconds)
+        self._keepalive.slept(seconds)
+        self._timers.bring_forward(seconds)
 
     def close(self, now: float, code: int = 1000, reason: str = "") -> None:
         """Begin to close. What the peer sent before its close frame is still delivered."""
         if self.state is State.IDLE:
-            self._liveness.end()
+            self._keepalive.end()
+            self._timers.clear()
             self._move(Signal.ENDED)
         elif self.state not in (State.CLOSING, State.CLOSED):
             self._muted = self._muted or self.state is not State.LIVE
@@ -277,20 +291,16 @@ class Session:
             self._move(Signal.CLOSE_SENT)
             self.ended_by = "client"
             self._commands.append(CloseFrame(code, reason))
-            self._liveness.end()
+            self._keepalive.end()
+            self._timers.clear()
             # Steady: it must come to its end also if this side does not read, and so sees no close frame.
             self._timers.set_steady("close", now + self._options.close_timeout)
             self._token_wanted = False
 
     def handle_deadline(self, now: float) -> None:
         """Act on every deadline that has come."""
-        while (name := self._timers.take_due(now)) is not None:
+        while (name := self._take_due(now)) is not None:
             self._WHEN_DUE[name](self, now)
-
-    @property
-    def last_heard(self) -> float:
-        """When anything last came from the peer."""
-        return self._liveness.last_heard
 
     # --- out --------------------------------------------------------------------------------------------
 
@@ -328,7 +338,8 @@ class Session:
 
     def next_deadline(self) -> float | None:
         """Return when `handle_deadline` should be called, if nothing happens before; None: no need."""
-        return self._timers.next()
+        at = None if self._timers.is_paused else self._keepalive.next()
+        return nearest(self._timers.next(), None if at is None else at + self._timers.paused_for)
 
     def shown(self, text: str) -> str:
         """Return the server's words as one short line, with the tokens in it masked."""
@@ -406,7 +417,7 @@ class Session:
             return
         self._move(Signal.AUTHENTICATED)
         self._tell(event)
-        self._liveness.begin_service(now)
+        self._keepalive.begin_service(self._timers.time(now))
         held, self._held = self._held, []
         self._events.extend(held)
 
@@ -458,7 +469,8 @@ class Session:
             self.ended_by = by
         self._held.clear()
         self._commands.clear()
-        self._liveness.end()
+        self._keepalive.end()
+        self._timers.clear()
         self._token_wanted = False
         self._move(Signal.ENDED)
 
@@ -476,8 +488,22 @@ class Session:
             raise LocalProtocolError("nothing can be received before connection_made()")
         if self.state is State.CLOSED:
             return False
-        self._liveness.heard_message(now)
+        self._heard(now, is_message=True)
         return True
+
+    def _heard(self, now: float, *, is_message: bool) -> None:
+        self.last_heard = now
+        timers, keepalive = self._timers, self._keepalive
+        # Not `timers.time(now)` where it is not needed: this is done for each message.
+        keepalive.heard_at = timers.time(now) if timers.is_paused else now - timers.paused_for
+        if is_message:
+            keepalive.message_at = keepalive.heard_at
+
+    def _take_due(self, now: float) -> str | None:
+        name = self._timers.take_due(now)
+        if name is None and not self._timers.is_paused:
+            return self._keepalive.take_due(self._timers.time(now))
+        return name
 
     # --- deadlines --------------------------------------------------------------------------------------
 
@@ -488,14 +514,13 @@ class Session:
         self._fail(HeartbeatTimeout("the service did not acknowledge 'authenticate' in time (auth_timeout)"), now)
 
     def _on_ping(self, now: float) -> None:
-        self._liveness.pinged(now)
         self._commands.append(Ping())
 
     def _on_pong(self, now: float) -> None:
         self._fail(HeartbeatTimeout("the server did not answer a ping in time (pong_timeout)"), now)
 
     def _on_idle(self, now: float) -> None:
-        if self._liveness.wants_proof(now) and not self._sign_in.is_pending:
+        if not self._sign_in.is_pending:
             self._authenticate(self.token, now)
 
     def _on_message(self, now: float) -> None:

@@ -13,18 +13,19 @@ class Timers:
     def __init__(self) -> None:
         self._stoppable: dict[str, float] = {}
         self._steady: dict[str, float] = {}
-        self._paused_at: float | None = None
-        self._paused_for = 0.0
+        self.paused_for = 0.0
+        """For how many seconds the stoppable clock has stood still before the present pause."""
+        self.is_paused = False
+        """True while the stoppable clock stands still."""
+        self._paused_at = 0.0
 
     def time(self, now: float) -> float:
         """Return the time on the stoppable clock."""
-        return (now if self._paused_at is None else self._paused_at) - self._paused_for
+        return (self._paused_at if self.is_paused else now) - self.paused_for
 
-    def set(self, name: str, at: float, *, instead_of: str | None = None) -> None:
-        """Set a deadline by the stoppable clock, instead of another one if that is set."""
+    def set(self, name: str, at: float) -> None:
+        """Set a deadline by the stoppable clock."""
         self._stoppable[name] = at
-        if instead_of in self._stoppable:
-            del self._stoppable[instead_of]
 
     def set_steady(self, name: str, at: float) -> None:
         """Set a deadline that a pause does not move."""
@@ -36,11 +37,9 @@ class Timers:
             self._stoppable.pop(name, None)
             self._steady.pop(name, None)
 
-    def bring_forward(self, seconds: float, *names: str) -> None:
-        """Let steady deadlines, and stoppable ones by name, come earlier, if they are set."""
+    def bring_forward(self, seconds: float) -> None:
+        """Let the steady deadlines come earlier."""
         self._steady = {name: at - seconds for name, at in self._steady.items()}
-        for name in self._stoppable.keys() & set(names):
-            self._stoppable[name] -= seconds
 
     def clear(self) -> None:
         """Forget all deadlines."""
@@ -49,14 +48,14 @@ class Timers:
 
     def pause(self, now: float) -> None:
         """Stop the stoppable clock."""
-        if self._paused_at is None:
-            self._paused_at = now
+        if not self.is_paused:
+            self.is_paused, self._paused_at = True, now
 
     def resume(self, now: float) -> None:
         """Let the stoppable clock go on."""
-        if self._paused_at is not None:
-            self._paused_for += now - self._paused_at
-            self._paused_at = None
+        if self.is_paused:
+            self.is_paused = False
+            self.paused_for += now - self._paused_at
 
     def take_due(self, now: float) -> str | None:
         """Forget a deadline that has come, and return its name; None if there is none."""
@@ -64,8 +63,8 @@ class Timers:
             if at <= now:
                 del self._steady[name]
                 return name
-        if self._paused_at is None:
-            time = now - self._paused_for
+        if not self.is_paused:
+            time = now - self.paused_for
             for name, at in self._stoppable.items():
                 if at <= time:
                     del self._stoppable[name]
@@ -75,6 +74,6 @@ class Timers:
     def next(self) -> float | None:
         """Return when the next deadline comes if nothing changes; None if there is none."""
         times = list(self._steady.values())
-        if self._paused_at is None:
-            times += [at + self._paused_for for at in self._stoppable.values()]
+        if not self.is_paused:
+            times += [at + self.paused_for for at in self._stoppable.values()]
         return min(times, default=None)

@@ -143,7 +143,7 @@ class UserEvent(Event):
     @property
     def id(self) -> str:
         """What tells repeats by: the same whenever and by whatever way the same fact comes; 24 hex digits."""
-        return _digest(self.type, self.text or repr(attrs.evolve(self, source="stream", redelivered=False)))
+        return _digest(self.TYPE, self.text or repr(attrs.evolve(self, source="stream", redelivered=False)))
 
     @property
     def occurred_at(self) -> dt.datetime:

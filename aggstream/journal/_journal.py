@@ -36,7 +36,7 @@ from aggstream.journal._stored import (
     StoredEvent,
     count_all,
     from_row,
-    newest_timestamp,
+    last_times,
     to_row,
 )
 
@@ -147,9 +147,7 @@ class Journal:
                 connection.executemany("DELETE FROM followed WHERE order_id = ?", ends)
             fresh = [event for event, seq in zip(events, seqs, strict=True) if seq is not None]
             if fresh and complete:
-                received_ns = to_integer(fresh[-1].received_ns)
-                latest = {"received_ns": received_ns, "timestamp": newest_timestamp(fresh)}
-                connection.execute(_LAST, latest)
+                connection.execute(_LAST, last_times(fresh))
         return seqs
 
     def done(self, seqs: Sequence[int]) -> None:

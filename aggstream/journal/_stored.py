@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import pathlib
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -144,7 +144,7 @@ def to_row(event: UserEvent) -> tuple[object, ...]:
     order_id = event.order_id if isinstance(event, (OrderSubmitted, OrderEvent)) else None
     return (
         event.id,
-        event.type,
+        event.TYPE,
         None if sub_event is None else to_column(sub_event),
         None if order_id is None else to_column(order_id),
         isinstance(event, OrderEvent) and event.is_terminal,
@@ -159,6 +159,11 @@ def newest_timestamp(events: Iterable[UserEvent]) -> int | None:
     """Return the largest `timestamp` of events that is a time; None if none is."""
     times = (e.timestamp for e in events if abs(e.timestamp) <= e.received_ns // NS_PER_MS + _DAY_MS)
     return max(times, default=None)
+
+
+def last_times(events: Sequence[UserEvent]) -> dict[str, int | None]:
+    """Return, for `_LAST`, when the last of some events was received, and the largest `timestamp` of them."""
+    return {"received_ns": to_integer(events[-1].received_ns), "timestamp": newest_timestamp(events)}
 
 
 def from_row(row: tuple[Any, ...]) -> StoredEvent:

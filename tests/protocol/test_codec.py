@@ -670,7 +670,7 @@ def test_what_is_in_order_goes_a_quick_way(
     expected = decode(line, RECEIVED)
     monkeypatch.setattr(Codec, "_decode_strictly", another)
     if not new:  # a field that nobody knows is for the scanner
-        monkeypatch.setattr(CODECS[0]._quick, "_otherwise", None)
+        monkeypatch.setattr(CODECS[0].quick, "_otherwise", None)
     for codec in CODECS:
         assert_same(codec.decode(line, RECEIVED), expected)
         assert codec.decode_all([line, line], RECEIVED) == [expected, expected]

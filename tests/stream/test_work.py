@@ -8,28 +8,20 @@ from __future__ import annotations
 
 import collections
 import json
-import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 import pytest
+from line import Line
 from raw_server import frame
 from service_messages import BALANCE_UPDATE, ORDER_EVENT, ORDER_SUBMITTED
-from waiting import DEADLINE, Until
+from waiting import Until
 
-import aggstream
-from aggstream._network.poller import Poller
-from aggstream._network.websocket import Transport
-from aggstream._protocol.session import Session
-from aggstream._stream.connection import Connection
 from aggstream.events import UserEvent
-from aggstream.tokens._token import Token
 
-USER = "usr_xyz789"
 # The page's three messages again and again, as many as one read takes.
 FRAMES = [
     frame(json.dumps(json.loads(text), separators=(",", ":")).encode())
@@ -60,59 +52,6 @@ class Calls:
             f"{count / COUNT:7.2f} {name}" for calls in self.of.values() for name, count in calls.most_common()
         ]
         return "\n".join(lines)
-
-
-class Line:
-    """A client's way from the socket to the handlers, driven by hand."""
-
-    def __init__(self, **options: Any) -> None:
-        self.client = aggstream.Client(
-            url="ws://127.0.0.1:9",
-            app_id="app_demo123",
-            origin="https://app.example",
-            token="t",
-            rest=None,
-            **options,
-        )
-        self.loop = self.client._loop
-        ours, self.server = socket.socketpair()
-        ours.setblocking(False)
-        for sock in (ours, self.server):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        self.poller = Poller()
-        self.connection = Connection(
-            Session(self.loop._options.session, Token.of("t")),
-            Transport(ours, b"", aggstream.Limits()),
-            self.poller,
-            self.loop.pipeline,
-            self.loop.counters,
-            name="aggstream",
-            watch_every=self.loop._options.slow_handler_duration,
-        )
-        self.session = self.connection.session
-        now = time.monotonic()
-        for message in ({"type": "connected", "appId": "a"}, {"type": "authenticated", "userId": USER}):
-            self.session.receive_text(json.dumps(message), now, time.time_ns())
-        self.session.sized_events_received()
-        self.session.data_to_send()
-        self.session.sign_in_received()
-
-    def send(self, blob: bytes) -> None:
-        self.server.sendall(blob)
-
-    def take(self) -> None:
-        """Do what the I/O thread does with what has come."""
-        assert not self.connection.pump(until=time.monotonic())
-
-    def close(self) -> None:
-        self.client._dispatcher.close(aggstream.Stopped())
-        for worker in self.client._dispatcher._workers:
-            if worker.thread is not None:
-                worker.thread.join(DEADLINE)
-        self.connection.drop()
-        self.server.close()
-        self.poller.close()
 
 
 @pytest.fixture
