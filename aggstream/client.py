@@ -17,7 +17,8 @@ from aggstream._base.deadline import Deadline
 from aggstream._base.fork_and_exit import call_in_child
 from aggstream._base.limits import Limits
 from aggstream._base.service_checks import check_auth, setting
-from aggstream._delivery.dispatcher import Dispatcher, ErrorHandler
+from aggstream._delivery.dispatcher import Dispatcher
+from aggstream._delivery.handler_calls import ErrorHandler
 from aggstream._delivery.pull import EventIterator, Expectation, PullBuffer
 from aggstream._delivery.registry import Registrar, check_handler, key_of
 from aggstream._delivery.watchdog import HandlerWatch
@@ -547,7 +548,7 @@ class Client(Registrar):
         check_handler(handler, arguments=2)
         self._refuse_other_process()
         with self._lock:
-            self._dispatcher.error_handlers = (*self._dispatcher.error_handlers, handler)
+            self._dispatcher.calls.error_handlers = (*self._dispatcher.calls.error_handlers, handler)
         return handler
 
     @quiet
@@ -570,9 +571,9 @@ class Client(Registrar):
         if self._has_journal:
             raise StateError("a journal holds one user's events: make another client, with a journal of its own")
         with self._lock:
-            self._dispatcher.epoch += 1
-            self._pull.drop_users_before(self._dispatcher.epoch)
-            self._loop.switch_user(provider, self._dispatcher.epoch)
+            self._dispatcher.calls.epoch += 1
+            self._pull.drop_users_before(self._dispatcher.calls.epoch)
+            self._loop.switch_user(provider, self._dispatcher.calls.epoch)
 
     def redeliver(self, stored: Sequence[StoredEvent]) -> None:
         """Give events to their handlers again, which somebody has made pending in the store while the stream runs.
@@ -612,7 +613,7 @@ class Client(Registrar):
     def _choose_taps(self) -> None:
         """See to it that those who wait for events see them, and that nobody else costs time."""
         pulls = (self._pull.put,) if self._pull.is_used else ()
-        self._dispatcher.taps = (*pulls, self._offer) if self._expectations else pulls
+        self._dispatcher.calls.taps = (*pulls, self._offer) if self._expectations else pulls
 
     def _offer(self, event: Event, epoch: int, size: int) -> None:
         for expectation in self._expectations:

@@ -1,4 +1,4 @@
-"""Tells the journal what became of events, from the threads that run the handlers."""
+"""Tells the journal what became of events: done, or failed so often. Called on the workers' threads."""
 
 from __future__ import annotations
 
@@ -8,20 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from aggstream._base.text import shown
+from aggstream._delivery.handler_calls import described
 from aggstream.errors import JournalError
 
-logger = logging.getLogger("aggstream")
+logger = logging.getLogger("aggstream.delivery")
 
 # When handlers have no pause, successes are written so many at once, or so many seconds after those before; else
 # they are written in the next pause.
 _BATCH = 256
 _LONGEST = 0.5
-
-
-def described(error: BaseException) -> str:
-    """Return what an error is, in a line."""
-    return shown(f"{type(error).__name__}: {error}")
 
 
 class RetryRules(Protocol):
@@ -62,13 +57,21 @@ class AckedStore(Protocol):
         ...
 
 
-class Receipts:
+class Acks:
     """Thread-safe. What is not written yet when the process dies is delivered again, which is what is promised."""
 
-    def __init__(self, journal: AckedStore, on_failure: Callable[[JournalError], None]) -> None:
-        self._journal = journal
+    def __init__(self, store: AckedStore, on_failure: Callable[[JournalError], None], name: str) -> None:
+        """Make one.
+
+        Args:
+            store: where the events are stored.
+            on_failure: called with the error if the store fails; on the thread that found it.
+            name: begins the log lines.
+        """
+        self._store = store
         self._on_failure = on_failure
-        # Guards the list. The journal is called without it.
+        self._name = name
+        # Guards the list and the count. The store is called without it.
         self._lock = threading.Lock()
         self._done: list[int] = []
         self._written_at = time.monotonic()
@@ -85,7 +88,7 @@ class Receipts:
 
     def is_outage(self, error: BaseException) -> bool:
         """Tell whether an exception means that something is away which a handler needs."""
-        return isinstance(error, self._journal.options.outage_errors)
+        return isinstance(error, self._store.options.outage_errors)
 
     def failed(self, seq: int, errors: Sequence[BaseException], attempts: int) -> float | None:
         """Handlers of an event have failed.
@@ -98,23 +101,24 @@ class Receipts:
         Returns:
             Seconds until they should be called again; None: never again by itself.
         """
-        pause = self._journal.options.delay_after(attempts)
+        pause = self._store.options.delay_after(attempts)
         if any(map(self.is_outage, errors)):
             logger.warning(
-                "event %d waits, and nothing is lost; its handlers are called again in %.1f s", seq, pause
+                "%s: event %d waits, and is not lost: retrying its handlers in %.1f s", self._name, seq, pause
             )
             return pause
         try:
-            is_dead = self._journal.failed(seq, described(errors[0]))
+            is_dead = self._store.failed(seq, described(errors[0]))
         except JournalError as failure:
             self._on_failure(failure)
             return None
         if is_dead:
             with self._lock:
                 self.dead += 1
-            logger.error("event %d is set aside after too many failures: %s", seq, self._journal.hint(seq))
+            hint = self._store.hint(seq)
+            logger.error("%s: event %d is set aside after too many failures: %s", self._name, seq, hint)
             return None
-        logger.warning("event %d is given to the handlers that failed again in %.1f s", seq, pause)
+        logger.warning("%s: event %d: retrying the failed handlers in %.1f s", self._name, seq, pause)
         return pause
 
     def write(self) -> None:
@@ -124,7 +128,7 @@ class Receipts:
             self._written_at = time.monotonic()
         if done:
             try:
-                self._journal.done(done)
+                self._store.done(done)
             except JournalError as failure:
                 self._on_failure(failure)
 
@@ -135,4 +139,4 @@ class Receipts:
 
     def leave(self) -> None:
         """The calling thread ends."""
-        self._journal.leave()
+        self._store.leave()

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Retries(Generic[T]):
+class RetryLines(Generic[T]):
     """Lines of things that wait behind one that failed, by a key."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Retries(Generic[T]):
         return sum(map(len, self._lines.values()))
 
     def join(self, key: str, item: T) -> bool:
-        """Let a thing wait behind what failed before it; tell whether it has to."""
+        """Let a thing wait behind one that failed before it; return False if nothing of its line has failed."""
         line = self._lines.get(key)
         if line is None:
             return False
@@ -68,5 +68,5 @@ class Retries(Generic[T]):
         self._lines[key][0] = item
 
     def leave(self, key: str) -> None:
-        """The first of a line is through."""
+        """Take the first of a line away: it is done."""
         self._lines[key].popleft()

@@ -1,4 +1,4 @@
-"""Handlers that take too long are told in the log, with the place where they are."""
+"""Logs handlers that take too long, with the place where they are."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ import logging
 import time
 
 from aggstream._base.stacks import stack_of
-from aggstream._delivery.dispatcher import Dispatcher, Running
+from aggstream._delivery.dispatcher import Dispatcher
+from aggstream._delivery.handler_calls import Running
 
-logger = logging.getLogger("aggstream")
+logger = logging.getLogger("aggstream.delivery")
 
 
 class HandlerWatch:
-    """Looks at what the dispatch threads run. One thread at a time may `look`."""
+    """Watches what the dispatch threads run. One thread at a time may `poll`."""
 
     def __init__(self, dispatcher: Dispatcher, duration: float | None, name: str) -> None:
         """Make one.
 
         Args:
             dispatcher: whose handlers are watched.
-            duration: seconds after which a handler is told of, and again each time it has taken twice as long;
+            duration: seconds after which a handler is logged, and again each time it has taken twice as long;
                 None: never.
             name: begins the log lines.
         """
         self._dispatcher = dispatcher
         self._duration = duration
         self._name = name
-        # By thread: the run that was told of, by its beginning, and the duration at which to tell of it again.
+        # By thread: the run that was logged, by its beginning, and the duration at which it is logged again.
         self._told: dict[str, tuple[float, float]] = {}
-        # By thread: the run whose stack was told last, and the stack.
+        # By thread: the run whose stack was logged last, and the stack.
         self._stacks: dict[str, tuple[float, str]] = {}
 
-    def look(self) -> float | None:
-        """Tell of every handler that takes too long; return when to look again (monotonic), or None."""
+    def poll(self) -> float | None:
+        """Log each handler that takes too long; return when to poll again, in monotonic seconds, or None."""
         if self._duration is None or not self._dispatcher.depth:
             return None
-        # A handler that is called right after this look must be seen by the next one.
+        # A handler that is called right after this poll must be seen by the next one.
         nearest = time.monotonic() + self._duration
         for running in self._dispatcher.running():
             since, due = self._told.get(running.thread.name, (0.0, 0.0))
@@ -44,13 +45,13 @@ class HandlerWatch:
             while due <= running.seconds:
                 due *= 2
                 if due > running.seconds:
-                    self._tell(running)
+                    self._log(running)
             self._told[running.thread.name] = (since, due)
             nearest = min(nearest, since + due)
         return nearest
 
-    def tell_stuck(self) -> None:
-        """The handlers that still run are given up: tell where they are, unless that was told."""
+    def log_stuck(self) -> None:
+        """Log where the handlers are that still run and are given up, unless that was logged."""
         for running in self._dispatcher.running():
             before = self._stacks.get(running.thread.name)
             stack = self._stack_of(running)
@@ -62,7 +63,7 @@ class HandlerWatch:
         self._stacks[running.thread.name] = (running.since, stack)
         return stack
 
-    def _tell(self, running: Running) -> None:
+    def _log(self, running: Running) -> None:
         logger.warning(
             "%s: the handler %s has been at one %s for %.1f s, and what follows waits; the thread %s is at\n%s",
             self._name,

@@ -26,8 +26,9 @@ import attrs
 
 from aggstream._base.backoff import is_worth_retrying
 from aggstream._base.times import NS_PER_MS
+from aggstream._delivery.queue_items import SizedEvent
 from aggstream._stream.gaps import Gaps
-from aggstream._stream.held_events import HeldEvents, Outgoing
+from aggstream._stream.held_events import HeldEvents
 from aggstream._stream.looks import FirstLook, GapLook, Look, Search, Sweep
 from aggstream.errors import AggStreamError, RestError
 from aggstream.events import DecodeFailed, Event, Gap, Reconciled, UserEvent, order_event_kind
@@ -97,7 +98,7 @@ class CatchUp:
         self._counters = counters
         self._hold_timeout = hold_timeout
         self._jitter = jitter
-        self._out: list[Outgoing] = []
+        self._out: list[SizedEvent] = []
         self._found: list[str] = []
         self._held = HeldEvents(most=most_held, most_size=most_held_size)
         self._look: Look | None = None
@@ -171,7 +172,7 @@ class CatchUp:
         self._tracker.forget()
         self._publish()
 
-    def passed(self, incoming: Sequence[Outgoing], now: float) -> Sequence[Outgoing]:
+    def passed(self, incoming: Sequence[SizedEvent], now: float) -> Sequence[SizedEvent]:
         """Take events from the session; return those that go on to the handlers now, in order.
 
         Repeats of what REST has told are dropped, and user events may be held back.
@@ -264,7 +265,7 @@ class CatchUp:
 
     # --- out --------------------------------------------------------------------------------------------
 
-    def events(self) -> list[Outgoing]:
+    def events(self) -> list[SizedEvent]:
         """Return the events for the handlers since the last call, in order."""
         out, self._out = self._out, []
         return out

@@ -7,11 +7,11 @@ import time
 from collections.abc import Sequence
 
 from aggstream._base.suspension import SuspensionWatch
+from aggstream._delivery.queue_items import SizedEvent
 from aggstream._network import websocket as wire
 from aggstream._network.poller import Poller
 from aggstream._protocol.commands import Authenticate, Ping
 from aggstream._protocol.session import Session
-from aggstream._stream.held_events import Outgoing
 from aggstream._stream.pipeline import Pipeline
 from aggstream.errors import AggStreamError, DecodeError
 from aggstream.health import Counters
@@ -56,7 +56,7 @@ class Connection:
         self._partial: int | None = None
         session.connection_made(time.monotonic())
 
-    def pump(self, until: float | None) -> Sequence[Outgoing]:
+    def pump(self, until: float | None) -> Sequence[SizedEvent]:
         """Wait, and hand on what comes, until there is something else to do.
 
         Nearly always a message is an event for the handlers and nothing else, so this is a loop of its own.
@@ -81,7 +81,7 @@ class Connection:
             if self._poller.woken or self._pipeline.should_pause() or (enough is not None and now >= enough):
                 return ()
 
-    def wait(self, until: float | None, *, read: bool = True) -> Sequence[Outgoing] | None:
+    def wait(self, until: float | None, *, read: bool = True) -> Sequence[SizedEvent] | None:
         """Wait for the connection, and do what it is ready for.
 
         Args:
@@ -144,7 +144,7 @@ class Connection:
         """Close a forked child's descriptor only: the connection is the parent's."""
         self._transport.detach()
 
-    def _read(self) -> Sequence[Outgoing]:
+    def _read(self) -> Sequence[SizedEvent]:
         session = self.session
         now, wall = time.monotonic(), time.time_ns()
         messages: list[wire.Message] = []
@@ -155,7 +155,7 @@ class Connection:
             failure = error
         if messages:
             self._pipeline.gaps.heard_ns = wall
-        events: Sequence[Outgoing] = ()
+        events: Sequence[SizedEvent] = ()
         for message in messages:
             if isinstance(message, list):
                 self._counters.messages += len(message)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from aggstream._stream.held_events import Outgoing
+from aggstream._delivery.queue_items import SizedEvent
 from aggstream.errors import DecodeError, JournalError
 from aggstream.events import UserEvent
 
@@ -59,8 +59,8 @@ class EventLog:
         self._history_until: int | None = None
 
     def write(
-        self, outgoing: Sequence[Outgoing], *, complete: bool
-    ) -> tuple[Sequence[Outgoing], list[int | None] | None]:
+        self, outgoing: Sequence[SizedEvent], *, complete: bool
+    ) -> tuple[Sequence[SizedEvent], list[int | None] | None]:
         """Write the user events among some events.
 
         Args:
@@ -84,7 +84,7 @@ class EventLog:
         if len(events) == len(outgoing) and None not in numbers:
             return outgoing, numbers
         number_of = iter(numbers)
-        kept: list[Outgoing] = []
+        kept: list[SizedEvent] = []
         seqs: list[int | None] = []
         for entry in outgoing:
             is_users = isinstance(entry[0], UserEvent)

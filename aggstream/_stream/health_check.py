@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from aggstream._delivery.dispatcher import Dispatcher, Running
+from aggstream._delivery.dispatcher import Dispatcher
+from aggstream._delivery.handler_calls import Running
 from aggstream._stream.loop import Loop
 from aggstream._stream.options import Options
 from aggstream.health import Health

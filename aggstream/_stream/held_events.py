@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import attrs
 
+from aggstream._delivery.queue_items import SizedEvent
 from aggstream.events import Event, OrderEvent, UserEvent
-
-Outgoing: TypeAlias = "tuple[Event, int]"
-"""An event for the handlers, and the size of its message."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -59,9 +55,9 @@ class HeldEvents:
                 return True
         return False
 
-    def release(self) -> list[Outgoing]:
+    def release(self) -> list[SizedEvent]:
         """Return all held events in order, and hold none of them any more."""
-        released: list[Outgoing] = []
+        released: list[SizedEvent] = []
         for held in self._held:
             released.append((held.event, held.size))
             released += ((event, 0) for event in held.followers)

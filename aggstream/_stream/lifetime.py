@@ -14,6 +14,7 @@ from aggstream._base.deadline import Deadline
 from aggstream._base.fork_and_exit import call_at_exit
 from aggstream._base.greenlets import Patching, is_in_hub
 from aggstream._base.signals import SAME_WISH, caught_signals
+from aggstream._delivery.acks import Acks
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.watchdog import HandlerWatch
 from aggstream._stream.loop import Loop
@@ -96,7 +97,7 @@ class Lifetime:
             raise
         call_at_exit(self, Lifetime._ask_to_stop_at_exit, Lifetime._stop_at_exit)
         try:
-            self._dispatcher.start()
+            self._dispatcher.start(self._acks())
             self._loop.start(self.store, failure)
         except RuntimeError as error:
             # A program that waits for the stream must hear of it.
@@ -125,7 +126,7 @@ class Lifetime:
         if not report:
             still = f", still running: {', '.join(running)}" if running else ""
             logger.warning("%s: stopped; %d events undelivered%s", self._name, undelivered, still)
-            self._watch.tell_stuck()
+            self._watch.log_stuck()
         self.raise_error()
         return report
 
@@ -224,6 +225,9 @@ class Lifetime:
                 raise
             return None, error
 
+    def _acks(self) -> Acks | None:
+        return None if self.store is None else Acks(self.store, self._loop.store_failed, self._name)
+
     def _end(self) -> None:
         self._is_ended = True
         self._on_end()
@@ -258,7 +262,7 @@ class Lifetime:
             step = _WATCH_EVERY if remaining is None else min(_WATCH_EVERY, remaining)
             if self._dispatcher.join(Deadline(step)):
                 return True
-            self._watch.look()
+            self._watch.poll()
         return self._dispatcher.join(Deadline(0.0))
 
     def _ask_to_stop_at_exit(self) -> None:

@@ -25,6 +25,7 @@ from aggstream._base.deadline import nearest
 from aggstream._base.fork_and_exit import close_here
 from aggstream._base.threads import make_thread
 from aggstream._delivery.dispatcher import Dispatcher
+from aggstream._delivery.queue_items import SizedEvent
 from aggstream._delivery.watchdog import HandlerWatch
 from aggstream._network.poller import Poller
 from aggstream._network.waiter import Waiter
@@ -32,7 +33,6 @@ from aggstream._protocol.session import Session
 from aggstream._stream.backpressure import BackPressure
 from aggstream._stream.connection import Connection
 from aggstream._stream.connector import Connector
-from aggstream._stream.held_events import Outgoing
 from aggstream._stream.options import Options
 from aggstream._stream.pipeline import Pipeline
 from aggstream.errors import (
@@ -170,7 +170,7 @@ class Loop:
     @property
     def is_switching(self) -> bool:
         """True while another user was asked for, and the connection of the one before is not ended yet."""
-        return self._dispatcher.epoch != self.pipeline.epoch
+        return self._dispatcher.calls.epoch != self.pipeline.epoch
 
     # --- for any thread ---------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class Loop:
         """
         self.pipeline.write_to(store, failure)
         self._poller = Poller()
-        self._waiter = Waiter(self._poller, self._obey, self._watch.look)
+        self._waiter = Waiter(self._poller, self._obey, self._watch.poll)
         self._thread = make_thread(self._main, name=self.name)
         try:
             self._thread.start()
@@ -242,6 +242,10 @@ class Loop:
         if self._fatal is None:
             self._fatal = error
         self.request_stop()
+
+    def store_failed(self, error: JournalError) -> None:
+        """Note that a dispatch thread could not write to the store."""
+        self.pipeline.log.store_failed(error)
 
     def switch_user(self, provider: TokenProvider, epoch: int) -> None:
         """Connect anew with another provider's token; events are delivered under `epoch` from then on."""
@@ -457,7 +461,7 @@ class Loop:
             self.pipeline.next_deadline(),
             self._credentials.next_deadline(),
             None if healthy_after is None or self.live_since is None else self.live_since + healthy_after,
-            self._watch.look(),
+            self._watch.poll(),
         )
 
     def _is_healthy(self, now: float, healthy_after: float | None) -> bool:
@@ -479,7 +483,7 @@ class Loop:
         self._take(connection.session, connection.session.sized_events_received())
         connection.send()
 
-    def _take(self, session: Session, events: Sequence[Outgoing]) -> None:
+    def _take(self, session: Session, events: Sequence[SizedEvent]) -> None:
         """Take events from the session. Those behind a sign-in may have to wait for what REST says."""
         if not session.sign_in_received():
             if events:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from aggstream._base.blocking_calls import WorkThread
 from aggstream._base.deadline import nearest
 from aggstream._base.times import NS_PER_MS
-from aggstream._delivery.acks import Receipts
 from aggstream._delivery.dispatcher import Dispatcher
+from aggstream._delivery.queue_items import SizedEvent
 from aggstream._stream.catch_up import CatchUp
 from aggstream._stream.event_log import EventLog, decoded
 from aggstream._stream.gaps import Gaps
-from aggstream._stream.held_events import Outgoing
 from aggstream._stream.options import Options
 from aggstream.errors import DecodeError, JournalError
 from aggstream.events import (
@@ -113,7 +112,7 @@ class Pipeline:
 
     # --- the way of an event ----------------------------------------------------------------------------
 
-    def take(self, incoming: Sequence[Outgoing], now: float) -> bool:
+    def take(self, incoming: Sequence[SizedEvent], now: float) -> bool:
         """Take events from the session, in order; return True if any were queued for handlers.
 
         Args:
@@ -130,7 +129,7 @@ class Pipeline:
         """Return True if reading should wait: for the handlers, or for what is held back."""
         return self._dispatcher.is_full() or (self.catch_up.is_holding and self.catch_up.is_full())
 
-    def _emit(self, outgoing: Sequence[Outgoing]) -> bool:
+    def _emit(self, outgoing: Sequence[SizedEvent]) -> bool:
         if not outgoing:
             return False
         seqs: list[int | None] | None = None
@@ -155,7 +154,7 @@ class Pipeline:
         self._hand_on(outgoing, seqs)
         return True
 
-    def _hand_on(self, outgoing: Sequence[Outgoing], seqs: Sequence[int | None] | None) -> None:
+    def _hand_on(self, outgoing: Sequence[SizedEvent], seqs: Sequence[int | None] | None) -> None:
         self._dispatcher.put_all(outgoing, self.epoch, seqs)
 
     def _is_unheard(self, event: Event) -> bool:
@@ -186,8 +185,6 @@ class Pipeline:
             failure: why there is none, although there should be one.
         """
         self.log = self._log_to(store)
-        if store is not None:
-            self._dispatcher.receipts = Receipts(store, self.log.store_failed)
         if failure is not None:
             self.log.go_on_without(failure)
 

@@ -351,7 +351,7 @@ def test_a_dispatch_thread_that_dies_ends_the_stream_loudly(
     def broken(event: aggstream.Event, epoch: int, size: int) -> None:
         raise MemoryError
 
-    client._dispatcher.taps = (broken,)
+    client._dispatcher.calls.taps = (broken,)
     client.start()
     with pytest.raises(MemoryError):
         client.wait(DEADLINE)

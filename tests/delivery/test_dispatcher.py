@@ -18,7 +18,7 @@ import pytest
 import aggstream
 from aggstream import Event, Gap, OrderEvent, Stopped
 from aggstream._base.deadline import Deadline
-from aggstream._delivery.acks import Receipts
+from aggstream._delivery.acks import Acks
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.registry import Registrar
 from aggstream._protocol.codec import Codec
@@ -104,10 +104,10 @@ Make = Callable[..., Dispatch]
 def make() -> Iterator[Make]:
     made: list[Dispatch] = []
 
-    def start(**options: Any) -> Dispatch:
+    def start(*, journal: Journal | None = None, **options: Any) -> Dispatch:
         dispatch = Dispatch(**options)
         made.append(dispatch)
-        dispatch.dispatcher.start()
+        dispatch.dispatcher.start(None if journal is None else Acks(journal, dispatch.fatal.put, "test"))
         return dispatch
 
     yield start
@@ -216,7 +216,7 @@ def test_the_last_event_comes_last(make: Make, workers: int) -> None:
 def test_a_tap_sees_each_event_before_its_handlers(make: Make) -> None:
     dispatch = make()
     seen: list[Any] = []
-    dispatch.dispatcher.taps = (lambda event, epoch, size: seen.append("tap"),)
+    dispatch.dispatcher.calls.taps = (lambda event, epoch, size: seen.append("tap"),)
     dispatch.on("*")(lambda event: seen.append("handler"))
     dispatch.put(BALANCE)
     dispatch.finish()
@@ -254,7 +254,7 @@ def test_a_handlers_exception_is_logged_and_told_and_the_rest_runs(
         raise error
 
     dispatch.on("*")(lambda event: seen.append(event.type))
-    dispatch.dispatcher.error_handlers = (lambda error, event: errors.append((error, event)),)
+    dispatch.dispatcher.calls.error_handlers = (lambda error, event: errors.append((error, event)),)
     dispatch.put(BALANCE, order_event("a"))
     dispatch.finish()
     assert seen == ["balance_update", "order_event", "stopped"]
@@ -278,7 +278,7 @@ def test_an_on_error_that_raises_is_logged_and_the_rest_runs(make: Make, caplog:
         raise KeyError
 
     dispatch.on("*")(lambda event: seen.append(event.type))
-    dispatch.dispatcher.error_handlers = (bad_on_error, lambda error, event: seen.append("second on_error"))
+    dispatch.dispatcher.calls.error_handlers = (bad_on_error, lambda error, event: seen.append("second on_error"))
     dispatch.put(BALANCE)
     dispatch.finish()
     assert seen == ["second on_error", "balance_update", "stopped"]
@@ -310,7 +310,7 @@ def test_an_on_error_that_leaves_the_program_is_fatal_and_the_thread_lives_on(ma
     def fails(event: Event) -> None:
         raise ValueError
 
-    dispatch.dispatcher.error_handlers = (lambda error, event: sys.exit(3),)
+    dispatch.dispatcher.calls.error_handlers = (lambda error, event: sys.exit(3),)
     dispatch.on("*")(lambda event: seen.append(event.type))
     dispatch.put(BALANCE, order_event("a"))
     assert isinstance(dispatch.fatal.get(timeout=DEADLINE), SystemExit)
@@ -381,7 +381,7 @@ def test_it_is_full_by_the_size_of_what_waits(make: Make) -> None:
     assert dispatch.dispatcher.is_full()
     dispatch.released.set()
     assert dispatch.low_water.wait(DEADLINE)
-    assert dispatch.dispatcher.size <= 500
+    assert dispatch.dispatcher._room.size <= 500
     assert not dispatch.dispatcher.is_full()
 
 
@@ -480,7 +480,7 @@ def test_a_new_epoch_drops_user_events_that_were_queued_before_it_and_nothing_el
     dispatch.put(BALANCE)
     assert waits.wait(DEADLINE)
     dispatch.put(order_event("old"), gap, order_event("old"))
-    dispatch.dispatcher.epoch = 1
+    dispatch.dispatcher.calls.epoch = 1
     dispatch.put(order_event("old"), epoch=0)
     dispatch.put(order_event("new"), epoch=1)
     dispatch.finish()
@@ -499,7 +499,7 @@ def test_a_balance_of_another_epoch_is_not_replaced(make: Make) -> None:
     dispatch.put(BALANCE, BALANCE, epoch=1)
     assert dispatch.dispatcher.depth == 3
     assert dispatch.dispatcher.coalesced == 2
-    dispatch.dispatcher.epoch = 1
+    dispatch.dispatcher.calls.epoch = 1
     seen: list[Event] = []
     dispatch.on("*")(seen.append)
     dispatch.finish()
@@ -514,7 +514,8 @@ def test_venues_without_an_end_cost_no_memory_without_an_end(make: Make) -> None
             until_done = Deadline(DEADLINE)
             while dispatch.dispatcher.depth and not until_done.expired():
                 threading.Event().wait(0.001)
-    assert len(dispatch.dispatcher._latest) <= 30
+    assert dispatch.dispatcher._balances is not None
+    assert len(dispatch.dispatcher._balances._places) <= 30
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -525,7 +526,7 @@ def test_a_thread_that_dies_of_a_defect_says_so_and_tells_the_end(make: Make) ->
     def tap(event: Event, epoch: int, size: int) -> None:
         raise error
 
-    dispatch.dispatcher.taps = (tap,)
+    dispatch.dispatcher.calls.taps = (tap,)
     dispatch.put(BALANCE)
     assert dispatch.fatal.get(timeout=DEADLINE) is error
     assert dispatch.ended.wait(DEADLINE)
@@ -561,26 +562,26 @@ def test_a_message_of_any_type_goes_where_its_order_does(make: Make) -> None:
 def test_what_failed_is_tried_again_also_while_only_other_messages_come(
     make: Make, tmp_path: pathlib.Path
 ) -> None:
-    one, order = make(), order_event("ord_1")
+    order = order_event("ord_1")
     assert isinstance(order, OrderEvent)
     calls: list[float] = []
     heartbeats: list[int] = []
-
-    @one.on("order_event")
-    def fail_once(event: OrderEvent) -> None:
-        calls.append(time.monotonic())
-        if len(calls) == 1:
-            raise ValueError
-
-    @one.on("heartbeat")
-    def slowly(event: Event) -> None:
-        while time.monotonic() < calls[0] + 0.05:  # by now it is due
-            pass
-        heartbeats.append(len(calls))
-
     options = JournalOptions(path=tmp_path / "journal.db", retry_delay=0.01, synchronous="normal")
     with Journal(options) as journal:
-        one.dispatcher.receipts = Receipts(journal, one.fatal.put)
+        one = make(journal=journal)
+
+        @one.on("order_event")
+        def fail_once(event: OrderEvent) -> None:
+            calls.append(time.monotonic())
+            if len(calls) == 1:
+                raise ValueError
+
+        @one.on("heartbeat")
+        def slowly(event: Event) -> None:
+            while time.monotonic() < calls[0] + 0.05:  # by now it is due
+                pass
+            heartbeats.append(len(calls))
+
         one.dispatcher.put_all([(order, 1)], 0, journal.store([order]))
         one.dispatcher.put_all([(decode('{"type": "heartbeat", "ts": 1}', 1), 1)] * 3, 0)
         one.finish()

@@ -28,10 +28,10 @@ from aggstream import (
     VenueBalance,
 )
 from aggstream._base.json_text import Parser
+from aggstream._delivery.queue_items import SizedEvent
 from aggstream._protocol.codec import Codec
 from aggstream._stream.catch_up import CatchUp, Read, ReadBalances, ReadOrders
 from aggstream._stream.gaps import Gaps
-from aggstream._stream.held_events import Outgoing
 from aggstream.errors import AuthenticationRejected
 from aggstream.health import Counters
 from aggstream.orders._tracker import Tracker
@@ -89,7 +89,7 @@ class Life:
             most_held_size=1000,
             jitter=lambda: 1.0,
         )
-        self.passed: list[Outgoing] = []
+        self.passed: list[SizedEvent] = []
         self.now = 100.0
         self.gaps = 0
 

@@ -8,10 +8,10 @@ import json
 import pytest
 
 import aggstream
+from aggstream._delivery.queue_items import SizedEvent
 from aggstream._protocol.codec import Codec
 from aggstream._stream.catch_up import CatchUp, ReadBalances, ReadOrders
 from aggstream._stream.gaps import Gaps
-from aggstream._stream.held_events import Outgoing
 from aggstream.events._records import Balances, OrderRecord, OrdersPage
 from aggstream.health import Counters
 from aggstream.orders._tracker import Tracker
@@ -35,7 +35,7 @@ def told(live: list[tuple[str, int]], status: str, at: int, *, filled: int = 0) 
         jitter=lambda: 1.0,
     )
     catch_up.connected(0.0, NOW_MS, aggstream.Gap(number=1, started_ns=0, ended_ns=0))
-    passed: list[Outgoing] = []
+    passed: list[SizedEvent] = []
     decode = Codec(aggstream.Limits()).decode
     for name, timestamp in live:
         message = {"type": "order_event", "event": name, "orderId": "a", "timestamp": NOW_MS + timestamp}

@@ -1,0 +1,143 @@
+"""A worker beside a journal: it acknowledges events, and calls handlers that failed again."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+
+import attrs
+
+from aggstream._delivery.acks import Acks
+from aggstream._delivery.handler_calls import HandlerCalls
+from aggstream._delivery.queue_items import Batch, Item, QueueItem
+from aggstream._delivery.registry import Handler
+from aggstream._delivery.retry_lines import RetryLines
+from aggstream._delivery.room import Room
+from aggstream._delivery.worker import Worker
+from aggstream.events import BalanceUpdate, Event, UserEvent
+
+
+@attrs.frozen(eq=False, repr=False)
+class _Attempt:
+    """An event some of whose handlers failed, or one that waits behind such a one and was given to none yet."""
+
+    item: Item
+    handlers: tuple[Handler, ...] | None
+    """Those that failed; None: all are to be called."""
+    number: int = 0
+    """How often handlers of the event were called."""
+
+
+class JournaledWorker(Worker):
+    """Delivers events of the journal at least once, each order's in their order."""
+
+    def __init__(self, name: str, calls: HandlerCalls, room: Room, acks: Acks) -> None:
+        """Make one that is not started; `acks` tells the journal, the rest is as for `Worker`."""
+        super().__init__(name, calls, room)
+        self._acks = acks
+        self._lines: RetryLines[_Attempt] = RetryLines()
+
+    @property
+    def to_retry(self) -> int:
+        """How many events wait to be tried again, those behind them included; the journal keeps them."""
+        return len(self._lines)
+
+    def _next(self) -> QueueItem:
+        """Return the next item; while idle, write acks and run due retries."""
+        while True:
+            try:
+                return self.queue.get_nowait()
+            except queue.Empty:
+                self._acks.write()
+            due = self._lines.next_due()
+            with contextlib.suppress(queue.Empty):
+                return self.queue.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
+            # Out here, so that an exception of a handler has none of ours for its context.
+            self._run_due_retries()
+
+    def _take_batch(self, batch: Batch) -> None:
+        if batch.seqs is None and not self._lines:
+            super()._take_batch(batch)
+            return
+        for item in batch.items():
+            self._take_item(item)
+
+    def _take_balance(self, item: Item, replaced: list[int | None]) -> None:
+        if self._tell_of_replaced(item, replaced):
+            for seq in replaced:
+                self._succeeded(seq)
+        self._take_item(item)
+
+    def _take_item(self, item: Item) -> None:
+        attempt = _Attempt(item, None)
+        if item.seq is None or not self._lines or not self._lines.join(_line_of(item.event), attempt):
+            again = self._try(attempt)
+            if again is None:
+                self._is_done(item.size)
+            else:
+                self._lines.begin(_line_of(item.event), *again)
+        self._run_due_retries()
+
+    def _run_due_retries(self) -> None:
+        while self._lines and (key := self._lines.take_due(time.monotonic())) is not None:
+            while (attempt := self._lines.first(key)) is not None:
+                again = self._try(attempt)
+                if again is not None:
+                    self._lines.replace_first(key, again[0])
+                    self._lines.again(key, again[1])
+                    break
+                self._lines.leave(key)
+                self._is_done(attempt.item.size)
+
+    def _try(self, attempt: _Attempt) -> tuple[_Attempt, float] | None:
+        """Call the handlers of an event.
+
+        Returns:
+            The next attempt, and when it is due in monotonic seconds; None if the event is done.
+        """
+        calls, item = self._calls, attempt.item
+        if calls.is_abandoned:
+            return None
+        is_first = not attempt.number
+        self.tally.begun += is_first
+        if calls.is_stale(item.event, item.epoch):
+            self.tally.stale += 1
+            return None
+        errors = calls.call(self, item.event, item.epoch, item.size, attempt.handlers)
+        self.tally.delivered += is_first
+        if self._calls.is_abandoned:  # meanwhile
+            return None
+        if not errors or item.seq is None:
+            self._succeeded(item.seq)
+            return None
+        number = attempt.number + 1
+        pause = self._acks.failed(item.seq, [error for _, error in errors], number)
+        if pause is None:
+            return None
+        event = attrs.evolve(item.event, redelivered=True) if isinstance(item.event, UserEvent) else item.event
+        failed = tuple(handler for handler, _ in errors)
+        return _Attempt(attrs.evolve(item, event=event), failed, number), time.monotonic() + pause
+
+    def _succeeded(self, seq: int | None) -> None:
+        if seq is not None:
+            self._acks.succeeded(seq)
+
+    def _is_done(self, size: int) -> None:
+        self.tally.done += 1
+        self.tally.done_size += size
+        if self._room.is_awaited:
+            self._room.announce()
+
+    def _finish(self) -> None:
+        self._acks.write()
+
+    def _leave(self) -> None:
+        self._acks.leave()
+
+
+def _line_of(event: Event) -> str:
+    """Return the name of the line that an event keeps: its order's, or its venue's balance's."""
+    if isinstance(event, BalanceUpdate):
+        return f"balance of {event.venue}"
+    return f"order {getattr(event, 'order_id', '')}"
