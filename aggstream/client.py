@@ -18,9 +18,12 @@ from aggstream._base.fork_and_exit import call_in_child
 from aggstream._base.limits import Limits
 from aggstream._base.service_checks import check_auth, setting
 from aggstream._delivery.dispatcher import Dispatcher
+from aggstream._delivery.expectation import Expectation
 from aggstream._delivery.handler_calls import ErrorHandler
-from aggstream._delivery.pull import EventIterator, Expectation, PullBuffer
-from aggstream._delivery.registry import Registrar, check_handler, key_of
+from aggstream._delivery.pull import EventIterator
+from aggstream._delivery.registrar import Registrar
+from aggstream._delivery.registry import check_handler, key_of
+from aggstream._delivery.waiting import Waiting
 from aggstream._delivery.watchdog import HandlerWatch
 from aggstream._protocol.codec import Codec
 from aggstream._protocol.options import AUTH_CLOSE_CODES, SessionOptions
@@ -198,15 +201,10 @@ class Client(Registrar):
         self._has_journal = opens_store is not None
         super().__init__()
         self._tracker = Tracker(kept=self._options.orders_kept, kept_for=self._options.orders_kept_for)
-        # Guards what `on_error`, `wait_for` and `switch_user` change. It is never held while something is waited
-        # for or user code runs.
+        # Guards what `on_error` and `switch_user` change. It is never held while something is waited for or user
+        # code runs.
         self._lock = threading.Lock()
         queued_size = self._options.session.limits.queued_size
-        self._pull = PullBuffer(self._options.queue_size, queued_size)
-        self._expectations: tuple[Expectation, ...] = ()
-        # Guards how often the stream went live; told by the I/O thread, because handlers may hang.
-        self._turned = threading.Condition()
-        self._times_live = 0
         self._dispatcher = Dispatcher(
             self._registry,
             workers=self._options.workers,
@@ -219,6 +217,9 @@ class Client(Registrar):
             on_fatal=self._fail,
             on_end=self._handlers_ended,
         )
+        self._waiting = Waiting(
+            self._dispatcher.calls, length=self._options.queue_size, size=queued_size, name=name
+        )
         watch = HandlerWatch(self._dispatcher, self._options.slow_handler_duration, name)
         self._loop = Loop(
             self._options,
@@ -227,11 +228,11 @@ class Client(Registrar):
             watch,
             self._tracker,
             calls,
-            on_stopping=self._pull.stop_waiting,
+            on_stopping=self._waiting.buffer.stop_waiting,
             on_turn=self._turn,
         )
         self._lifetime = Lifetime(
-            self._loop, self._dispatcher, watch, name=name, opens_store=opens_store, on_end=self._end
+            self._loop, self._dispatcher, watch, name=name, opens_store=opens_store, on_end=self._waiting.end
         )
         if on_error is not None:
             self.on_error(on_error)
@@ -360,11 +361,9 @@ class Client(Registrar):
         """
         wanted = key_of(key[0] if key else "*", key[1:])
         self._refuse_other_process()
-        self._pull.open()
-        with self._lock:
-            self._choose_taps()
+        self._waiting.open_buffer()
         return EventIterator(
-            self._pull,
+            self._waiting.buffer,
             wanted,
             timeout,
             guard=lambda: self._lifetime.refuse_own_thread("events()"),
@@ -422,8 +421,12 @@ class Client(Registrar):
             AggStreamError: what ended the stream meanwhile.
         """
         expectation = Expectation(key_of(key, () if event is None else (event,)), fields)
-        self._await(expectation, timeout)
+        self._lifetime.refuse_own_thread("waiting for an event")
+        self._waiting.wait_for(expectation, Deadline(timeout), self._lifetime.is_running)
         if expectation.event is None:
+            self._lifetime.raise_error()
+            if not self._lifetime.is_running():
+                raise StateError("the stream does not run: there is nothing to wait for")
             why = "" if self._is_live() else f", and the stream is not live: {self._why_not_live()}"
             raise WaitTimeout(f"no {expectation} within {timeout} s{why}")
         return expectation.event
@@ -440,36 +443,12 @@ class Client(Registrar):
             AggStreamError: what ended the stream meanwhile.
         """
         self._lifetime.refuse_own_thread("wait_until_live()")
-        deadline = Deadline(timeout)
-        with self._turned:
-            before = self._times_live
-            while self._lifetime.is_going():
-                # It may have been live and be lost again before this thread was woken.
-                if self._is_live() or self._times_live > before:
-                    return
-                if deadline.expired():
-                    raise WaitTimeout(f"not live within {timeout} s: {self._why_not_live()}")
-                self._turned.wait(deadline.remaining())
-        self._lifetime.raise_error()
-        raise StateError("the stream does not run: there is nothing to wait for")
-
-    def _await(self, expectation: Expectation, timeout: float | None) -> None:
-        self._lifetime.refuse_own_thread("waiting for an event")
-        deadline = Deadline(timeout)
-        with self._lock:
-            self._expectations = (*self._expectations, expectation)
-            self._choose_taps()
-        try:
-            if self._lifetime.is_running():
-                expectation.wait(deadline)
-        finally:
-            with self._lock:
-                self._expectations = tuple(e for e in self._expectations if e is not expectation)
-                self._choose_taps()
-        if expectation.event is None:
+        was_live = self._waiting.wait_until_live(Deadline(timeout), self._is_live, self._lifetime.is_going)
+        if was_live is False:
+            raise WaitTimeout(f"not live within {timeout} s: {self._why_not_live()}")
+        if was_live is None:
             self._lifetime.raise_error()
-            if not self._lifetime.is_running():
-                raise StateError("the stream does not run: there is nothing to wait for")
+            raise StateError("the stream does not run: there is nothing to wait for")
 
     def _is_live(self) -> bool:
         return self._loop.phase == "live"
@@ -572,7 +551,7 @@ class Client(Registrar):
             raise StateError("a journal holds one user's events: make another client, with a journal of its own")
         with self._lock:
             self._dispatcher.calls.epoch += 1
-            self._pull.drop_users_before(self._dispatcher.calls.epoch)
+            self._waiting.switch_user(self._dispatcher.calls.epoch)
             self._loop.switch_user(provider, self._dispatcher.calls.epoch)
 
     def redeliver(self, stored: Sequence[StoredEvent]) -> None:
@@ -610,15 +589,6 @@ class Client(Registrar):
     def _handlers_ended(self) -> None:
         self._lifetime.handlers_ended()
 
-    def _choose_taps(self) -> None:
-        """See to it that those who wait for events see them, and that nobody else costs time."""
-        pulls = (self._pull.put,) if self._pull.is_used else ()
-        self._dispatcher.calls.taps = (*pulls, self._offer) if self._expectations else pulls
-
-    def _offer(self, event: Event, epoch: int, size: int) -> None:
-        for expectation in self._expectations:
-            expectation.offer(event)
-
     def _look_up(self, order_id: str) -> None:
         self._loop.find_out(order_id)
 
@@ -646,21 +616,12 @@ class Client(Registrar):
         )
 
     def _turn(self) -> None:
-        with self._turned:
-            self._times_live += self._is_live()
-            self._turned.notify_all()
-
-    def _end(self) -> None:
-        self._turn()
-        self._pull.end()
-        for expectation in self._expectations:
-            expectation.give_up()
+        self._waiting.turn(is_live=self._is_live())
 
     def _let_go(self) -> None:
         """Let go of the stream in a forked child: it is the parent's."""
         self._lock = threading.Lock()
-        self._turned = threading.Condition()
         self._tracker.after_fork_in_child()
         self._registry.after_fork_in_child()
-        self._pull.after_fork_in_child()
+        self._waiting.after_fork_in_child()
         self._lifetime.after_fork_in_child()

@@ -1,24 +1,22 @@
-"""Events for those who wait for them instead of being called: `events()` and `wait_for()`."""
+"""Events for programs that pull them instead of being called: `Client.events()`."""
 
 from __future__ import annotations
 
 import collections
-import functools
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from aggstream._base.deadline import Deadline
 from aggstream._delivery.registry import Key
-from aggstream.errors import ConfigurationError
-from aggstream.events import LIFECYCLE_TYPES, WIRE_TYPES, Event, UnknownEvent, is_users
+from aggstream.events import Event, is_users
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-logger = logging.getLogger("aggstream")
+logger = logging.getLogger("aggstream.delivery")
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 
@@ -31,13 +29,15 @@ class PullBuffer:
     It is open from the first call of `Client.events()`, so that nothing is lost between two calls.
     """
 
-    def __init__(self, length: int, size: int) -> None:
-        """Make one.
+    def __init__(self, length: int, size: int, name: str) -> None:
+        """Make one that is not open.
 
         Args:
-            length: events that it holds.
-            size: of their messages together, about, that it holds.
+            length: how many events it holds.
+            size: how large their messages may be together, in bytes, about.
+            name: begins the log lines.
         """
+        self._name = name
         self._length = length
         self._size = size
         # Guards everything below. No user code runs under it, and no other lock is taken.
@@ -69,13 +69,13 @@ class PullBuffer:
             self._changed.notify_all()
 
     def stop_waiting(self) -> None:
-        """The stream is stopping: keep what still comes without waiting for room."""
+        """Keep the events that still come without waiting for room: the stream is stopping."""
         with self._changed:
             self._bounded = False
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Nothing more will come: whoever waits gets what is there, and then the end."""
+        """End: a thread that waits gets the events that are there, and then the end."""
         with self._changed:
             self._ended = True
             self._bounded = False
@@ -87,8 +87,9 @@ class PullBuffer:
             while self._open and self._bounded and self._is_full():
                 if not self._changed.wait(_PATIENCE):
                     logger.warning(
-                        "events() is not pulled, and %d events wait there: the stream waits. "
+                        "%s: events() is not pulled, and %d events wait there: the stream waits. "
                         "Pull on, or close() what events() returned",
+                        self._name,
                         len(self._events),
                     )
             if self._open and not (epoch < self._epoch and is_users(event)):
@@ -182,54 +183,3 @@ class EventIterator(Iterator[E_co]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class Expectation:
-    """One `wait_for()`: takes the first event that it is about."""
-
-    def __init__(self, key: Key, fields: Mapping[str, object]) -> None:
-        """Make one for the events of a key whose fields have these values.
-
-        Raises:
-            ConfigurationError: the class has no such field.
-        """
-        if key.cls in WIRE_TYPES.values() or key.cls in LIFECYCLE_TYPES.values():
-            for name in fields:
-                if not hasattr(key.cls, name):
-                    raise ConfigurationError(f"{key.cls.__name__} has no field {name}, so this would never match")
-        self._key = key
-        self._fields = fields
-        self._done = threading.Event()
-        self.event: Event | None = None
-
-    def __str__(self) -> str:
-        """What is waited for, in words, without the fields' values."""
-        key = self._key
-        name = ascii(key.name or key.cls.TYPE or key.cls.__name__)[1:-1]
-        words = [name, *(ascii(sub_event) for sub_event in sorted(key.sub_events))]
-        if self._fields:
-            words.append(f"with this {' and '.join(self._fields)}")
-        return " ".join(words)
-
-    def offer(self, event: Event) -> None:
-        """Look at an event; called on a dispatch thread."""
-        if self.event is None and self._key.matches(event) and self._has_fields(event):
-            self.event = event
-            self._done.set()
-
-    def give_up(self) -> None:
-        """Nothing more will come."""
-        self._done.set()
-
-    def wait(self, deadline: Deadline) -> Event | None:
-        """Return the event; None if it did not come in time, or will not."""
-        self._done.wait(deadline.remaining())
-        return self.event
-
-    def _has_fields(self, event: Event) -> bool:
-        found: Callable[[str], object]
-        found = event.raw.__getitem__ if isinstance(event, UnknownEvent) else functools.partial(getattr, event)
-        try:
-            return all(bool(found(name) == value) for name, value in self._fields.items())
-        except Exception:  # a property that has no value, or a value of the user's that cannot be compared
-            return False

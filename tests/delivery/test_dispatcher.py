@@ -20,7 +20,7 @@ from aggstream import Event, Gap, OrderEvent, Stopped
 from aggstream._base.deadline import Deadline
 from aggstream._delivery.acks import Acks
 from aggstream._delivery.dispatcher import Dispatcher
-from aggstream._delivery.registry import Registrar
+from aggstream._delivery.registrar import Registrar
 from aggstream._protocol.codec import Codec
 from aggstream.journal import Journal, JournalOptions
 

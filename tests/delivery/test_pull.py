@@ -13,7 +13,8 @@ import pytest
 import aggstream
 from aggstream import BalanceUpdate, ConfigurationError, ConnectionLost, Event, Gap, OrderEvent, StateError
 from aggstream._base.deadline import Deadline
-from aggstream._delivery.pull import EventIterator, Expectation, PullBuffer
+from aggstream._delivery.expectation import Expectation
+from aggstream._delivery.pull import EventIterator, PullBuffer
 from aggstream._delivery.registry import key_of
 from aggstream._protocol.codec import Codec
 
@@ -28,7 +29,7 @@ def gap(number: int) -> Gap:
 
 
 def opened(size: int = 10) -> PullBuffer:
-    buffer = PullBuffer(size, 1 << 20)
+    buffer = PullBuffer(size, 1 << 20, "test")
     buffer.open()
     return buffer
 
@@ -63,7 +64,7 @@ def in_thread(call: Callable[[], object]) -> Iterator[threading.Event]:
 
 
 def test_nothing_is_kept_before_it_is_opened() -> None:
-    buffer = PullBuffer(10, 1 << 20)
+    buffer = PullBuffer(10, 1 << 20, "test")
     buffer.put(gap(1), 0)
     buffer.open()
     assert buffer.get(Deadline(0)) is None

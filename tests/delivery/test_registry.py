@@ -13,7 +13,8 @@ import pytest
 
 import aggstream
 from aggstream import ConfigurationError, Event
-from aggstream._delivery.registry import Key, Registrar, check_handler, key_of
+from aggstream._delivery.registrar import Registrar
+from aggstream._delivery.registry import Key, check_handler, key_of
 from aggstream._protocol.codec import Codec
 from aggstream.events import LIFECYCLE_TYPES, WIRE_TYPES
 

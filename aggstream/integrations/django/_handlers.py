@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aggstream._delivery.registry import Registrar
+from aggstream._delivery.registrar import Registrar
 
 handlers = Registrar()
 on = handlers.on

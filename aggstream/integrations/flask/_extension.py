@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from flask import Flask, Response, current_app, request
 
-from aggstream._delivery.registry import Registrar
+from aggstream._delivery.registrar import Registrar
 from aggstream.errors import ConfigurationError
 from aggstream.integrations._sse import CONTENT_TYPE, HEADERS, NO_PLACE, REFUSED, place_of
 from aggstream.integrations.flask import _config

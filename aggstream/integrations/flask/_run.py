@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flask import Flask
 
-from aggstream._delivery.registry import Registrar
+from aggstream._delivery.registrar import Registrar
 from aggstream.client import Client
 from aggstream.errors import JournalInUse
 from aggstream.integrations.flask._config import Account
