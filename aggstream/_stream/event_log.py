@@ -104,16 +104,18 @@ class EventLog:
             self._give_up(error)
             return otherwise
 
-    def follow(self, order_ids: Sequence[str]) -> None:
-        """Write down which orders are open that no event has told of."""
-        if order_ids:
-            self.ask(lambda store: store.follow(order_ids), None)
+    def remember(self, open_orders: Sequence[str], history_until: int | None) -> None:
+        """Keep, for later processes, what was found out without an event.
 
-    def note_history(self, until: int | None) -> None:
-        """Let later processes know up to when all was over before the first one began."""
-        if until is not None and until != self._history_until:
-            self._history_until = until
-            self.ask(lambda store: store.note_history(until), None)
+        Args:
+            open_orders: orders that are open, and that no event has told of.
+            history_until: the service's time up to which all was over before the first process began.
+        """
+        is_known = history_until == self._history_until
+        if open_orders or not is_known:
+            self._history_until = history_until
+            until = None if is_known else history_until
+            self.ask(lambda store: store.remember(open_orders=open_orders, history_until=until), None)
 
     def pending(self) -> Iterator[StoredEvent]:
         """Yield the events that an earlier process had not finished, in order."""
@@ -129,7 +131,7 @@ class EventLog:
         """Give up a stored event that is not understood."""
         logger.error("%s: event %d of the journal is set aside: %s", self._name, entry.seq, error)
         words = str(error)
-        self.ask(lambda store: store.skip(entry.seq, words), None)
+        self.ask(lambda store: store.failed(entry.seq, words, final=True), None)
 
     def tidy(self, now: float) -> None:
         """Delete from the store what it need not keep any more, a little at a time."""

@@ -214,10 +214,7 @@ class Pipeline:
         """Find out what is known of an order that nothing was heard of: from the journal, else from REST."""
         if self._tracker.knows(order_id):
             return
-        is_whole = self.log.ask(
-            lambda store: store.knows_order(order_id) and self._recall(store, order_id), otherwise=False
-        )
-        if not is_whole:
+        if not self.log.ask(lambda store: self._recall(store, order_id), otherwise=False):
             self.catch_up.search_for(order_id, now)
 
     def _log_to(self, store: EventStore | None) -> EventLog:
@@ -227,24 +224,28 @@ class Pipeline:
         self._hand_on([(JournalFailed(error=error), 0)], None)
 
     def _take_up(self, store: EventStore) -> None:
-        received_ns, timestamp = store.last_received_ns(), store.last_timestamp()
+        memory = store.recall()
+        received_ns, timestamp = memory.last_received_ns, memory.last_timestamp
         if received_ns is None:
             return
-        self.gaps.begin_in_gap(max(received_ns, store.closed_ns or 0))
+        self.gaps.begin_in_gap(max(received_ns, memory.closed_ns or 0))
         # Of a service that had told nothing yet, at least what is older than the first connection is no news.
         since = received_ns // NS_PER_MS if timestamp is None else timestamp
-        self.gaps.known_before(since, store.history_until())
+        self.gaps.known_before(since, memory.history_until)
         self._tracker.know_until(timestamp)
-        for order_id in store.open_orders():
+        for order_id in memory.open_orders:
+            self._tracker.expect(order_id)
             self._recall(store, order_id)
 
     def _recall(self, store: EventStore, order_id: str) -> bool:
         """Rebuild one order from the journal; return True if it has events there and all were understood."""
         stored = store.events_of(order_id)
+        if not stored:
+            return False
         events = decoded(stored)
         self._tracker.expect(order_id)
         self._tracker.fold(events, time.monotonic())
-        return bool(events) and len(events) == len(stored)
+        return len(events) == len(stored)
 
     # --- gaps -------------------------------------------------------------------------------------------
 
@@ -261,8 +262,7 @@ class Pipeline:
             self.catch_up.handle_deadline(time.monotonic())
             # Ask at once for what the answer or the deadline has made necessary.
             self._reader.step(token)
-            self.log.follow(self.catch_up.found())
-            self.log.note_history(self.gaps.history_until)
+            self.log.remember(self.catch_up.found(), self.gaps.history_until)
             self._emit(self.catch_up.events())
 
     def next_deadline(self) -> float | None:

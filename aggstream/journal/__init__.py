@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aggstream._base.lazy import lazy
 from aggstream.journal._options import JournalOptions, as_store
-from aggstream.journal._store import EventStore, OpensStore
+from aggstream.journal._store import EventStore, OpensStore, StoreMemory
 from aggstream.journal._store_options import StoreOptions
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "JournalReader",
     "JournalState",
     "OpensStore",
+    "StoreMemory",
     "StoreOptions",
     "StoredEvent",
     "as_store",

@@ -1,4 +1,4 @@
-"""Who owns a journal: one handle at a time, in all processes, for as long as its process lives."""
+"""The lock on a journal: one handle owns it at a time, in all processes, for as long as its process lives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aggstream.errors import JournalInUse
 from aggstream.journal._file import connect, create_private, translated
 
 
-class Ownership:
+class FileLock:
     """The lock on a journal. The system releases it when the process dies, however it dies.
 
     It is SQLite's lock on an empty database beside the journal: unlike a lock of our own it also holds between

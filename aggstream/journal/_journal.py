@@ -26,10 +26,11 @@ from aggstream.journal._file import (
     transaction,
     translated,
 )
-from aggstream.journal._file_lock import Ownership
+from aggstream.journal._file_lock import FileLock
 from aggstream.journal._options import JournalOptions
 from aggstream.journal._retention import Retention
 from aggstream.journal._schema import check_version, create, is_new
+from aggstream.journal._store import StoreMemory
 from aggstream.journal._stored import (
     INSERT,
     JournalCounts,
@@ -78,12 +79,11 @@ class Journal:
         # Guards the connection: SQLite's own lock would let the transactions of two threads mix.
         self._lock = threading.Lock()
         self._is_childs = False
-        self._owner = Ownership(self.path)
+        self._owner = FileLock(self.path)
         self._connection: sqlite3.Connection | None = None
         self._retention = Retention(keep_for=options.keep_for, max_size=options.max_size)
-        self.closed_ns: int | None = None
-        """When the owner before this one closed it, in nanoseconds since the epoch; None if it was killed, or if
-        there was none."""
+        # When the owner before this one closed it; None if it was killed, or if there was none.
+        self._closed_ns: int | None = None
         try:
             self._open()
         except BaseException:
@@ -113,7 +113,7 @@ class Journal:
             with transaction(connection):
                 if new:
                     create(connection)
-                [self.closed_ns] = connection.execute("SELECT closed_ns FROM meta").fetchone()
+                [self._closed_ns] = connection.execute("SELECT closed_ns FROM meta").fetchone()
                 connection.execute("UPDATE meta SET owner_pid = ?, closed_ns = NULL", (os.getpid(),))
 
     # --- the life of an event ---------------------------------------------------------------------------
@@ -161,42 +161,25 @@ class Journal:
                 [(now, first, last) for first, last in _ranges(seqs)],
             )
 
-    def failed(self, seq: int, error_text: str) -> bool:
-        """Note that a handler of this pending event has failed; tell whether the event is dead by now.
+    def failed(self, seq: int, error_text: str, *, final: bool = False) -> bool:
+        """Note that a handler of this pending event has failed; return True if the event is dead now.
 
         Args:
             seq: which event.
             error_text: what went wrong; a short line of it is kept.
+            final: set it aside as dead at once, and count no attempt: its text is not understood, say.
         """
-        most, words, now = self.options.max_attempts, _line(error_text), time.time_ns()
+        values = {
+            "seq": seq,
+            "words": _line(error_text),
+            "attempts": 0 if final else 1,
+            "most": 0 if final else self.options.max_attempts,
+            "now": time.time_ns(),
+        }
         with self._writing() as connection:
-            connection.execute(
-                """UPDATE states SET attempts = attempts + 1, last_error = ?,
-                    state = CASE WHEN attempts + 1 < ? THEN 'pending' ELSE 'dead' END,
-                    settled_ns = CASE WHEN attempts + 1 < ? THEN NULL ELSE ? END
-                WHERE seq = ? AND state = 'pending'""",
-                (words, most, most, now, seq),
-            )
+            connection.execute(_FAILED, values)
             row = connection.execute("SELECT state FROM states WHERE seq = ?", (seq,)).fetchone()
         return row is not None and row[0] == "dead"
-
-    def skip(self, seq: int, reason: str) -> None:
-        """Set a pending event aside as dead at once: one that cannot succeed, as its text is not understood."""
-        words, now = _line(reason), time.time_ns()
-        with self._writing() as connection:
-            connection.execute(
-                """UPDATE states SET state = 'dead', last_error = ?, settled_ns = ?
-                WHERE seq = ? AND state = 'pending'""",
-                (words, now, seq),
-            )
-
-    def follow(self, order_ids: Iterable[str]) -> None:
-        """Note that orders are open, though no event of theirs may be stored; until their terminal one is."""
-        with self._writing() as connection:
-            connection.executemany(
-                "INSERT INTO followed VALUES (?) ON CONFLICT DO NOTHING",
-                [(to_column(order_id),) for order_id in order_ids],
-            )
 
     # --- what is in it ----------------------------------------------------------------------------------
 
@@ -209,50 +192,38 @@ class Journal:
         """Return all events of an order, oldest first."""
         return self._events("SELECT * FROM events WHERE order_id = ? ORDER BY seq", to_column(order_id))
 
-    def knows_order(self, order_id: str) -> bool:
-        """Tell whether there is an event of an order."""
-        query = "SELECT EXISTS (SELECT 1 FROM facts WHERE order_id = ?)"
-        return bool(self._value(query, to_column(order_id)))
+    def recall(self) -> StoreMemory:
+        """Return what earlier streams knew when they ended. Looks at all events.
 
-    def open_orders(self) -> set[str]:
-        """Return the ids of the orders that are followed, or have events but no terminal one. Looks at all."""
+        A `timestamp` that was more than a day ahead of its event's receipt does not count: it is no time.
+        """
         with self._using() as connection:
-            rows = connection.execute(
-                """SELECT order_id FROM facts WHERE order_id IS NOT NULL
-                GROUP BY order_id HAVING NOT EXISTS
-                    (SELECT 1 FROM facts AS other WHERE other.order_id = facts.order_id AND other.terminal)
-                UNION SELECT order_id FROM followed"""
-            ).fetchall()
-        return {from_column(order_id) for (order_id,) in rows}
+            last_timestamp, last_received_ns, history_until = connection.execute(
+                "SELECT last_timestamp, last_received_ns, history_until FROM meta"
+            ).fetchone()
+            open_orders = connection.execute(_OPEN_ORDERS).fetchall()
+        return StoreMemory(
+            last_timestamp=last_timestamp,
+            last_received_ns=last_received_ns,
+            closed_ns=self._closed_ns,
+            history_until=history_until,
+            open_orders=frozenset(from_column(order_id) for (order_id,) in open_orders),
+        )
 
-    def last_timestamp(self) -> int | None:
-        """Return the largest `timestamp` of all events that were stored as complete, by the service's clock.
+    def remember(self, *, open_orders: Iterable[str] = (), history_until: int | None = None) -> None:
+        """Keep for later streams which orders are open though no event says so, and up to when all was over.
 
-        It is in milliseconds, and everything up to it is known; None if there was no such event. One that was
-        more than a day ahead of its own receipt does not count: it is no time.
+        Args:
+            open_orders: they are open until their terminal event is stored.
+            history_until: the service's time in milliseconds; the first one that is given is kept.
         """
-        value: int | None = self._value("SELECT last_timestamp FROM meta")
-        return value
-
-    def last_received_ns(self) -> int | None:
-        """Return when the last event was received that was stored as complete, in nanoseconds since the epoch.
-
-        Before the first one it is when the user was signed in first; None if nobody ever was.
-        """
-        value: int | None = self._value("SELECT last_received_ns FROM meta")
-        return value
-
-    def history_until(self) -> int | None:
-        """Return up to when everything had been over before the first stream began: see `note_history`."""
-        value: int | None = self._value("SELECT history_until FROM meta")
-        return value
-
-    def note_history(self, timestamp: int) -> None:
-        """Keep, once, the service's time up to which nothing is news for any stream, in milliseconds."""
+        followed = [(to_column(order_id),) for order_id in open_orders]
         with self._writing() as connection:
-            connection.execute(
-                "UPDATE meta SET history_until = COALESCE(history_until, ?)", (to_integer(timestamp),)
-            )
+            connection.executemany("INSERT INTO followed VALUES (?) ON CONFLICT DO NOTHING", followed)
+            if history_until is not None:
+                connection.execute(
+                    "UPDATE meta SET history_until = COALESCE(history_until, ?)", (to_integer(history_until),)
+                )
 
     def counts(self) -> JournalCounts:
         """Return how many events are in each state, and the size on disk. Takes longer the more there are."""
@@ -384,6 +355,18 @@ class Journal:
 # The number after which the next event's comes, and whether any orders are followed, which hardly ever are.
 _BEFORE = """
 SELECT MAX(last_seq, COALESCE((SELECT MAX(seq) FROM facts), 0)), EXISTS (SELECT 1 FROM followed) FROM meta
+"""
+_FAILED = """
+UPDATE states SET attempts = attempts + :attempts, last_error = :words,
+    state = CASE WHEN attempts + :attempts < :most THEN 'pending' ELSE 'dead' END,
+    settled_ns = CASE WHEN attempts + :attempts < :most THEN NULL ELSE :now END
+WHERE seq = :seq AND state = 'pending'
+"""
+_OPEN_ORDERS = """
+SELECT order_id FROM facts WHERE order_id IS NOT NULL
+GROUP BY order_id HAVING NOT EXISTS
+    (SELECT 1 FROM facts AS other WHERE other.order_id = facts.order_id AND other.terminal)
+UNION SELECT order_id FROM followed
 """
 _LAST = """
 UPDATE meta SET last_received_ns = :received_ns,

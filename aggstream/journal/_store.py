@@ -1,15 +1,34 @@
-"""What a stream needs of the place where its events are kept. `Journal` is one; a database may be another."""
+"""The members that a stream needs of the place where its events are kept. `Journal` has them; a database may."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import attrs
+
 from aggstream.events import UserEvent
 from aggstream.journal._store_options import StoreOptions
 
 if TYPE_CHECKING:
     from aggstream.journal._stored import StoredEvent
+
+
+@attrs.frozen(kw_only=True)
+class StoreMemory:
+    """What a store knows of the streams before."""
+
+    last_timestamp: int | None = None
+    """The service's time, in milliseconds, up to which everything is known; None if nothing was ever told."""
+    last_received_ns: int | None = None
+    """When the last event was received that was stored as complete; before the first one, when the user signed in
+    first. In nanoseconds since the epoch; None if nobody ever signed in."""
+    closed_ns: int | None = None
+    """When the stream before closed the store, in nanoseconds since the epoch; None if it did not."""
+    history_until: int | None = None
+    """The service's time, in milliseconds, up to which all was over before the first stream; None if unknown."""
+    open_orders: frozenset[str] = frozenset()
+    """The orders that are followed, or have events but no end."""
 
 
 class EventStore(Protocol):
@@ -24,18 +43,13 @@ class EventStore(Protocol):
         """How often handlers are called again, and what happens if the store fails."""
         ...
 
-    @property
-    def closed_ns(self) -> int | None:
-        """When the stream before this one closed it, in nanoseconds since the epoch; None if it did not."""
-        ...
-
     def store(self, events: Sequence[UserEvent], *, complete: bool = True) -> list[int | None]:
         """Keep events, all or none: when this returns, they outlive the process.
 
         Args:
             events: the events.
             complete: whether everything is known that happened before them. If not, `last_timestamp` and
-                `last_received_ns` stay where they are, for a later process to begin there.
+                `last_received_ns` stay where they are, for a later stream to begin there.
 
         Returns:
             For each event its `seq`, growing in the order of the events; None for a repeat.
@@ -46,16 +60,17 @@ class EventStore(Protocol):
         """Note that the handlers of these pending events have finished."""
         ...
 
-    def failed(self, seq: int, error_text: str) -> bool:
-        """Note that a handler of this pending event has failed; tell whether the event is dead by now."""
-        ...
+    def failed(self, seq: int, error_text: str, *, final: bool = False) -> bool:
+        """Note that a handler of this pending event has failed, or that the event cannot be understood.
 
-    def skip(self, seq: int, reason: str) -> None:
-        """Set a pending event aside as dead at once."""
-        ...
+        Args:
+            seq: the event's number.
+            error_text: what went wrong.
+            final: set the event aside as dead at once. It counts as no attempt.
 
-    def follow(self, order_ids: Iterable[str]) -> None:
-        """Note that orders are open, until an end of theirs is stored."""
+        Returns:
+            True if the event is dead now.
+        """
         ...
 
     def pending(self, after: int = 0, limit: int = 500) -> list[StoredEvent]:
@@ -66,28 +81,18 @@ class EventStore(Protocol):
         """Return all events of an order, oldest first."""
         ...
 
-    def knows_order(self, order_id: str) -> bool:
-        """Tell whether there is an event of an order."""
+    def recall(self) -> StoreMemory:
+        """Return what earlier streams knew when they ended."""
         ...
 
-    def open_orders(self) -> set[str]:
-        """Return the ids of the orders that are followed, or have events but no end."""
-        ...
+    def remember(self, *, open_orders: Iterable[str] = (), history_until: int | None = None) -> None:
+        """Keep, for later streams, something that this one has found out without an event.
 
-    def last_timestamp(self) -> int | None:
-        """Return up to when everything is known, by the service's clock, in milliseconds; None if never told."""
-        ...
-
-    def last_received_ns(self) -> int | None:
-        """Return when the last event that was complete was received; before the first, when a user signed in."""
-        ...
-
-    def history_until(self) -> int | None:
-        """Return up to when everything had been over before the first stream began, by the service's clock."""
-        ...
-
-    def note_history(self, timestamp: int) -> None:
-        """Keep, once, the service's time up to which nothing is news for any stream, in milliseconds."""
+        Args:
+            open_orders: orders that are open, until an end of theirs is stored.
+            history_until: the service's time, in milliseconds, up to which nothing is news for any stream. The
+                first one that is given counts; later ones change nothing.
+        """
         ...
 
     def belongs_to(self, user_id: str) -> None:

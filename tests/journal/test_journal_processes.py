@@ -73,7 +73,7 @@ def balance(path: pathlib.Path, output: str) -> None:
     """See that everything is there that the process said, and that the journal goes on."""
     stored, done = books(output)
     with own(path) as journal:
-        assert journal.closed_ns is None
+        assert journal.recall().closed_ns is None
         assert [seq for seq in journal.store([happened("after")]) if seq is not None]
         with JournalReader(path) as reader:
             found = {event.seq: event for event in reader.export()}
@@ -170,7 +170,7 @@ say(retry(sys.argv[1]), replay(sys.argv[1], order_id="p"))
 """
     with own(path) as journal:
         journal.store([happened("o"), happened("p"), happened("q")])
-        journal.skip(1, "why")
+        journal.failed(1, "why", final=True)
         journal.done([2, 3])
         with run(program, path) as process:
             out, err = process.communicate(timeout=DEADLINE)
@@ -213,8 +213,8 @@ def test_a_disk_that_is_full_costs_nothing_of_what_was_stored_and_the_journal_go
     assert err == ""
     with own(path) as journal:
         assert journal.counts().pending == int(out) > 100
-        assert journal.knows_order("room again")
-        assert not journal.knows_order("still full")
+        assert journal.events_of("room again")
+        assert not journal.events_of("still full")
     assert is_intact(path)
 
 
@@ -233,8 +233,8 @@ thread.start()
 locked.wait()
 calls = [
     lambda: journal.store([happened("child")]), lambda: journal.done([1]), lambda: journal.failed(1, ""),
-    lambda: journal.skip(1, ""), journal.pending, journal.open_orders, lambda: journal.events_of("o"),
-    lambda: journal.knows_order("o"), journal.last_timestamp, journal.last_received_ns, lambda: journal.user_id,
+    lambda: journal.remember(history_until=1), journal.pending, journal.recall,
+    lambda: journal.events_of("o"), lambda: journal.user_id,
     lambda: journal.belongs_to("u"), lambda: journal.retention(0), journal.counts, journal.checkpoint,
 ]
 pid = os.fork()

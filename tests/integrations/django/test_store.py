@@ -19,7 +19,7 @@ from aggstream.events import OrderEvent, UserEvent
 from aggstream.integrations.django._store.retrying import Patience
 from aggstream.integrations.django._store.store import DatabaseStore
 from aggstream.integrations.django.models import Event, Order, Stream
-from aggstream.journal import StoreOptions
+from aggstream.journal import StoreMemory, StoreOptions
 
 DEADLINE = 30.0
 pytestmark = pytest.mark.usefixtures("database")
@@ -92,7 +92,7 @@ def test_done_failed_and_skipped_events_are_pending_no_more(patience: Patience) 
         False,
         True,
     ]
-    store.skip(skipped, "not understood")
+    store.failed(skipped, "not understood", final=True)
     assert [stored.seq for stored in store.pending()] == [pending]
     states = dict(Event.objects.values_list("pk", "state"))
     assert states == {done: "done", failed: "dead", skipped: "dead", pending: "pending"}
@@ -121,7 +121,7 @@ def test_dead_events_that_are_wanted_again_are_told_once(patience: Patience) -> 
 def test_orders_are_known_by_all_of_their_events(patience: Patience) -> None:
     store = store_of(patience)
     store.store([submitted("x"), happened("x", "dag_started")])
-    assert store.open_orders() == {"x"}
+    assert store.recall().open_orders == {"x"}
     order = Order.objects.get()
     assert (order.status, order.venue, order.side) == ("submitted", "kalshi", "buy")
     assert (order.price, order.size) == (Decimal("0.55"), Decimal(100))
@@ -130,22 +130,22 @@ def test_orders_are_known_by_all_of_their_events(patience: Patience) -> None:
     again.store([happened("x", "dag_completed"), happened("x", "cancelled")])
     order = Order.objects.get()
     assert (order.status, order.is_terminal, order.price) == ("filled", True, Decimal("0.55"))
-    assert again.open_orders() == set()
+    assert again.recall().open_orders == set()
     assert [stored.event.sub_event for stored in again.events_of("x")] == [
         None, "dag_started", "filled", "dag_completed", "cancelled",
     ]  # fmt: skip
-    assert again.knows_order("x")
-    assert not again.knows_order("y")
+    assert again.events_of("x")
+    assert not again.events_of("y")
 
 
 def test_an_order_that_is_followed_is_open_until_its_end(patience: Patience) -> None:
     store = store_of(patience)
-    store.follow(["x", "y"])
-    store.follow(["x"])
-    assert store.open_orders() == {"x", "y"}
-    assert not store.knows_order("x")
+    store.remember(open_orders=["x", "y"])
+    store.remember(open_orders=["x"])
+    assert store.recall().open_orders == {"x", "y"}
+    assert not store.events_of("x")
     store.store([happened("x", "failed")])
-    assert store.open_orders() == {"y"}
+    assert store.recall().open_orders == {"y"}
 
 
 @pytest.mark.parametrize("order_id", ["\0", "\ud800", "x" * 5000, "ü" * 150, ""])
@@ -164,25 +164,25 @@ def test_no_text_of_the_service_is_too_odd_for_a_column(patience: Patience, orde
     assert store.store([event]) == [None]
     assert [stored.seq for stored in store.events_of(event.order_id)] == [seq]
     assert store.pending()[0].event == event
-    assert store.knows_order(next(iter(store.open_orders())))
+    assert store.events_of(next(iter(store.recall().open_orders)))
 
 
 def test_numbers_that_no_column_holds_cost_nothing_else(patience: Patience) -> None:
     store = store_of(patience)
     store.store([happened("x", timestamp=2**62), happened("y", timestamp=5)])
-    assert store.last_timestamp() == 5  # the other one is no time
+    assert store.recall().last_timestamp == 5  # the other one is no time
     assert {stored.event.timestamp for stored in store.pending()} == {2**62, 5}
 
 
 def test_what_is_known_stays_where_it_is_while_something_is_missing(patience: Patience) -> None:
     store = store_of(patience)
-    assert (store.last_timestamp(), store.last_received_ns(), store.closed_ns) == (None, None, None)
+    assert store.recall() == StoreMemory()
     store.belongs_to("usr_1")
-    assert store.last_received_ns() is not None
+    assert store.recall().last_received_ns is not None
     event, later = happened("x"), happened("x")
     store.store([event])
     store.store([later], complete=False)
-    assert (store.last_timestamp(), store.last_received_ns()) == (event.timestamp, event.received_ns)
+    assert (store.recall().last_timestamp, store.recall().last_received_ns) == (event.timestamp, event.received_ns)
 
 
 def test_an_account_is_one_users_and_a_user_has_one_account(patience: Patience) -> None:
@@ -227,8 +227,8 @@ def test_whoever_was_taken_over_writes_no_more(patience: Patience) -> None:
         lambda: store.store([happened("y")]),
         lambda: store.done([seq]),
         lambda: store.failed(seq, "E"),
-        lambda: store.skip(seq, "E"),
-        lambda: store.follow(["z"]),
+        lambda: store.failed(seq, "E", final=True),
+        lambda: store.remember(open_orders=["z"]),
         lambda: store.belongs_to("usr_1"),
         lambda: store.retention(0),
         store.open,
@@ -247,9 +247,8 @@ def test_the_next_owner_knows_when_the_last_one_ended_in_order(patience: Patienc
     store.close()
     store.close()
     successor = store_of(patience)
-    assert successor.closed_ns is not None
-    assert before <= successor.closed_ns <= time.time_ns()
-    assert store_of(patience).closed_ns is None  # that one did not close
+    assert before <= (successor.recall().closed_ns or 0) <= time.time_ns()
+    assert store_of(patience).recall().closed_ns is None  # that one did not close
 
 
 class Broken:
@@ -343,4 +342,4 @@ def test_ids_that_differ_in_anything_are_those_of_different_orders(
     assert None not in store.store([one, other])
     assert [stored.event for stored in store.events_of(others[0])] == [one]
     assert Order.objects.count() == 2
-    assert not store.knows_order("ORD_a")
+    assert not store.events_of("ORD_a")

@@ -19,7 +19,7 @@ from aggstream.integrations.django._store.masking import masked
 from aggstream.integrations.django._store.queries import PAGE, Rows, pages, stored
 from aggstream.integrations.django._store.retrying import Patience
 from aggstream.integrations.django.models import Event, Stream
-from aggstream.journal import StoredEvent, StoreOptions
+from aggstream.journal import StoredEvent, StoreMemory, StoreOptions
 from aggstream.journal._file import to_integer
 
 T = TypeVar("T")
@@ -59,8 +59,8 @@ class DatabaseStore:
         self._insertion = Insertion(self._rows)
         self._newest = 0
         self._is_closed = self._has_failed = False
-        self.closed_ns: int | None = None
-        """When the owner before this one ended in order, in nanoseconds since the epoch; None if it did not."""
+        # When the owner before this one ended in order; None if it did not.
+        self._closed_ns: int | None = None
 
     def open(self) -> DatabaseStore:
         """Take up what is stored, at once or not at all.
@@ -69,7 +69,7 @@ class DatabaseStore:
             JournalInUse: another process has taken the stream over.
             JournalError: the database cannot be used.
         """
-        self.closed_ns, self._newest = self._patience.once(lambda: self._as_owner(self._begin))
+        self._closed_ns, self._newest = self._patience.once(lambda: self._as_owner(self._begin))
         return self
 
     # --- the life of an event ---------------------------------------------------------------------------
@@ -115,29 +115,22 @@ class DatabaseStore:
         if seqs:
             self._write(lambda: self._as_owner(settle))
 
-    def failed(self, seq: int, error_text: str) -> bool:
-        """Note that a handler of this pending event has failed; tell whether the event is dead by now."""
+    def failed(self, seq: int, error_text: str, *, final: bool = False) -> bool:
+        """Note that a handler of this pending event has failed; return True if the event is dead now."""
         failed = {"last_error": _line(error_text)}
         dead = {"state": Event.State.DEAD, "settled_ns": time.time_ns()}
 
         def fail() -> bool:
             event = self._rows.pending.filter(pk=seq)
+            if final:
+                event.update(**failed, **dead)
+                return True
             attempts = (event.values_list("attempts", flat=True).first() or 0) + 1
             is_dead = attempts >= self.options.max_attempts
             event.update(attempts=attempts, **failed, **(dead if is_dead else {}))
             return is_dead
 
         return self._write(lambda: self._as_owner(fail))
-
-    def skip(self, seq: int, reason: str) -> None:
-        """Set a pending event aside as dead at once."""
-        settled = {"state": Event.State.DEAD, "last_error": _line(reason), "settled_ns": time.time_ns()}
-        self._write(lambda: self._as_owner(lambda: self._rows.pending.filter(pk=seq).update(**settled)))
-
-    def follow(self, order_ids: Iterable[str]) -> None:
-        """Note that orders are open, until an end of theirs is stored."""
-        ids = {key(order_id) for order_id in order_ids}
-        self._write(lambda: self._as_owner(lambda: self._insertion.orders_by_id(ids)))
 
     def revived(self) -> list[StoredEvent]:
         """Return dead events that somebody wants to be run again, a page of them; they are pending from now on.
@@ -161,32 +154,25 @@ class DatabaseStore:
         """Return all events of an order, oldest first."""
         return self._read(lambda: stored(self._rows.events.filter(order__order_id=key(order_id))))
 
-    def knows_order(self, order_id: str) -> bool:
-        """Tell whether there is an event of an order."""
-        return self._read(lambda: self._rows.events.filter(order__order_id=key(order_id)).exists())
-
-    def open_orders(self) -> set[str]:
-        """Return the ids of the orders that have not ended."""
-        return self._read(
-            lambda: set(self._rows.orders.filter(is_terminal=False).values_list("order_id", flat=True))
+    def recall(self) -> StoreMemory:
+        """Return what earlier streams knew when they ended."""
+        names = ("last_timestamp", "last_received_ns", "history_until")
+        row = self._read(lambda: self._rows.own.values(*names).first()) or {}
+        open_orders = self._rows.orders.filter(is_terminal=False).values_list("order_id", flat=True)
+        return StoreMemory(
+            **row, closed_ns=self._closed_ns, open_orders=self._read(lambda: frozenset(open_orders.all()))
         )
 
-    def last_timestamp(self) -> int | None:
-        """Return up to when everything is known, by the service's clock, in milliseconds; None if never told."""
-        return self._read(lambda: self._rows.own.values_list("last_timestamp", flat=True).first())
+    def remember(self, *, open_orders: Iterable[str] = (), history_until: int | None = None) -> None:
+        """Keep for later streams which orders are open though no event says so, and up to when all was over."""
+        ids = {key(order_id) for order_id in open_orders}
 
-    def history_until(self) -> int | None:
-        """Return up to when everything was over before the first stream began; None if nobody has looked."""
-        return self._read(lambda: self._rows.own.values_list("history_until", flat=True).first())
+        def keep() -> None:
+            self._insertion.orders_by_id(ids)
+            if history_until is not None:
+                self._rows.own.filter(history_until=None).update(history_until=to_integer(history_until))
 
-    def note_history(self, timestamp: int) -> None:
-        """Keep, once, the service's time up to which nothing is news for any stream, in milliseconds."""
-        unknown = self._rows.own.filter(history_until=None)
-        self._write(lambda: self._as_owner(lambda: unknown.update(history_until=to_integer(timestamp))))
-
-    def last_received_ns(self) -> int | None:
-        """Return when the last event that was complete was received; before the first, when a user signed in."""
-        return self._read(lambda: self._rows.own.values_list("last_received_ns", flat=True).first())
+        self._write(lambda: self._as_owner(keep))
 
     def belongs_to(self, user_id: str) -> None:
         """Keep at first whose events these are; later see that they are still the same user's.
