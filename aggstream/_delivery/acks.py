@@ -104,7 +104,7 @@ class Acks:
         pause = self._store.options.delay_after(attempts)
         if any(map(self.is_outage, errors)):
             logger.warning(
-                "%s: event %d waits, and is not lost: retrying its handlers in %.1f s", self._name, seq, pause
+                "%s: event %d waits, and nothing is lost: retrying its handlers in %.1f s", self._name, seq, pause
             )
             return pause
         try:

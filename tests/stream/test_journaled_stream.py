@@ -290,7 +290,7 @@ def test_a_handler_that_needs_what_is_away_is_called_until_it_is_back(
         until(lambda: done)
     assert {event.id for event in calls} == {event.id for event in done}
     assert "something that it needs is away: 'Away: '" in caplog.text
-    assert "is not lost" in caplog.text
+    assert "nothing is lost" in caplog.text
     assert ("Traceback" in caplog.text) == also_broken
     with JournalReader(path) as journal:
         [stored] = [s for s in journal.find(limit=1000) if s.sub_event == "filled"]

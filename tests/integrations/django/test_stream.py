@@ -87,7 +87,7 @@ def test_a_handler_that_needs_what_is_away_is_called_until_it_is_back(
     until(lambda: is_live(agg, process))
     trouble = Trouble.objects.create()
     agg.begin_order(USER).advance(1)
-    until(lambda: process.output.count("what it needs is away: 'RuntimeError: trouble") > 5)
+    until(lambda: process.output.count("something that it needs is away: 'RuntimeError: trouble") > 5)
     assert Event.objects.get().state == Event.State.PENDING
     trouble.delete()
     until(lambda: all_done(1))
