@@ -9,10 +9,10 @@ from flask import Flask, Response, current_app, request
 
 from aggstream._delivery.registrar import Registrar
 from aggstream.errors import ConfigurationError
-from aggstream.integrations._sse import CONTENT_TYPE, HEADERS, NO_PLACE, REFUSED, place_of
+from aggstream.integrations._sse import HEADERS, answer
 from aggstream.integrations.flask import _config
 from aggstream.integrations.flask._command import group
-from aggstream.integrations.flask._sse import Feed
+from aggstream.integrations.flask._sse import JournaledEvents
 
 UserId = TypeVar("UserId", bound="Callable[[], str | None]")
 
@@ -70,23 +70,26 @@ class AggStream:
         its data; with `?after=N` those after the one whose `seq` is N. After an interruption it goes on where it
         was, by the header `Last-Event-ID`.
 
-        The answer is 403 for whom the function for user ids returns None, and for everybody without one. It takes
+        The answer is 403 if the function for user ids returns None, or if there is none. Else it takes
         a worker's thread for `AGGSTREAM_EVENTS_FOR` seconds (25, below gunicorn's timeout). Then the browser asks
         again, and is looked at again. It must run on the stream's host, as a user who may read the journal.
 
         Raises:
             ConfigurationError: the function for user ids returns no text.
         """
+        answered = answer(
+            self._events_of_user,
+            last_event_id=request.headers.get("Last-Event-ID"),
+            after=request.args.get("after"),
+            seconds=_config.events_for(current_app),
+        )
+        return Response(answered.body, answered.status, headers=HEADERS, content_type=answered.content_type)
+
+    def _events_of_user(self) -> JournaledEvents | None:
         user_id = self._user_id_of_request()
         if user_id is None:
-            return Response(REFUSED, 403, content_type="text/plain")
-        try:
-            place = place_of(request.headers.get("Last-Event-ID"), request.args.get("after"))
-        except ValueError:
-            return Response(NO_PLACE, 400, content_type="text/plain")
-        paths = [journal.path for journal in _config.journals(current_app).values()]
-        frames = Feed(paths, user_id).frames(place, seconds=_config.events_for(current_app))
-        return Response(frames, content_type=CONTENT_TYPE, headers=HEADERS)
+            return None
+        return JournaledEvents((journal.path for journal in _config.journals(current_app).values()), user_id)
 
     def _user_id_of_request(self) -> str | None:
         function = _config.user_id_function(current_app) or self._user_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -17,11 +17,13 @@ from integrations.browsers import Browsers, Frame, read
 from integrations.django.conftest import on_sqlite
 from integrations.django.manage import Manage
 from integrations.django.test_store import Broken
-from journals import CODEC, happened
+from integrations.view_claims import Site, ViewClaims
+from journals import happened
 from waiting import Until
 
 from aggstream.events import UserEvent
-from aggstream.integrations.django._sse import Feed
+from aggstream.integrations._sse import frames as frames_of
+from aggstream.integrations.django._sse import StoredEvents
 from aggstream.integrations.django._store.retrying import Patience
 from aggstream.integrations.django._store.store import DatabaseStore
 from aggstream.integrations.django.models import Stream
@@ -55,6 +57,36 @@ def signed_in(database: None) -> Callable[[str], Client]:
     return sign_in
 
 
+class DjangoSite:
+    def __init__(self, stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]) -> None:
+        self._stores = stores
+        self._signed_in = signed_in
+
+    def store(self, user: str, events: Sequence[UserEvent]) -> list[int | None]:
+        return self._stores[user].store(events)
+
+    def frames(self, name: str, *, after: str | None = None, last_event_id: str | None = None) -> list[Frame]:
+        data = {} if after is None else {"after": after}
+        headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+        return frames(self._signed_in(name), data=data, headers=headers)
+
+    def status(self, name: str | None, *, after: str | None = None, method: str = "GET") -> int:
+        client = Client() if name is None else self._signed_in(name)
+        with override_settings(AGGSTREAM=SETTING):
+            if method == "POST":
+                return client.post("/events/").status_code
+            return client.get("/events/", {} if after is None else {"after": after}).status_code
+
+
+@pytest.fixture
+def site(stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]) -> Site:
+    return DjangoSite(stores, signed_in)
+
+
+class TestView(ViewClaims):
+    """The claims that all frameworks share."""
+
+
 def frames(client: Client, **options: Any) -> list[Frame]:
     with override_settings(AGGSTREAM=SETTING):
         response: Any = client.get("/events/", **options)
@@ -62,21 +94,6 @@ def frames(client: Client, **options: Any) -> list[Frame]:
         assert response["Content-Type"] == "text/event-stream"
         assert response["Cache-Control"] == "no-store"
         return list(read(response.streaming_content))
-
-
-def test_each_user_sees_their_own_events_and_nobody_elses(
-    stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
-) -> None:
-    mine, theirs = [happened("mine"), happened("mine", "filled")], [happened("theirs")]
-    stores["usr_1"].store(mine[:1])
-    stores["usr_2"].store(theirs)
-    stores["usr_1"].store(mine[1:])
-    first, *events = frames(signed_in("1"), data={"after": "0"})
-    assert first == Frame("0", "", "")
-    assert [frame.data for frame in events] == [event.text for event in mine]
-    assert {frame.event for frame in events} == {"order_event"}
-    assert [frame.data for frame in frames(signed_in("2"), data={"after": "0"})[1:]] == [theirs[0].text]
-    assert frames(signed_in("3"), data={"after": "0"}) == [Frame("0", "", "")]
 
 
 def test_a_user_whose_id_differs_in_case_alone_is_somebody_else(
@@ -103,52 +120,6 @@ def test_it_goes_on_after_the_last_event_that_was_seen_whosever_id_is_told(
     assert [frame.data for frame in after_theirs] == ["", two.text, three.text]
 
 
-def test_without_a_place_it_begins_now_and_tells_where_that_is(
-    stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
-) -> None:
-    [seq] = stores["usr_1"].store([happened("old")])
-    [first] = frames(signed_in("1"))
-    assert first.id == str(seq)
-    new = happened("new")
-    stores["usr_1"].store([new])
-    assert [frame.data for frame in frames(signed_in("1"), headers={"Last-Event-ID": first.id})] == ["", new.text]
-
-
-def test_a_message_of_many_lines_arrives_as_it_is(
-    stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
-) -> None:
-    text = '{\r\n"type": "order_event",\n"event": "x\u2028y",\r"orderId": "o", "timestamp": 5}'
-    event = CODEC.decode(text, 1)
-    assert isinstance(event, UserEvent)
-    stores["usr_1"].store([event])
-    [_, frame] = frames(signed_in("1"), data={"after": "0"})
-    assert json.loads(frame.data) == json.loads(text)
-
-
-def test_more_events_than_a_page_come_in_order(
-    stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
-) -> None:
-    events = [happened("o") for _ in range(450)]
-    stores["usr_1"].store(events)
-    # Its time is over after the first page; the rest is for the next answer.
-    seen: list[str] = []
-    place = "0"
-    while len(seen) < 450:
-        got = frames(signed_in("1"), headers={"Last-Event-ID": place})
-        seen += [frame.data for frame in got[1:]]
-        place = got[-1].id
-    assert seen == [event.text for event in events]
-
-
-@pytest.mark.parametrize("name", [None, "nobody"])
-def test_who_has_no_account_is_refused(
-    database: None, signed_in: Callable[[str], Client], name: str | None
-) -> None:
-    client = Client() if name is None else signed_in(name)
-    with override_settings(AGGSTREAM=SETTING):
-        assert client.get("/events/").status_code == 403
-
-
 def test_everybody_is_refused_unless_the_project_says_who_is_who(
     stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
 ) -> None:
@@ -156,19 +127,8 @@ def test_everybody_is_refused_unless_the_project_says_who_is_who(
         assert signed_in("1").get("/events/").status_code == 403
 
 
-@pytest.mark.parametrize("place", ["x", "-1", "1.5", "²", "9" * 19, "1\x00"])
-def test_a_place_that_is_none_is_refused(signed_in: Callable[[str], Client], place: str) -> None:
-    with override_settings(AGGSTREAM=SETTING):
-        assert signed_in("1").get("/events/", {"after": place}).status_code == 400
-
-
-def test_it_only_answers_to_get(signed_in: Callable[[str], Client]) -> None:
-    with override_settings(AGGSTREAM=SETTING):
-        assert signed_in("1").post("/events/").status_code == 405
-
-
 def test_while_it_waits_it_holds_no_connection_and_shows_that_it_lives(stores: dict[str, DatabaseStore]) -> None:
-    feed = Feed("default", "usr_1").frames(0, seconds=3600, heartbeat=0.01)
+    feed = frames_of(StoredEvents("default", "usr_1").page_after, 0, seconds=3600, heartbeat=0.01)
     assert next(feed).startswith("retry: ")
     assert next(feed) == ":\n\n"
     assert connection.connection is None
@@ -179,7 +139,9 @@ def test_while_it_waits_it_holds_no_connection_and_shows_that_it_lives(stores: d
 
 def test_it_ends_in_time(database: None) -> None:
     started = time.monotonic()
-    assert list(Feed("default", "usr_1").frames(5, seconds=0.05)) == ["retry: 1000\nid: 5\n\n"]
+    assert list(frames_of(StoredEvents("default", "usr_1").page_after, 5, seconds=0.05)) == [
+        "retry: 1000\nid: 5\n\n"
+    ]
     assert time.monotonic() >= started + 0.05
 
 
@@ -187,7 +149,7 @@ def test_a_database_that_is_away_ends_it_and_the_browser_asks_again(
     database: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with connection.execute_wrapper(Broken(lambda sql: True, 1)):
-        assert len(list(Feed("default", "usr_1").frames(0, seconds=3600))) == 1
+        assert len(list(frames_of(StoredEvents("default", "usr_1").page_after, 0, seconds=3600))) == 1
     assert "live events end" in caplog.text
 
 
@@ -200,14 +162,6 @@ def test_a_browser_that_finds_the_database_away_asks_again_with_what_it_has(
         with connection.execute_wrapper(Broken(lambda sql: away in sql, 1)):  # noqa: B023  (called at once)
             assert frames(client, headers={"Last-Event-ID": "5"}) == [Frame("", "", "")]
     assert caplog.text.count("live events have to wait") == 2
-
-
-def test_a_place_that_the_database_has_not_come_to_is_its_newest(
-    stores: dict[str, DatabaseStore], signed_in: Callable[[str], Client]
-) -> None:
-    [seq] = stores["usr_1"].store([happened("x")])
-    [first] = frames(signed_in("1"), headers={"Last-Event-ID": "9" * 18})
-    assert first == Frame(str(seq), "", "")
 
 
 @on_sqlite

@@ -6,7 +6,7 @@ import http.client
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,16 @@ from flask.testing import FlaskClient
 from integrations.browsers import Browsers, Frame, read
 from integrations.flask.conftest import on_sqlite
 from integrations.flask.desks import Desk
-from journals import CODEC, happened
+from integrations.view_claims import Site, ViewClaims
+from journals import happened
 from waiting import Until
 
 from aggstream import ConfigurationError, JournalOptions
 from aggstream.events import UserEvent
+from aggstream.integrations._sse import Unreadable, answer
+from aggstream.integrations._sse import frames as frames_of
 from aggstream.integrations.flask import AggStream
-from aggstream.integrations.flask._sse import Feed
+from aggstream.integrations.flask._sse import JournaledEvents
 from aggstream.journal import Journal
 from aggstream.simulator import Simulator
 
@@ -57,24 +60,41 @@ def signed_in(app: Flask) -> SignIn:
     return sign_in
 
 
+class FlaskSite:
+    def __init__(self, app: Flask, journals: dict[str, Journal], signed_in: SignIn) -> None:
+        self._app = app
+        self._journals = journals
+        self._signed_in = signed_in
+
+    def store(self, user: str, events: Sequence[UserEvent]) -> list[int | None]:
+        return self._journals[user].store(events)
+
+    def frames(self, name: str, *, after: str | None = None, last_event_id: str | None = None) -> list[Frame]:
+        query = {} if after is None else {"after": after}
+        headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+        return frames(self._signed_in(name), query_string=query, headers=headers)
+
+    def status(self, name: str | None, *, after: str | None = None, method: str = "GET") -> int:
+        client = self._app.test_client() if name is None else self._signed_in(name)
+        query = {} if after is None else {"after": after}
+        return client.open("/events", method=method, query_string=query).status_code
+
+
+@pytest.fixture
+def site(app: Flask, journals: dict[str, Journal], signed_in: SignIn) -> Site:
+    return FlaskSite(app, journals, signed_in)
+
+
+class TestView(ViewClaims):
+    """The claims that all frameworks share."""
+
+
 def frames(client: FlaskClient, **options: Any) -> list[Frame]:
     response = client.get("/events", **options)
     assert response.status_code == 200, response.text
     assert response.headers["Content-Type"] == "text/event-stream"
     assert response.headers["Cache-Control"] == "no-store"
     return list(read(response.iter_encoded()))
-
-
-def test_each_user_sees_their_own_events_and_nobody_elses(journals: dict[str, Journal], signed_in: SignIn) -> None:
-    mine, theirs = [happened("mine"), happened("mine", "filled")], [happened("theirs")]
-    journals["usr_1"].store(mine)
-    journals["usr_2"].store(theirs)
-    first, *events = frames(signed_in("1"), query_string={"after": "0"})
-    assert first == Frame("0", "", "")
-    assert [frame.data for frame in events] == [event.text for event in mine]
-    assert {frame.event for frame in events} == {"order_event"}
-    assert [frame.data for frame in frames(signed_in("2"), query_string={"after": "0"})[1:]] == [theirs[0].text]
-    assert frames(signed_in("3"), query_string={"after": "0"}) == [Frame("0", "", "")]
 
 
 def test_who_signs_in_as_somebody_else_sees_that_ones_events(
@@ -95,56 +115,6 @@ def test_a_journal_that_is_nobodys_yet_shows_nothing(tmp_path: Path, signed_in: 
         assert frames(signed_in("1"), query_string={"after": "0"}) == [Frame("0", "", "")]
         journal.belongs_to("usr_1")
         assert len(frames(signed_in("1"), query_string={"after": "0"})) == 2
-
-
-def test_it_goes_on_after_the_last_event_that_was_seen(journals: dict[str, Journal], signed_in: SignIn) -> None:
-    one, two = happened("a"), happened("b")
-    journals["usr_1"].store([one, two])
-    client = signed_in("1")
-    everything = frames(client, query_string={"after": "0"})
-    assert [frame.data for frame in everything[1:]] == [one.text, two.text]
-    # The header goes before the argument, which stays in the URL when a browser asks again.
-    headers = {"Last-Event-ID": everything[1].id}
-    assert [f.data for f in frames(client, headers=headers, query_string={"after": "0"})] == ["", two.text]
-
-
-def test_without_a_place_it_begins_now_and_tells_where_that_is(
-    journals: dict[str, Journal], signed_in: SignIn
-) -> None:
-    [seq] = journals["usr_1"].store([happened("old")])
-    [first] = frames(signed_in("1"))
-    assert first.id == str(seq)
-    new = happened("new")
-    journals["usr_1"].store([new])
-    assert [frame.data for frame in frames(signed_in("1"), headers={"Last-Event-ID": first.id})] == ["", new.text]
-
-
-def test_a_message_of_many_lines_arrives_as_it_is(journals: dict[str, Journal], signed_in: SignIn) -> None:
-    text = '{\r\n"type": "order_event",\n"event": "x\u2028y",\r"orderId": "o", "timestamp": 5}'
-    event = CODEC.decode(text, 1)
-    assert isinstance(event, UserEvent)
-    journals["usr_1"].store([event])
-    [_, frame] = frames(signed_in("1"), query_string={"after": "0"})
-    assert json.loads(frame.data) == json.loads(text)
-
-
-def test_more_events_than_a_page_come_in_order(journals: dict[str, Journal], signed_in: SignIn) -> None:
-    events = [happened("o") for _ in range(450)]
-    journals["usr_1"].store(events)
-    # Its time is over after the first page; the rest is for the next answer.
-    seen: list[str] = []
-    place = "0"
-    while len(seen) < 450:
-        got = frames(signed_in("1"), headers={"Last-Event-ID": place})
-        seen += [frame.data for frame in got[1:]]
-        place = got[-1].id
-    assert seen == [event.text for event in events]
-
-
-@pytest.mark.parametrize("name", [None, "nobody"])
-def test_who_has_no_account_is_refused(app: Flask, signed_in: SignIn, name: str | None) -> None:
-    client = app.test_client() if name is None else signed_in(name)
-    assert client.get("/events").status_code == 403
 
 
 def an_app(agg: AggStream, **config: Any) -> Flask:
@@ -178,21 +148,15 @@ def test_what_is_configured_goes_before_the_decorator(
     assert frames(an_app(agg, **settings).test_client(), query_string={"after": "0"}) == [Frame("0", "", "")]
 
 
-@pytest.mark.parametrize("place", ["x", "-1", "1.5", "²", "9" * 19, "1\x00"])
-def test_a_place_that_is_none_is_refused(signed_in: SignIn, place: str) -> None:
-    assert signed_in("1").get("/events", query_string={"after": place}).status_code == 400
-
-
-def test_it_only_answers_to_get(app: Flask, signed_in: SignIn) -> None:
+def test_a_head_is_answered_at_once(app: Flask, signed_in: SignIn) -> None:
     app.config["AGGSTREAM_EVENTS_FOR"] = 3600
-    assert signed_in("1").post("/events").status_code == 405
-    assert signed_in("1").head("/events").status_code == 200  # at once
+    assert signed_in("1").head("/events").status_code == 200
 
 
 def test_while_it_waits_it_holds_no_file_and_shows_that_it_lives(tmp_path: Path) -> None:
     path = str(tmp_path / "aggstream.db")
     event = happened("x")
-    feed = Feed([path], "usr_1").frames(0, seconds=3600, heartbeat=0.01)
+    feed = frames_of(JournaledEvents([path], "usr_1").page_after, 0, seconds=3600, heartbeat=0.01)
     assert next(feed).startswith("retry: ")
     assert next(feed) == ":\n\n"
     with Journal(JournalOptions(path=path)) as journal:  # which comes meanwhile
@@ -212,26 +176,28 @@ def held(path: str) -> bool:
 
 def test_it_ends_in_time() -> None:
     started = time.monotonic()
-    assert list(Feed(["nowhere.db"], "usr_1").frames(5, seconds=0.05)) == ["retry: 1000\nid: 0\n\n"]
+    assert list(frames_of(JournaledEvents(["nowhere.db"], "usr_1").page_after, 0, seconds=0.05)) == [
+        "retry: 1000\nid: 0\n\n"
+    ]
     assert time.monotonic() >= started + 0.05
 
 
-@pytest.mark.parametrize("after", [None, 5])
-def test_a_journal_that_cannot_be_read_ends_it_and_the_browser_asks_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, after: int | None
+@pytest.mark.parametrize("place", [None, "5"])
+def test_a_browser_that_finds_the_journal_unreadable_asks_again_with_what_it_has(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str | None
 ) -> None:
     (tmp_path / "broken.db").write_bytes(b"no journal" * 1000)
-    [answer] = Feed([str(tmp_path / "broken.db")], "usr_1").frames(after, seconds=3600)
-    assert answer == "retry: 1000\n\n"
+    events = JournaledEvents([str(tmp_path / "broken.db")], "usr_1")
+    answered = answer(lambda: events, last_event_id=None, after=place, seconds=3600)
+    assert (answered.status, list(answered.body)) == (200, ["retry: 1000\n\n"])
+    assert "live events have to wait" in caplog.text
+
+
+def test_a_journal_that_cannot_be_read_any_more_ends_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "broken.db").write_bytes(b"no journal" * 1000)
+    events = JournaledEvents([str(tmp_path / "broken.db")], "usr_1")
+    assert len(list(frames_of(events.page_after, 0, seconds=3600))) == 1
     assert "live events end" in caplog.text
-
-
-def test_a_place_that_the_journal_has_not_come_to_is_its_newest(
-    journals: dict[str, Journal], tmp_path: Path
-) -> None:
-    [seq] = journals["usr_1"].store([happened("mine")])
-    [first] = Feed([str(tmp_path / "aggstream.db")], "usr_1").frames(10**17, seconds=0.001)
-    assert first == f"retry: 1000\nid: {seq}\n\n"
 
 
 def test_a_journal_that_cannot_be_read_is_nothing_to_other_users(
@@ -241,8 +207,9 @@ def test_a_journal_that_cannot_be_read_is_nothing_to_other_users(
     event = happened("mine")
     journals["usr_1"].store([event])
     paths = [str(tmp_path / name) for name in ("broken.db", "aggstream.db")]
-    assert event.text in "".join(Feed(paths, "usr_1").frames(0, seconds=0.001))
-    assert len(list(Feed(paths, "usr_3").frames(0, seconds=3600))) == 1
+    assert event.text in "".join(frames_of(JournaledEvents(paths, "usr_1").page_after, 0, seconds=0.001))
+    with pytest.raises(Unreadable):
+        JournaledEvents(paths, "usr_3").newest()
 
 
 @pytest.fixture
