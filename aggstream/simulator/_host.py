@@ -17,9 +17,6 @@ from aggstream.simulator._server import make_app
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Coroutine
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from aggstream.simulator._service import Service
 
@@ -39,7 +36,7 @@ class _Running(NamedTuple):
 
 
 class Host:
-    """What `Simulator` is made of that starts, stops and calls the service."""
+    """Starts, stops and calls the service. All methods are thread-safe."""
 
     def __init__(
         self, service: Service, *, host: str, port: int, ssl_context: ssl.SSLContext | None, allow_remote: bool
@@ -55,20 +52,8 @@ class Host:
         self._lock = threading.Lock()
         self._running: _Running | None = None
 
-    def __repr__(self) -> str:
-        return f"<Simulator {self._address} {'stopped' if self._running is None else 'running'}>"
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
+    def __str__(self) -> str:
+        return f"{self._address} {'stopped' if self._running is None else 'running'}"
 
     @property
     def url(self) -> str:
@@ -162,18 +147,18 @@ class Host:
                 if transport is not None:
                     transport.abort()  # it would say goodbye over TLS, in a loop that has ended
 
-    def _call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the service: in its loop while that runs, else right here."""
         with self._lock:
             if self._running is None:
                 return function(*args, **kwargs)
 
-        async def call() -> T:
+        async def called() -> T:
             return function(*args, **kwargs)
 
-        return self._wait(call)
+        return self.wait(called)
 
-    def _wait(self, function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def wait(self, function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one of the service's coroutines in its loop, and wait for it."""
         with self._lock:
             if self._running is None:

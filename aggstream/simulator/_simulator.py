@@ -1,18 +1,21 @@
-"""The simulator as a developer sees it: users, their orders, and what has become of them."""
+"""The simulator as a developer sees it: users, their orders, and the faults that are switched on."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
 
+from aggstream.simulator._host import Host
 from aggstream.simulator._in_play import OrderInPlay
 from aggstream.simulator._orders import choose
 from aggstream.simulator._service import Service
-from aggstream.simulator._switches import Switches
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+    from typing_extensions import Self
 
     from aggstream.simulator._account import Books
     from aggstream.simulator._faults import Counts
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from aggstream.simulator._tokens import SignedIn
 
 
-class Simulator(Switches):
+class Simulator:
     """A local AGG: WebSocket and REST on one port, with real tokens, seeded orders and faults on demand.
 
     Use it as a context manager, or call `start` and `stop`. Every method may be called in any thread, blocks
@@ -76,7 +79,7 @@ class Simulator(Switches):
                 raise ValueError(f"{name} must be positive: {number}")
         self.app_id = app_id
         self.origin = origins[0]
-        service = Service(
+        self._service = Service(
             app_id=app_id,
             origins=origins,
             seed=seed,
@@ -87,7 +90,53 @@ class Simulator(Switches):
             history=history,
             now=now,
         )
-        super().__init__(service, host=host, port=port, ssl_context=ssl_context, allow_remote=allow_remote)
+        self._host = Host(self._service, host=host, port=port, ssl_context=ssl_context, allow_remote=allow_remote)
+        self._call, self._wait = self._host.call, self._host.wait
+
+    def __repr__(self) -> str:
+        return f"<Simulator {self._host}>"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The WebSocket's address, without query parameters."""
+        return self._host.url
+
+    @property
+    def rest_url(self) -> str:
+        """The base address of the REST API."""
+        return self._host.rest_url
+
+    @property
+    def port(self) -> int:
+        """Where it listens; if that was left to the system, 0 before the first start."""
+        return self._host.port
+
+    def start(self) -> None:
+        """Listen, and serve on a thread of its own (`aggstream-simulator`).
+
+        Raises:
+            OSError: the port is taken, or the host is none of this machine.
+            RuntimeError: it runs already.
+        """
+        self._host.start()
+
+    def stop(self) -> None:
+        """Close every connection (1001) and the port, and end the thread. Does nothing when it has stopped."""
+        self._host.stop()
+
+    # --- users, orders, and what became of them ---------------------------------------------------------
 
     def sign_in(self, user_id: str = "usr_demo", *, lifetime: float | None = None) -> SignedIn:
         """Sign a user in.
@@ -269,3 +318,116 @@ class Simulator(Switches):
             Whether there were, at some moment before the timeout.
         """
         return self._wait(self._service.wait_for_connections, n, authenticated, timeout)
+
+    # --- faults -----------------------------------------------------------------------------------------
+
+    def push(self, frame: str | dict[str, Any], *, user_id: str | None = None) -> int:
+        """Send any frame, right or wrong; it is not entered into the books.
+
+        Args:
+            frame: a text, sent as it is, or an object, sent as JSON.
+            user_id: whose connections get it; None for all, the unauthenticated as well.
+
+        Returns:
+            How many connections it was sent to.
+
+        Raises:
+            ValueError: what cannot be written as JSON or UTF-8. TypeError as well, as `json.dumps` raises it.
+        """
+        return self._wait(self._service.push, frame, user_id)
+
+    def drop(
+        self,
+        *,
+        user_id: str | None = None,
+        code: int = 1001,
+        reason: str = "going away",
+        abort: bool = False,
+    ) -> int:
+        """End connections. What happens from now on does not reach them.
+
+        Args:
+            user_id: whose connections; None for all.
+            code: the close code, sent after all that was queued before it.
+            reason: the reason that goes with the code, at most 123 bytes.
+            abort: reset the connection (TCP RST) instead, with what is queued lost.
+
+        Returns:
+            How many connections were ended.
+
+        Raises:
+            ValueError: a code that a server does not close with, or a reason too long.
+        """
+        return self._call(self._service.drop, user_id, code, reason, abort)
+
+    def refuse_tokens(self, n: int = 1) -> None:
+        """Refuse the next `n` authentications, by message or in the query, whatever their tokens."""
+        self._call(self._service.refuse_tokens, n)
+
+    def refuse_connections(self, n: int = 1, status: int = 503, retry_after: int | None = None) -> None:
+        """Answer the next `n` handshakes with an HTTP error, and a Retry-After of so many seconds."""
+        self._call(self._service.refuse_connections, n, status, retry_after)
+
+    def refuse_refreshes(self, n: int = 1, status: int = 503) -> None:
+        """Answer the next `n` token refreshes with an HTTP error; their refresh tokens stay unspent."""
+        self._call(self._service.refuse_refreshes, n, status)
+
+    def refuse_rest(self, n: int | None = 1, status: int = 503, retry_after: int | None = None) -> None:
+        """Answer the next `n` calls of /execution/* with an HTTP error, and a Retry-After of so many seconds.
+
+        None refuses all of them, until `refuse_rest(0)`.
+        """
+        self._call(self._service.rest.refuse, n, status, retry_after)
+
+    def stall_rest(self, stalled: bool = True) -> None:
+        """Accept the calls of /execution/* and hold their answers back, or let all go that were held back.
+
+        An answer is made when the call comes, and tells of what was then. Stopping the simulator lets all go.
+        """
+        self._call(self._service.rest.stall, stalled)
+
+    def drop_rest(self, n: int = 1) -> None:
+        """Reset the connection (TCP RST) in the middle of the next `n` answers of /execution/*, errors as well."""
+        self._call(self._service.rest.drop, n)
+
+    def freeze_rest(self, frozen: bool = True) -> None:
+        """Answer /execution/* from what is now, as a replica that lags, or from what is then again.
+
+        Freezing again moves on to the state of that moment. Tokens are always judged by what is.
+        """
+        self._call(self._service.freeze_rest, frozen)
+
+    def set_order(
+        self, order_id: str, *, status: str | None = None, filled_raw: int | None = None, error: str | None = None
+    ) -> None:
+        """Let REST say something of an order that no event tells of, whatever becomes of the order.
+
+        Each call takes the place of the one before; with nothing given, REST tells the truth again. The stream
+        goes on as if nothing had been said.
+
+        Args:
+            order_id: an order that was submitted, of any user.
+            status: any text; None leaves the true one.
+            filled_raw: any number of base units, sensible or not; None leaves the true one.
+            error: any text; None leaves the true one.
+
+        Raises:
+            ValueError: REST does not tell of such an order at all.
+        """
+        self._call(self._service.player.set_order, order_id, status=status, filled_raw=filled_raw, error=error)
+
+    def stall_heartbeats(self, stalled: bool = True) -> None:
+        """Send no heartbeats, or send them again."""
+        self._call(self._service.stall_heartbeats, stalled)
+
+    def stall(self, stalled: bool = True) -> None:
+        """Let the connections open now look half-open: TCP stands, nothing is read, written or ponged.
+
+        What is emitted meanwhile counts as sent, as a server believes, and is sent when the stall ends.
+        Connections made later are well.
+        """
+        self._call(self._service.stall, stalled)
+
+    def expire_tokens(self, user_id: str | None = None) -> None:
+        """Let all access tokens issued so far expire, to that user or to all. Refresh tokens stay good."""
+        self._call(self._service.expire_tokens, user_id)

@@ -221,7 +221,7 @@ def test_no_task_outlives_a_failed_handshake() -> None:
         with socket.create_connection(("127.0.0.1", _port(simulator))) as raw:
             raw.sendall(b"nonsense\r\n\r\n")
             assert b"400" in raw.recv(65536)
-        running = simulator._running
+        running = simulator._host._running
         assert running is not None
 
         async def tasks() -> int:
