@@ -1,14 +1,15 @@
-"""When to try again, and whether at all."""
+"""When to try again, and whether at all: every pause of the library between two attempts is computed here."""
 
 from __future__ import annotations
 
+import random
 import ssl
 import sys
 import time
 from collections.abc import Callable
 
 import attrs
-from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception
 from tenacity.wait import wait_base
 
 from aggstream._base.checks import without_frames
@@ -25,11 +26,13 @@ from aggstream.errors import (
     TransportError,
 )
 
-__all__ = ["ReconnectPolicy", "RetryAfter", "is_retryable", "is_worth_retrying", "retry_after"]
+__all__ = ["FullJitter", "ReconnectPolicy", "is_retryable", "is_worth_retrying", "retry_after"]
 
 # Of the statuses that blame the request, these are about the moment and not about the request itself.
 _PASSING_STATUSES = frozenset({408, 421, 425, 429})
 _MOST_DIGITS = 9
+# More would only overflow.
+_MOST_DOUBLINGS = 64
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -142,7 +145,7 @@ class ReconnectPolicy:
         return Retrying(
             retry=retry_if_exception(lambda error: isinstance(error, AggStreamError) and self.decide(error)),
             stop=stop,
-            wait=RetryAfter(wait_random_exponential(multiplier=self.initial, max=self.maximum), self.maximum),
+            wait=FullJitter(self.initial, self.maximum),
             sleep=sleep,
             before_sleep=told,
             retry_error_callback=gave_up,
@@ -165,16 +168,39 @@ def retry_after(value: str | None) -> float | None:
     return max(0.0, until - time.time())
 
 
-class RetryAfter(wait_base):
-    """Waits as another rule says, but at least as long as the server asked for, up to a cap."""
+class FullJitter(wait_base):
+    """Pauses that are random between 0 and a bound that doubles, but at least as long as the server asked for.
 
-    def __init__(self, rule: wait_base, cap: float) -> None:
-        self._rule = rule
-        self._cap = cap
+    It is the one backoff of the library: a wait rule of tenacity, or asked for a pause by its own caller.
+    """
+
+    def __init__(self, first: float, most: float, random: Callable[[], float] = random.random) -> None:
+        """Make one.
+
+        Args:
+            first: the bound after the first failure, in seconds.
+            most: the highest bound, and the longest `Retry-After` that is waited for, in seconds.
+            random: returns numbers between 0 and 1.
+        """
+        self._first = first
+        self._most = most
+        self._random = random
+
+    def pause(self, failures: int, retry_after: float | None = None) -> float:
+        """Return a pause in seconds.
+
+        Args:
+            failures: how often it has failed in a row, from 1.
+            retry_after: the seconds that the server asked for; None if it did not.
+        """
+        bound = min(self._first * 2.0 ** min(failures - 1, _MOST_DOUBLINGS), self._most)
+        return max(bound * self._random(), min(retry_after or 0.0, self._most))
 
     def __call__(self, retry_state: RetryCallState) -> float:
-        asked = getattr(_error_of(retry_state), "retry_after", None) or 0.0
-        return max(self._rule(retry_state), min(asked, self._cap))
+        """Return the pause after a failed attempt, for tenacity."""
+        assert retry_state.outcome is not None
+        asked = getattr(retry_state.outcome.exception(), "retry_after", None)
+        return self.pause(retry_state.attempt_number, asked)
 
 
 def _error_of(state: RetryCallState) -> AggStreamError:

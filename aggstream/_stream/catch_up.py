@@ -19,12 +19,12 @@ without holding anything back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import attrs
 
-from aggstream._base.backoff import is_worth_retrying
+from aggstream._base.backoff import FullJitter, is_worth_retrying
 from aggstream._base.times import NS_PER_MS
 from aggstream._delivery.queue_items import SizedEvent
 from aggstream._stream.gaps import Gaps
@@ -38,8 +38,8 @@ from aggstream.orders._tracker import Tracker
 from aggstream.rest._as_event import as_event
 from aggstream.rest._options import RestOptions
 
-_FIRST_PAUSE = 0.5
-_LONGEST_PAUSE = 60.0
+# So many failures in a row that the pauses are as long as they get.
+_FOR_LONG = 16
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -74,7 +74,7 @@ class CatchUp:
         hold_timeout: float,
         most_held: int,
         most_held_size: int,
-        jitter: Callable[[], float],
+        pauses: FullJitter,
     ) -> None:
         """Make one.
 
@@ -86,7 +86,7 @@ class CatchUp:
             hold_timeout: seconds for which live events are held back at most.
             most_held: how many events are held before reading from the socket should wait.
             most_held_size: the size of their messages, in bytes, at which it should as well.
-            jitter: gives numbers between 0 and 1, for pauses.
+            pauses: tells how long to wait before REST is asked again.
         """
         self.last_error: AggStreamError | None = None
         """Why the last look failed; None if it did not."""
@@ -97,7 +97,7 @@ class CatchUp:
         self._options = options
         self._counters = counters
         self._hold_timeout = hold_timeout
-        self._jitter = jitter
+        self._pauses = pauses
         self._out: list[SizedEvent] = []
         self._found: list[str] = []
         self._held = HeldEvents(most=most_held, most_size=most_held_size)
@@ -408,14 +408,10 @@ class CatchUp:
         )
 
     def _pause(self, error: AggStreamError) -> float:
-        """Return how long to wait before REST is asked again, with full jitter."""
-        if is_worth_retrying(error):
-            self._failures += 1
-            bound = min(_FIRST_PAUSE * 2.0 ** min(self._failures, 16), _LONGEST_PAUSE)
-        else:
-            bound = _LONGEST_PAUSE
-        asked = getattr(error, "retry_after", None) or 0.0
-        return max(bound * self._jitter(), min(asked, _LONGEST_PAUSE))
+        """Return how long to wait before REST is asked again."""
+        # An error that asking again does not mend is asked about as rarely as if it had failed for long.
+        self._failures += 1 if is_worth_retrying(error) else _FOR_LONG
+        return self._pauses.pause(self._failures, getattr(error, "retry_after", None))
 
     # --- events -----------------------------------------------------------------------------------------
 

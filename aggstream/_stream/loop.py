@@ -45,7 +45,7 @@ from aggstream.errors import (
 from aggstream.events import Authenticated, Disconnected, Reconnecting, Stopped
 from aggstream.health import Continuity, Counters, Phase
 from aggstream.orders._tracker import Tracker
-from aggstream.tokens._credentials import Credentials, ask_again_in, refresh_in
+from aggstream.tokens._credentials import Credentials, refresh_in
 from aggstream.tokens._token import Token
 from aggstream.typing import TokenProvider
 
@@ -477,7 +477,7 @@ class Loop:
             session.token_received(answer, now, refresh_in(answer))
         elif answer is not None:
             logger.warning("%s: no new token: %s", self._options.name, answer)
-            session.token_failed(answer, now, ask_again_in(answer))
+            session.token_failed(answer, now, self._credentials.ask_again_in(answer))
 
     def _drain(self, connection: Connection) -> None:
         self._take(connection.session, connection.session.sized_events_received())

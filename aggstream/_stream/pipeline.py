@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from aggstream._base.backoff import FullJitter
 from aggstream._base.blocking_calls import WorkThread
 from aggstream._base.deadline import nearest
 from aggstream._base.times import NS_PER_MS
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from aggstream.rest._calls import Calls
 
 logger = logging.getLogger("aggstream.stream")
+
+# Between two looks at a REST API that fails, in seconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 
 
 class Pipeline:
@@ -84,7 +87,7 @@ class Pipeline:
             hold_timeout=options.catch_up_timeout,
             most_held=options.queue_size,
             most_held_size=options.session.limits.queued_size,
-            jitter=random.random,
+            pauses=FullJitter(_FIRST_PAUSE, _LONGEST_PAUSE),
         )
         self._name = options.name
         self._tracker = tracker

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from aggstream._base.backoff import RetryAfter, is_worth_retrying
+from aggstream._base.backoff import FullJitter, is_worth_retrying
 from aggstream._base.checks import check_count, quiet
 from aggstream._base.fork_and_exit import call_in_child
 from aggstream._base.greenlets import Patching
@@ -240,7 +240,7 @@ class RestClient:
         return Retrying(
             retry=retry_if_exception(is_worth_retrying),
             stop=stop_after_attempt(self._calls.options.attempts),
-            wait=RetryAfter(wait_random_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE), _LONGEST_PAUSE),
+            wait=FullJitter(_FIRST_PAUSE, _LONGEST_PAUSE),
             sleep=self._pause,
             before_sleep=_tell,
             reraise=True,

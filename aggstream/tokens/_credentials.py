@@ -7,19 +7,19 @@ import random
 import time
 from collections.abc import Callable
 
+from aggstream._base.backoff import FullJitter
 from aggstream._base.blocking_calls import Abandoned, Interrupted, Job, WorkThread
 from aggstream._base.deadline import Deadline
 from aggstream._base.stacks import place_of, trail_of
-from aggstream.errors import AggStreamError, AuthenticationError, AuthenticationRejected, TokenUnavailable
+from aggstream.errors import AuthenticationError, AuthenticationRejected, TokenUnavailable
 from aggstream.tokens._providers import problem_with
 from aggstream.tokens._token import Token
 from aggstream.typing import TokenProvider
 
 logger = logging.getLogger("aggstream.tokens")
 
-# A provider that had no other token yet is asked again, but not all the time.
-_ASK_AGAIN = 5.0
-_LONGEST_PAUSE = 300.0
+# Between two questions to a provider that fails, in seconds.
+_FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 300.0
 
 
 class Credentials:
@@ -48,6 +48,8 @@ class Credentials:
         self._reason = ""
         # True if the present token was asked for because of a refusal.
         self._is_forced = False
+        self._pauses = FullJitter(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self._failures = 0
 
     def use(self, provider: TokenProvider) -> None:
         """Take tokens from another provider from now on: another user's."""
@@ -103,15 +105,27 @@ class Credentials:
             self._deadline = Deadline(self._timeout)
 
     def answer(self) -> Token | AuthenticationError | None:
-        """Return, once, what came of `request`: a token, or why there is none; None if there is no answer yet."""
+        """Return, once, what came of `request`: a token, or why there is none; None if there is no answer yet.
+
+        A failure is counted, for `ask_again_in`.
+        """
         job = self._job
         if job is None or not (job.done or self._deadline.expired()):
             return None
         self._job = None
         try:
-            return job.result() if job.done else job.abandon()
+            token = job.result() if job.done else job.abandon()
         except BaseException as error:  # whatever it was, it is the provider's
+            self._failures += 1
             return provider_failure(error)
+        self._failures = 0
+        return token
+
+    def ask_again_in(self, error: AuthenticationError) -> float | None:
+        """Return the seconds after which a provider that failed is asked again; None: it is useless."""
+        if not isinstance(error, TokenUnavailable):
+            return None
+        return self._pauses.pause(self._failures, error.retry_after)
 
     def cancel(self) -> None:
         """Wait no longer for what was requested."""
@@ -137,13 +151,6 @@ class Credentials:
 def refresh_in(token: Token) -> float | None:
     """Return the seconds until another token should be asked for; None: never."""
     return token.refresh_in(time.time(), random.random())
-
-
-def ask_again_in(error: AggStreamError) -> float | None:
-    """Return the seconds after which a provider that failed is asked again; None: it is useless."""
-    if not isinstance(error, TokenUnavailable):
-        return None
-    return min(max(_ASK_AGAIN, error.retry_after or 0.0), _LONGEST_PAUSE) * random.uniform(1.0, 1.5)
 
 
 def provider_failure(error: BaseException) -> AuthenticationError:

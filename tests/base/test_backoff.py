@@ -33,7 +33,7 @@ from aggstream import (
     WaitTimeout,
     is_retryable,
 )
-from aggstream._base.backoff import retry_after
+from aggstream._base.backoff import FullJitter, retry_after
 
 
 def caused_by(error: AggStreamError, cause: BaseException) -> AggStreamError:
@@ -357,3 +357,19 @@ def test_each_outage_begins_with_short_pauses_again() -> None:
         outage = Outage(policy, lambda attempt: ConnectFailed("m") if attempt == 1 else None)
         outage.run()
         assert outage.pauses[0] <= 0.5
+
+
+# --- the one backoff ------------------------------------------------------------------------------------
+
+
+def test_the_bound_of_a_pause_doubles_up_to_the_maximum_and_never_overflows() -> None:
+    pauses = FullJitter(0.5, 60.0, lambda: 1.0)
+    assert [pauses.pause(failures) for failures in (1, 2, 3, 7, 8, 9)] == [0.5, 1.0, 2.0, 32.0, 60.0, 60.0]
+    assert pauses.pause(10**9) == 60.0
+
+
+@pytest.mark.parametrize(("asked", "pause"), [(None, 0.0), (0.0, 0.0), (7.5, 7.5), (3600.0, 60.0)])
+def test_a_pause_may_be_nothing_but_is_not_shorter_than_the_server_asks_for_up_to_the_maximum(
+    asked: float | None, pause: float
+) -> None:
+    assert FullJitter(0.5, 60.0, lambda: 0.0).pause(5, asked) == pause

@@ -27,6 +27,7 @@ from aggstream import (
     UserEvent,
     VenueBalance,
 )
+from aggstream._base.backoff import FullJitter
 from aggstream._base.json_text import Parser
 from aggstream._delivery.queue_items import SizedEvent
 from aggstream._protocol.codec import Codec
@@ -87,7 +88,7 @@ class Life:
             hold_timeout=30.0,
             most_held=5,
             most_held_size=1000,
-            jitter=lambda: 1.0,
+            pauses=FullJitter(1.0, 60.0, lambda: 1.0),
         )
         self.passed: list[SizedEvent] = []
         self.now = 100.0

@@ -8,6 +8,7 @@ import json
 import pytest
 
 import aggstream
+from aggstream._base.backoff import FullJitter
 from aggstream._delivery.queue_items import SizedEvent
 from aggstream._protocol.codec import Codec
 from aggstream._stream.catch_up import CatchUp, ReadBalances, ReadOrders
@@ -32,7 +33,7 @@ def told(live: list[tuple[str, int]], status: str, at: int, *, filled: int = 0) 
         hold_timeout=9,
         most_held=9,
         most_held_size=999,
-        jitter=lambda: 1.0,
+        pauses=FullJitter(1.0, 60.0),
     )
     catch_up.connected(0.0, NOW_MS, aggstream.Gap(number=1, started_ns=0, ended_ns=0))
     passed: list[SizedEvent] = []

@@ -11,16 +11,17 @@ from typing import TypeVar
 import tenacity
 from django.db import DatabaseError, InterfaceError, InternalError, OperationalError, connections
 
+from aggstream._base.backoff import FullJitter
 from aggstream.errors import JournalError
 from aggstream.integrations.django._connections import in_request
 
-logger = logging.getLogger("aggstream")
+logger = logging.getLogger("aggstream.integrations.django")
 
 T = TypeVar("T")
 
 AWAY = (OperationalError, InterfaceError, InternalError)
 """What Django raises when a database is away, locked, full, or a replica that may not be written to yet."""
-_FIRST, _LONGEST = 0.1, 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 
 class Patience:
@@ -38,7 +39,7 @@ class Patience:
         self._is_over = threading.Event()
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(AWAY),
-            wait=tenacity.wait_exponential(multiplier=_FIRST, max=_LONGEST),
+            wait=FullJitter(_FIRST_PAUSE, _LONGEST_PAUSE),
             stop=tenacity.stop_when_event_set(self._is_over),
             sleep=tenacity.sleep_using_event(self._is_over),
             before_sleep=self._tell,
