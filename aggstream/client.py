@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import ssl
 import threading
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
     from aggstream.journal import OpensStore, StoredEvent
 
 __all__ = ["Client"]
-
-logger = logging.getLogger("aggstream")
 
 E = TypeVar("E", bound=Event)
 OnError = TypeVar("OnError", bound=ErrorHandler)

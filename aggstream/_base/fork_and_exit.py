@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from aggstream._base.deadline import Deadline
 
-logger = logging.getLogger("aggstream")
+logger = logging.getLogger("aggstream.base")
 
 T = TypeVar("T")
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket
 import ssl
@@ -28,8 +27,6 @@ from aggstream._network.proxy import Proxy
 from aggstream._network.tunnel import open_tunnel
 from aggstream._network.websocket import READ_SIZE, Transport, words
 from aggstream.errors import ConnectFailed, HandshakeRejected, ProxyRejected
-
-logger = logging.getLogger("aggstream")
 
 Address: TypeAlias = "tuple[Any, ...]"
 """One row of `socket.getaddrinfo`."""
@@ -66,6 +63,11 @@ class Waiter(Protocol):
 
 
 SocketMade: TypeAlias = "Callable[[socket.socket], object]"
+
+
+def is_traced() -> bool:
+    """Return True if websocket-client prints request lines, and with them the token if the URL holds it."""
+    return bool(websocket.isEnabledForTrace())
 
 
 def connect(
@@ -278,8 +280,6 @@ class _HandshakeSocket(_WaitingSocket):
 
 
 def _open_websocket(sock: _HandshakeSocket, url: Secret, origin: str, headers: Mapping[str, Secret]) -> bytes:
-    if websocket.isEnabledForTrace():
-        logger.warning("websocket.enableTrace is on: it prints the request line, and with it what the URL holds")
     # The library has one cookie jar for the whole process: another user's cookies must not go out on this
     # connection, nor may this one's stay behind.
     CookieJar.jar.clear()

@@ -8,7 +8,6 @@ exceptions become ours here and nowhere else.
 from __future__ import annotations
 
 import errno
-import logging
 import socket
 import ssl
 from typing import TypeAlias, cast
@@ -29,8 +28,6 @@ from aggstream.errors import (
     LimitExceeded,
     RemoteProtocolError,
 )
-
-logger = logging.getLogger("aggstream")
 
 READ_SIZE = 65536
 # So many messages, or bytes of them, are taken before the owner may look at its other duties.
@@ -262,9 +259,8 @@ class Transport:
                 if len(self._out) > self._largest_backlog:
                     raise ConnectionLost("the server asks for answers and does not read them") from None
                 return
-            except OSError as error:
+            except OSError:
                 # What the peer sent before it went may still be there to read. Reading finds the end.
-                logger.debug("sending failed: %s", words(error))
                 self._can_send = False
                 self._out.clear()
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from collections.abc import Sequence
@@ -10,11 +11,13 @@ from urllib.parse import urlsplit
 from aggstream._base.blocking_calls import WorkThread
 from aggstream._base.deadline import Deadline
 from aggstream._base.secret import Secret
-from aggstream._network.opening import Address, Route, connect, resolver
+from aggstream._network.opening import Address, Route, connect, is_traced, resolver
 from aggstream._network.waiter import Waiter
 from aggstream._network.websocket import Transport
 from aggstream._stream.options import Options
 from aggstream.errors import ConnectFailed
+
+logger = logging.getLogger("aggstream.stream")
 
 
 class Connector:
@@ -38,6 +41,11 @@ class Connector:
             ConnectFailed: no connection came about.
             BaseException: what interrupted the waiter.
         """
+        if is_traced():
+            logger.warning(
+                "%s: websocket.enableTrace is on: it prints the request line, and with it all that the URL holds",
+                self._options.name,
+            )
         deadline = Deadline(self._options.connect_timeout)
         parts = urlsplit(self._options.url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)

@@ -17,7 +17,7 @@ from aggstream.client import Client
 from aggstream.errors import AggStreamError, JournalError, JournalInUse
 from aggstream.events import Stopped
 
-logger = logging.getLogger("aggstream")
+logger = logging.getLogger("aggstream.integrations")
 
 FAILED = 1
 """The exit code if the stream failed, or something was left to do."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RestClient", "RestOptions"]
 
-logger = logging.getLogger("aggstream")
+logger = logging.getLogger("aggstream.rest")
 
 T = TypeVar("T")
 
@@ -191,7 +191,7 @@ class RestClient:
         while max_pages is None or len(seen) < max_pages:
             page = self.orders_page(status=status, cursor=cursor)
             if page.problems:
-                left_out = "%d orders of a page are not understood, and left out; the first: %s"
+                left_out = "RestClient: %d orders of a page are not understood, and left out; the first: %s"
                 logger.warning(left_out, len(page.problems), page.problems[0])
             yield from page.orders
             cursor = page.next_cursor
@@ -242,7 +242,7 @@ class RestClient:
             stop=stop_after_attempt(self._calls.options.attempts),
             wait=FullJitter(_FIRST_PAUSE, _LONGEST_PAUSE),
             sleep=self._pause,
-            before_sleep=_tell,
+            before_sleep=_log_pause,
             reraise=True,
         )
 
@@ -285,6 +285,6 @@ class RestClient:
         return Secret(text)
 
 
-def _tell(state: RetryCallState) -> None:
+def _log_pause(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome is not None else None
-    logger.info("%s; trying again in %.1f seconds", error, state.upcoming_sleep)
+    logger.info("RestClient: %s; trying again in %.1f s", error, state.upcoming_sleep)

@@ -44,7 +44,7 @@ from aggstream.tokens._token import expiry
 
 __all__ = ["RefreshingToken", "TokenPair"]
 
-logger = logging.getLogger("aggstream")
+logger = logging.getLogger("aggstream.tokens")
 
 _LARGEST_ANSWER = 65536
 # A token that ends so soon would be refused before it is through.
@@ -225,7 +225,7 @@ class RefreshingToken:
         if failure is not None:
             # Raised out here, because the frames in there hold tokens.
             raise failure
-        logger.debug("the access token was refreshed")
+        logger.debug("RefreshingToken: the access token was refreshed")
         self._unsaved = self._save is not None
         if self._unsaved:
             self._store()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -114,6 +115,14 @@ def test_the_inside_of_a_public_room_is_private(path: Path) -> None:
     for part in inside[-1:]:
         if part != "__init__" and room not in public:
             assert part.startswith("_") != plain, path
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_logger_is_named_after_its_room(path: Path) -> None:
+    names = re.findall(r"^logger = logging.getLogger\((.*)\)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    room, *inside = path.relative_to(ROOT).parts
+    below = [part for part in inside[:1] if part in ("django", "flask")]
+    assert names in ([], [f'"{".".join(["aggstream", room.removeprefix("_"), *below])}"'])
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -441,7 +441,7 @@ def test_no_service_can_ask_for_more_than_half_a_minute_and_closing_ends_the_pau
 
     thread = threading.Thread(target=call)
     thread.start()
-    until(lambda: "trying again in 30.0 seconds" in caplog.text)
+    until(lambda: "trying again in 30.0 s" in caplog.text)
     rest.close()
     thread.join(DEADLINE)
     assert len(raised) == 1

@@ -19,7 +19,7 @@ from aggstream.integrations.django._store.retrying import Patience, one_line
 from aggstream.integrations.django._store.store import DatabaseStore
 from aggstream.integrations.django.signals import event_received
 
-logger = logging.getLogger("aggstream")
+logger = logging.getLogger("aggstream.integrations.django")
 
 
 class DatabaseTurn:

@@ -15,7 +15,7 @@ from aggstream.integrations.flask._config import Account
 from aggstream.integrations.flask._contexts import in_context
 from aggstream.journal import EventStore
 
-logger = logging.getLogger("aggstream")
+logger = logging.getLogger("aggstream.integrations.flask")
 
 
 class JournalTurn:
