@@ -1,4 +1,4 @@
-"""What happens to your user's orders and balances on AGG, for synchronous Python."""
+"""Tells a synchronous Python program what happens to its user's orders and balances on AGG."""
 
 from typing import TYPE_CHECKING
 
@@ -173,7 +173,7 @@ __all__ = [
     "wait_all",
 ]
 
-# What a stream may not need.
+# Modules that not every stream needs.
 __getattr__, __dir__ = lazy(
     __name__,
     {

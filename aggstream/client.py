@@ -28,9 +28,9 @@ from aggstream._protocol.codec import Codec
 from aggstream._protocol.options import AUTH_CLOSE_CODES, SessionOptions
 from aggstream._stream.health_check import check_up
 from aggstream._stream.lifetime import Lifetime
-from aggstream._stream.loop import Loop
 from aggstream._stream.options import Options
 from aggstream._stream.rest_choice import choose_rest
+from aggstream._stream.stream import Stream
 from aggstream.errors import ConfigurationError, StateError, WaitTimeout
 from aggstream.events import BalanceUpdate, Event, OrderEvent, OrderSubmitted
 from aggstream.health import Continuity, Health, StopReport
@@ -218,7 +218,7 @@ class Client(Registrar):
             self._dispatcher.calls, length=self._options.queue_size, size=queued_size, name=name
         )
         watch = HandlerWatch(self._dispatcher, self._options.slow_handler_duration, name)
-        self._loop = Loop(
+        self._stream = Stream(
             self._options,
             provider,
             self._dispatcher,
@@ -229,7 +229,7 @@ class Client(Registrar):
             on_turn=self._turn,
         )
         self._lifetime = Lifetime(
-            self._loop, self._dispatcher, watch, name=name, opens_store=opens_store, on_end=self._waiting.end
+            self._stream, self._dispatcher, watch, name=name, opens_store=opens_store, on_end=self._waiting.end
         )
         if on_error is not None:
             self.on_error(on_error)
@@ -238,7 +238,7 @@ class Client(Registrar):
     def __repr__(self) -> str:
         if not hasattr(self, "_lifetime"):  # its constructor refused an option
             return "<aggstream.Client, not made>"
-        phase = self._loop.phase if self._lifetime.is_in_own_process() else "another process's"
+        phase = self._stream.phase if self._lifetime.is_in_own_process() else "another process's"
         return f"<aggstream.Client {self._options.name!r} of app {self._options.app_id!a}: {phase}>"
 
     def __reduce__(self) -> NoReturn:
@@ -323,7 +323,7 @@ class Client(Registrar):
         try:
             self.stop()
         except BaseException:
-            # What the program itself raised is the news; what ended the stream is in the log.
+            # The program's own exception is the news; the stream's error is in the log.
             if error is None:
                 raise
 
@@ -339,7 +339,7 @@ class Client(Registrar):
         """Return an iterator over the events, for a program that pulls instead of being called.
 
         Events are kept from the first call on, in one buffer for all calls, so nothing is lost between two
-        loops; call it before `start` to miss nothing. Whoever opens it must pull: when it holds
+        loops; call it before `start` to miss nothing. A program that opens it must pull: when it holds
         `queue_size` events, the stream waits. `close()` on the iterator ends that.
 
         Args:
@@ -448,10 +448,10 @@ class Client(Registrar):
             raise StateError("the stream does not run: there is nothing to wait for")
 
     def _is_live(self) -> bool:
-        return self._loop.phase == "live"
+        return self._stream.phase == "live"
 
     def _why_not_live(self) -> str:
-        return str(self._loop.last_error or self._loop.phase)
+        return str(self._stream.last_error or self._stream.phase)
 
     # --- orders -----------------------------------------------------------------------------------------
 
@@ -549,7 +549,7 @@ class Client(Registrar):
         with self._lock:
             self._dispatcher.calls.epoch += 1
             self._waiting.switch_user(self._dispatcher.calls.epoch)
-            self._loop.switch_user(provider, self._dispatcher.calls.epoch)
+            self._stream.switch_user(provider, self._dispatcher.calls.epoch)
 
     def redeliver(self, stored: Sequence[StoredEvent]) -> None:
         """Give events to their handlers again, which somebody has made pending in the store while the stream runs.
@@ -564,30 +564,30 @@ class Client(Registrar):
         self._refuse_other_process()
         if self._lifetime.store is None:
             raise StateError("only a client that was started and has a journal delivers anything again")
-        self._loop.redeliver(stored)
+        self._stream.redeliver(stored)
 
     def health(self) -> Health:
         """Return how the client is at this moment, from any thread, without waiting."""
         self._refuse_other_process()
-        return check_up(self._loop, self._dispatcher, self._options)
+        return check_up(self._stream, self._dispatcher, self._options)
 
     # --- inside -----------------------------------------------------------------------------------------
 
     def _refuse_other_process(self) -> None:
         self._lifetime.refuse_other_process()
 
-    # The dispatcher is made before the loop that it calls back.
+    # The dispatcher is made before the stream that it calls back.
     def _wake(self) -> None:
-        self._loop.wake()
+        self._stream.loop.wake()
 
     def _fail(self, error: BaseException) -> None:
-        self._loop.fail(error)
+        self._stream.loop.fail(error)
 
     def _handlers_ended(self) -> None:
         self._lifetime.handlers_ended()
 
     def _look_up(self, order_id: str) -> None:
-        self._loop.find_out(order_id)
+        self._stream.find_out(order_id)
 
     def _call(self, function: Callable[[], object]) -> None:
         self._dispatcher.call(function)
@@ -595,20 +595,20 @@ class Client(Registrar):
     def _guard_wait(self) -> None:
         """Handlers may wait for what the I/O thread tells; that thread itself may not."""
         self._refuse_other_process()
-        if self._loop.is_own_thread():
+        if self._stream.is_own_thread():
             raise StateError("this thread of the client's own must tell of it, so it cannot wait for it")
         if not self._lifetime.is_started:
             raise StateError("the client is not started: call start() first, or use run()")
 
     def _why_not_caught_up(self) -> str:
         if not self._is_live():
-            return f"not live: {self._loop.last_error or self._loop.phase}"
-        error = self._loop.pipeline.catch_up.last_error
+            return f"not live: {self._stream.last_error or self._stream.phase}"
+        error = self._stream.pipeline.catch_up.last_error
         if error is not None:
             return f"the REST API does not tell what was missed: {error}"
         return (
             "there is no REST API to ask: see the option rest_url"
-            if not self._loop.pipeline.has_rest
+            if not self._stream.pipeline.has_rest
             else "still reading"
         )
 

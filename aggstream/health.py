@@ -1,4 +1,4 @@
-"""What a client tells about itself."""
+"""A client's report about itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Continuity(enum.Enum):
 
 @attrs.define
 class Counters:
-    """What happened since the start. Written by the I/O thread only.
+    """Counts since the start. Written by the I/O thread only.
 
     Attributes:
         connections: WebSocket connections that were opened.
@@ -66,7 +66,7 @@ class Health:
         phase: "idle" (not started), "connecting", "live", "waiting" (pausing before the next attempt), "stopping"
             or "stopped".
         problems: what is wrong, in words; empty if all is well.
-        user_id: who is signed in, by the service's word.
+        user_id: the user who is signed in, by the service's word.
         continuity: whether something may have been missed of the user's orders.
         live_for: seconds since the present connection was authenticated; None if it is not.
         silent_for: seconds since anything came from the server; None without a connection.
@@ -105,7 +105,7 @@ class Health:
 
 @attrs.frozen(kw_only=True)
 class StopReport:
-    """What `Client.stop` left undone. It is true in a condition if that is nothing.
+    """The work that `Client.stop` left undone. It is true in a condition if there is none.
 
     Attributes:
         undelivered: events that were received and will not be given to handlers.

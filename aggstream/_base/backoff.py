@@ -36,7 +36,7 @@ _MOST_DOUBLINGS = 64
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Tell whether connecting again may help: what `ReconnectPolicy.decide` is by default.
+    """Return True if connecting again may help: what `ReconnectPolicy.decide` is by default.
 
     Fatal are: an app id or an origin that is refused (a 3xx or 4xx status, an error before `connected`), a
     token that is refused after it was refreshed, a token of another user, a proxy that does not let us through,
@@ -53,7 +53,7 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def is_worth_retrying(error: BaseException) -> bool:
-    """Tell whether the same call of the REST API may have an answer a little later.
+    """Return True if the same call of the REST API may have an answer a little later.
 
     That is so if no answer came, or one about the moment: status 408, 421, 425, 429 or above 499. It is not if the
     service's certificate does not verify, or a proxy does not let us through.

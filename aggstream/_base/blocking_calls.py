@@ -119,11 +119,11 @@ class WorkThread:
         return None if current is None else current.what
 
     def is_own_thread(self) -> bool:
-        """Tell whether the calling thread is this one."""
+        """Return True if the calling thread is this one."""
         return self._thread is threading.current_thread()
 
     def is_alive(self) -> bool:
-        """Tell whether the thread lives; it is made with the first job."""
+        """Return True if the thread lives; it is made with the first job."""
         return self._thread is None or self._thread.is_alive()
 
     def _run(self, jobs: queue.SimpleQueue[Job[object] | None]) -> None:

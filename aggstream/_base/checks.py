@@ -77,7 +77,7 @@ def check_flag(value: Any, name: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name can only mean this machine."""
+    """Return True if a host name can only mean this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -42,5 +42,5 @@ class Deadline:
         return None if self.at is None else min(max(0.0, self.at - time.monotonic()), threading.TIMEOUT_MAX)
 
     def expired(self) -> bool:
-        """Tell whether the moment has passed."""
+        """Return True if the moment has passed."""
         return self.at is not None and time.monotonic() >= self.at

@@ -1,4 +1,4 @@
-"""What happens to streams when their process is forked, and when it ends.
+"""Calls objects when their process is forked, and when the interpreter ends.
 
 Threads do not survive a fork, but sockets do: a child that closed a stream's connection in form would end it for
 its parent, and locks that other threads held stay locked for ever.

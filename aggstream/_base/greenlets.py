@@ -38,18 +38,18 @@ _INSTEAD = (
 
 
 def is_patched() -> bool:
-    """Tell whether what is made now is made for greenlets."""
+    """Return True if what is made now is made for greenlets."""
     return "gevent" in _makers().values()
 
 
 class Patching:
-    """What something was made under: its locks, and its sockets, must be of the same make when it is used."""
+    """The patching that an object was made under. Its locks and sockets must still be of that make later."""
 
     def __init__(self) -> None:
         self._was_patched = is_patched()
 
     def is_outdated(self) -> bool:
-        """Tell whether gevent has patched the standard library since."""
+        """Return True if gevent has patched the standard library since."""
         return is_patched() and not self._was_patched
 
     def check(self, what: str) -> None:
@@ -81,7 +81,7 @@ class Patching:
 def in_turns(function: Callable[P, R]) -> Callable[P, R]:
     """Let other greenlets run now and then, after a call of a function that is called again and again.
 
-    Threads are interrupted by the interpreter; among greenlets whoever does not wait keeps all others waiting.
+    The interpreter interrupts threads; a greenlet that does not wait keeps all others waiting.
     """
     since, sleep = 0.0, sys.modules["gevent"].sleep
 
@@ -98,7 +98,7 @@ def in_turns(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def is_in_hub() -> bool:
-    """Tell whether this is gevent's loop itself, as in a signal handler: nothing may be waited for in it."""
+    """Return True if this is gevent's loop itself, as in a signal handler: nothing may be waited for in it."""
     if not is_patched():
         return False
     gevent = sys.modules["gevent"]

@@ -12,7 +12,7 @@ from aggstream.errors import ConfigurationError
 @without_frames
 @attrs.frozen(kw_only=True)
 class Limits:
-    """What is accepted from the server.
+    """Bounds on everything that the server sends.
 
     The first five end the connection when they are passed, `json_depth`, `number_digits` and `number_exponent`
     cost the message only, which becomes a `DecodeFailed`, and `queued_size` pauses reading. The time for

@@ -52,7 +52,7 @@ def _is_ours(file: str) -> bool:
 
 
 def _is_own(file: str) -> bool:
-    """Tell whether a file is the program's, and neither the interpreter's nor an installed package's."""
+    """Return True if a file is the program's, and neither the interpreter's nor an installed package's."""
     path = Path(file)
     return not (file.startswith("<frozen") or path.is_relative_to(_INTERPRETER) or _INSTALLED & set(path.parts))
 

@@ -1,4 +1,4 @@
-"""Threads whose end may be waited for by whoever may be interrupted, as by Ctrl-C.
+"""Threads whose end can be waited for by a thread that may be interrupted, as by Ctrl-C.
 
 Before CPython 3.13 an interrupted `threading.Thread.join` leaves a thread that runs on as one that has ended.
 """

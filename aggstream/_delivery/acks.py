@@ -24,7 +24,7 @@ class RetryRules(Protocol):
 
     @property
     def outage_errors(self) -> tuple[type[Exception], ...]:
-        """What handlers raise while something that they need is away."""
+        """The errors that handlers raise while something that they need is away."""
         ...
 
     def delay_after(self, failures: int) -> float:
@@ -33,7 +33,7 @@ class RetryRules(Protocol):
 
 
 class AckedStore(Protocol):
-    """What is needed here of the place where events are stored: see `aggstream.journal.EventStore`."""
+    """The members of a store that acks need: see `aggstream.journal.EventStore`."""
 
     @property
     def options(self) -> RetryRules:
@@ -45,7 +45,7 @@ class AckedStore(Protocol):
         ...
 
     def failed(self, seq: int, error_text: str) -> bool:
-        """Note that a handler of this event has failed; tell whether the event is dead by now."""
+        """Note that a handler of this event has failed; return True if the event is dead by now."""
         ...
 
     def hint(self, seq: int) -> str:
@@ -87,7 +87,7 @@ class Acks:
             self.write()
 
     def is_outage(self, error: BaseException) -> bool:
-        """Tell whether an exception means that something is away which a handler needs."""
+        """Return True if an exception means that something is away which a handler needs."""
         return isinstance(error, self._store.options.outage_errors)
 
     def failed(self, seq: int, errors: Sequence[BaseException], attempts: int) -> float | None:

@@ -60,7 +60,7 @@ class Dispatcher:
             on_end: called by the first worker when nothing more will be delivered.
         """
         self.calls = HandlerCalls(registry, name=name, shown=shown, on_fatal=on_fatal)
-        """What the workers share: handlers, taps, and the number of the present user."""
+        """The state that all workers share: handlers, taps, and the number of the present user."""
         self._room = Room(queue_size=queue_size, queued_size=queued_size, on_low_water=on_low_water)
         self._balances = LatestBalances(most=queue_size) if coalesce_balances else None
         self._on_end = on_end

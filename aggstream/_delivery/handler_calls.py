@@ -38,7 +38,7 @@ class Running:
 
 
 class Caller:
-    """What a thread that calls handlers shows to others: its counts, and the handler that runs."""
+    """The side of a worker that other threads may read: its counts, and the handler that runs."""
 
     def __init__(self) -> None:
         self.tally = Tally()

@@ -122,7 +122,7 @@ class PullBuffer:
 
 
 class EventIterator(Iterator[E_co]):
-    """What `Client.events()` returns. Iterate in a thread of your own; several share the events."""
+    """The iterator that `Client.events()` returns. Iterate in a thread of your own; several share the events."""
 
     def __init__(
         self,

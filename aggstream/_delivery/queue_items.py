@@ -1,4 +1,4 @@
-"""What lies in the queue of a worker: batches of events, balances that newer ones may replace, calls, the end."""
+"""The items in the queue of a worker: batches of events, balances that newer ones replace, calls, the end."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Key:
     sub_events: frozenset[str]
 
     def matches(self, event: Event) -> bool:
-        """Tell whether an event is meant."""
+        """Return True if an event is meant."""
         if not isinstance(event, self.cls):
             return False
         if self.name is not None and event.type != self.name:
@@ -182,7 +182,7 @@ class Registry:
         return handlers
 
     def is_handled(self, event: Event) -> bool:
-        """Tell whether there is a handler for an event of no order."""
+        """Return True if there is a handler for an event of no order."""
         return any(entry.key.matches(event) for entry in self._registrations)
 
     def add_for_order(self, order_id: str, handler: Handler) -> None:

@@ -8,7 +8,7 @@ _LOW_WATER = 0.5
 
 
 class Tally:
-    """What one worker has done. Only its thread changes it; any thread may read it."""
+    """The counts of one worker. Only its thread changes them; any thread may read them."""
 
     __slots__ = ("begun", "delivered", "done", "done_size", "handler_errors", "stale")
 

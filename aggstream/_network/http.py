@@ -27,7 +27,7 @@ _PIECE = 65536
 
 @attrs.frozen
 class Answer:
-    """What the service answered."""
+    """An answer of the service."""
 
     status: int
     retry_after: float | None
@@ -95,7 +95,7 @@ def exchange(
 
 def words_of(error: urllib3.exceptions.HTTPError) -> str:
     """Return in words what went wrong, without anything that the service said."""
-    # What a proxy said holds no token, and tells what to do; the base class itself comes from `exchange` only.
+    # A proxy's words hold no token, and say what to do; the base class itself comes from `exchange` only.
     is_in_words = isinstance(error, urllib3.exceptions.ProxyError) or type(error) is urllib3.exceptions.HTTPError
     if is_in_words:
         return str(error.args[0])

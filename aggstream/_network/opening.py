@@ -247,7 +247,7 @@ class _WaitingSocket:
 
 
 class _HandshakeSocket(_WaitingSocket):
-    """What websocket-client gets for a socket during the handshake.
+    """The socket that websocket-client gets during the handshake.
 
     It holds a limit over all of it, which the library has not, and reads in large pieces where the library reads
     byte by byte; what it read too much is left over for the frames.

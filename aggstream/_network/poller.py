@@ -7,7 +7,7 @@ import selectors
 import socket
 
 _WAKE_UPS = 4096
-# What the operating systems take is limited; whoever waits for longer looks at the clock once a day.
+# Operating systems limit a time-out; a longer wait looks at the clock once a day.
 _LONGEST = 86400.0
 
 

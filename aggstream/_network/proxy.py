@@ -137,7 +137,7 @@ def _credential(quoted: str, name: str) -> Secret:
 
 
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:
-    """Tell whether a host is to be reached without a proxy.
+    """Return True if a host is to be reached without a proxy.
 
     Args:
         host: a name or an address.

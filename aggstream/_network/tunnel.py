@@ -102,7 +102,7 @@ def _judge_http(answer: bytes, proxy: Proxy) -> ConnectFailed | None:
 
 
 class _Connected:
-    """What python-socks takes for the proxy before: it is asked for a socket, and gets ours."""
+    """Stands where python-socks expects an earlier proxy: it is asked for a socket, and returns ours."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream

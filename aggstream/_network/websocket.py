@@ -58,7 +58,7 @@ class PeerClosed:
 
 
 Message: TypeAlias = "list[str] | Binary | ControlFrame | PeerClosed"
-"""What came; text messages that came one after the other come together."""
+"""A message that came. Text messages that follow each other come as one list."""
 
 
 class _WouldBlock(Exception):
@@ -260,7 +260,7 @@ class Transport:
                     raise ConnectionLost("the server asks for answers and does not read them") from None
                 return
             except OSError:
-                # What the peer sent before it went may still be there to read. Reading finds the end.
+                # Messages that the peer sent before it went may still be there to read. Reading finds the end.
                 self._can_send = False
                 self._out.clear()
                 break

@@ -27,8 +27,8 @@ from aggstream.events import Event, UnknownEvent, UserEvent
 
 __all__ = ["Codec"]
 
-# What a value takes beside its text, about: a Decimal, or a mapping and its place in another one. Short texts are
-# not worth the time to count their values; so many bytes for each character is what messages in use come to.
+# Bytes that a value takes beside its text, about: a Decimal, or a mapping and its place in another. Short texts
+# are # not worth the time to count their values; so many bytes for each character is what messages in use come to.
 _PER_VALUE = 128
 SHORT = 512
 PER_CHARACTER = 8
@@ -46,7 +46,7 @@ class Codec:
 
     def __init__(self, limits: Limits) -> None:
         """Make one; it keeps no state, so any thread may use it."""
-        # Not loaded by whoever only imports.
+        # Not loaded by a program that only imports.
         from aggstream._protocol.codec_strict import structured  # noqa: PLC0415
 
         self._structured = structured

@@ -1,6 +1,6 @@
 """The last step of the quick ways to a frozen event: a function for each class, made of its fields.
 
-It takes what is in order only. Whatever is not, it leaves to whoever knows how to explain it: see `codec.py`.
+It takes only messages that are in order. `codec.py` sees to the others, and explains what is wrong with them.
 
 A frozen attrs instance is made by its `__init__` at several times the cost of a plain one. So an event is filled
 in as an instance of a subclass which has the same layout and allows assignment, and then becomes what it is.
@@ -23,7 +23,7 @@ Complete: TypeAlias = Callable[[Any, str, int], "UserEvent | None"]
 """Takes an object with all of the wire's fields, its text, and when it came. None: it is not in order."""
 
 SMALLEST, LARGEST = -(2**63) + 1, 2**63 - 1
-"""What fits into 64 bits, so that no number of any length is compared or converted."""
+"""The integers that fit into 64 bits, so that no number of any length is compared or converted."""
 _INTEGER = f"type(v) is int and {SMALLEST} <= v <= {LARGEST}"
 _NUMBER = f"if {_INTEGER}: v = Decimal(v)\n elif type(v) is not Decimal: return None"
 # How a value is found to be in order, by the type of its field.
@@ -74,7 +74,7 @@ def completer(cls: type[UserEvent]) -> Complete:
 
 
 def _function(cls: type[UserEvent], lines: list[str]) -> object:
-    # What the wire does not have is the same in all events.
+    # A field that the wire does not have is the same in all events.
     constants = {
         field.name: field.default for field in _settable(cls) if field.default not in (attrs.NOTHING, None)
     }
@@ -101,7 +101,7 @@ def _function(cls: type[UserEvent], lines: list[str]) -> object:
 
 
 def _is_plain(value: object) -> bool:
-    """Tell whether a value that no field takes is within the limits, whatever they are for numbers' digits."""
+    """Return True if a value that no field takes is within the limits, whatever they are for numbers' digits."""
     if type(value) is int:
         return SMALLEST <= value <= LARGEST
     return value is None or type(value) in (str, bool, Decimal)

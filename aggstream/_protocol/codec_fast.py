@@ -1,6 +1,6 @@
 """The quick way from a text to a user event, by the interpreter's own scanner.
 
-It takes what is in order only, and returns None for the rest, which `codec.py` knows how to explain.
+It takes only messages that are in order, and returns None for the rest, which `codec.py` sees to.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from aggstream.events import WIRE_TYPES, UserEvent
 
 
 class QuickWay(Protocol):
-    """What is in order, quickly."""
+    """A fast codec: it takes messages that are in order, and leaves the rest."""
 
     def decode(self, text: str, received_ns: int) -> UserEvent | None:
         """Return the event that a text stands for; None: look at it strictly."""

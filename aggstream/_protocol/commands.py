@@ -1,4 +1,4 @@
-"""What a session asks its owner to put on the wire."""
+"""Commands of a session to its owner, to put something on the wire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one connection's protocol needs to know: its deadlines, and what is assumed of the service."""
+"""The options of one connection's protocol: its deadlines, and what is assumed of the service."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AUTH_CLOSE_CODES = frozenset({1008, 3000, 3003, 4001, 4003, 4401, 4403})
 @without_frames
 @attrs.frozen(kw_only=True)
 class SessionOptions:
-    """What a session needs to know. Times are in seconds.
+    """The options of a session. Times are in seconds.
 
     Raises:
         ConfigurationError: a time is not above 0.

@@ -72,7 +72,7 @@ class Session:
         self.error: AggStreamError | None = None
         """Why it ended; None while it has not, or if this side closed it."""
         self.ended_by: Literal["server", "client", "network"] = "client"
-        """Who ended it, once it has ended."""
+        """The side that ended it, once it has ended."""
         self.close_code: int | None = None
         """The code of the peer's close frame, if one came."""
         self.dropped = 0
@@ -314,7 +314,7 @@ class Session:
         return events
 
     def wants_nothing(self) -> bool:
-        """Tell whether it is live, and has nothing for its owner to see to but events for the handlers."""
+        """Return True if it is live, and has nothing for its owner to see to but events for the handlers."""
         return (
             self.state is State.LIVE
             and not (self._commands or self._token_wanted or self._has_sign_in)
@@ -322,7 +322,7 @@ class Session:
         )
 
     def sign_in_received(self) -> bool:
-        """Tell, once, whether there is an `Authenticated` among the events since the last call."""
+        """Return True, once, if there is an `Authenticated` among the events since the last call."""
         has_sign_in, self._has_sign_in = self._has_sign_in, False
         return has_sign_in
 
@@ -346,7 +346,7 @@ class Session:
         return self._limits.shown(self._redacted(text))
 
     def close_expected(self) -> bool:
-        """Tell whether the connection should be dropped now, and not be read from any more."""
+        """Return True if the connection should be dropped now, and not be read from any more."""
         return self.state is State.CLOSED
 
     # --- messages ---------------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ class Session:
         if self._muted:
             self.dropped += 1
         elif self.state in (State.CONNECTING, State.AUTHENTICATING):
-            # Whose they are is certain only once the service has said whom it signed in.
+            # It is certain only once the service has named the user whose events they are.
             self._held.append((event, self._size))
             self._held_size += self._size
             if len(self._held) > _MOST_HELD or self._held_size > self._limits.queued_size:

@@ -17,7 +17,7 @@ _REMEMBERED_SECRETS = 8
 
 
 class Verdict(enum.Enum):
-    """What an `authenticated` of the service means."""
+    """The meaning of an `authenticated` of the service."""
 
     RENEWED = "renewed"
     """The service has accepted another token than the one that was in use."""

@@ -32,7 +32,7 @@ class State(enum.Enum):
 
 
 class Signal(enum.Enum):
-    """What moves a session."""
+    """The signals that move a session from state to state."""
 
     OPENED = "the WebSocket handshake is done"
     GREETED = "the service said `connected`"

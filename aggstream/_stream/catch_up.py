@@ -55,7 +55,7 @@ class ReadBalances:
 
 
 Read: TypeAlias = "ReadOrders | ReadBalances"
-"""What is to be read next. The answer names it, so that an answer that comes too late is known by it."""
+"""A question to REST. Its answer names it, so that an answer that comes too late is known by it."""
 
 
 class CatchUp:

@@ -1,4 +1,4 @@
-"""What may have been missed: which gaps there were, and up to when everything is known."""
+"""The gaps: which there were, which are open, and up to when everything is known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aggstream.tokens._token import Token
 
 # The clocks behind two timestamps of the service need not agree, nor what is read and what is sent.
 _OVERLAP_MS = 60_000
-# What had happened at the first look has come by then, if it is to come: the rest is from before this client.
+# Events of before the first look have come by then, if they are to come: the rest is from before this client.
 _IN_FLIGHT = 5.0
 
 

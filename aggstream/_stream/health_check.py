@@ -9,32 +9,32 @@ import attrs
 
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.handler_calls import Running
-from aggstream._stream.loop import Loop
 from aggstream._stream.options import Options
+from aggstream._stream.stream import Stream
 from aggstream.health import Health
 
 # A ping is sent when the silence is due, not before; so much later it must have been.
 _SILENCE_GRACE = 2.0
 
 
-def check_up(loop: Loop, dispatcher: Dispatcher, options: Options) -> Health:
+def check_up(stream: Stream, dispatcher: Dispatcher, options: Options) -> Health:
     """Return how a stream is at this moment; from any thread."""
-    connection = loop.connection
+    connection = stream.connection
     session = None if connection is None else connection.session
     handlers = dispatcher.running()
     now = time.monotonic()
-    live_since = loop.live_since
+    live_since = stream.live_since
     silent_for = None if session is None else now - session.last_heard
     threads = dispatcher.threads()
-    threads[loop.name] = loop.is_alive()
+    threads[stream.loop.name] = stream.loop.is_alive()
     # It is made with the first job, perhaps long after the start: until then it is missing only before that.
-    has_started = loop.phase != "idle" or loop.is_alive()
-    threads[loop.work.name] = has_started and loop.work.is_alive()
+    has_started = stream.phase != "idle" or stream.loop.is_alive()
+    threads[stream.work.name] = has_started and stream.work.is_alive()
     return Health(
-        phase=loop.phase,
-        problems=tuple(_problems(loop, options, silent_for, threads, handlers)),
-        user_id=loop.user_id,
-        continuity=loop.continuity,
+        phase=stream.phase,
+        problems=tuple(_problems(stream, options, silent_for, threads, handlers)),
+        user_id=stream.user_id,
+        continuity=stream.continuity,
         live_for=None if live_since is None else now - live_since,
         silent_for=silent_for,
         threads=threads,
@@ -44,31 +44,31 @@ def check_up(loop: Loop, dispatcher: Dispatcher, options: Options) -> Health:
         delivered=dispatcher.delivered,
         handler_errors=dispatcher.handler_errors,
         dead=dispatcher.dead,
-        counters=attrs.evolve(loop.counters),
-        last_error=loop.last_error,
+        counters=attrs.evolve(stream.counters),
+        last_error=stream.last_error,
     )
 
 
 def _problems(
-    loop: Loop,
+    stream: Stream,
     options: Options,
     silent_for: float | None,
     threads: Mapping[str, bool],
     handlers: Sequence[Running],
 ) -> list[str]:
     problems = []
-    if loop.phase not in ("idle", "stopped"):
+    if stream.phase not in ("idle", "stopped"):
         problems += [f"the thread {name} is not alive" for name, alive in threads.items() if not alive]
-    if loop.phase != "live":
-        problems.append(f"not live, but {loop.phase}")
-    if loop.is_switching:
+    if stream.phase != "live":
+        problems.append(f"not live, but {stream.phase}")
+    if stream.is_switching:
         problems.append("switching users: nothing is delivered until the other user is signed in")
-    if loop.phase == "live" and loop.pipeline.has_rest and loop.pipeline.is_in_the_dark:
-        why = loop.pipeline.catch_up.last_error or "it was not asked yet"
+    if stream.phase == "live" and stream.pipeline.has_rest and stream.pipeline.is_in_the_dark:
+        why = stream.pipeline.catch_up.last_error or "it was not asked yet"
         problems.append(f"the REST API does not tell what was missed: {why}")
-    if loop.pipeline.log.failure is not None:
-        problems.append(f"the journal is not written to: {loop.pipeline.log.failure}")
-    if loop.pressure.paused:
+    if stream.pipeline.log.failure is not None:
+        problems.append(f"the journal is not written to: {stream.pipeline.log.failure}")
+    if stream.pressure.paused:
         problems.append("reading is paused, because the handlers are behind")
     slow = options.slow_handler_duration
     problems += [

@@ -12,7 +12,7 @@ from aggstream.events import Event, OrderEvent, UserEvent
 class _Held:
     event: UserEvent
     size: int
-    # What REST told of its order after it had come.
+    # The events that REST told of its order after it had come.
     followers: list[Event] = attrs.field(factory=list)
 
 

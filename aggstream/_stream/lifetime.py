@@ -17,7 +17,7 @@ from aggstream._base.signals import SAME_WISH, caught_signals
 from aggstream._delivery.acks import Acks
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.watchdog import HandlerWatch
-from aggstream._stream.loop import Loop
+from aggstream._stream.stream import Stream
 from aggstream.errors import JournalError, StateError
 from aggstream.health import StopReport
 
@@ -35,7 +35,7 @@ class Lifetime:
 
     def __init__(
         self,
-        loop: Loop,
+        stream: Stream,
         dispatcher: Dispatcher,
         watch: HandlerWatch,
         *,
@@ -46,7 +46,7 @@ class Lifetime:
         """Start nothing yet.
 
         Args:
-            loop: the I/O thread.
+            stream: runs on the I/O thread.
             dispatcher: the threads that run handlers.
             watch: looks after the handlers once the I/O thread has ended.
             name: begins the log lines.
@@ -55,7 +55,7 @@ class Lifetime:
         """
         self.store: EventStore | None = None
         """The store, from `start` on; None if there is none."""
-        self._loop = loop
+        self._stream = stream
         self._dispatcher = dispatcher
         self._watch = watch
         self._name = name
@@ -98,10 +98,10 @@ class Lifetime:
         call_at_exit(self, Lifetime._ask_to_stop_at_exit, Lifetime._stop_at_exit)
         try:
             self._dispatcher.start(self._acks())
-            self._loop.start(self.store, failure)
+            self._stream.start(self.store, failure)
         except RuntimeError as error:
             # A program that waits for the stream must hear of it.
-            self._loop.give_up(error)
+            self._stream.give_up(error)
             self.handlers_ended()
             raise
         finally:
@@ -112,13 +112,13 @@ class Lifetime:
         self.refuse_other_process()
         if not self.is_started:
             return StopReport()
-        self._loop.request_stop()
+        self._stream.loop.request_stop()
         if self.is_own_thread() or is_in_hub():
             return StopReport(undelivered=self._dispatcher.waiting, running=self._still_running())
         deadline = Deadline(timeout)
         self._await_begin(deadline)
-        is_done = self._loop.join(deadline.remaining()) and self._join_handlers(deadline)
-        self._loop.work.join(deadline.remaining())
+        is_done = self._stream.join(deadline.remaining()) and self._join_handlers(deadline)
+        self._stream.work.join(deadline.remaining())
         undelivered = self._dispatcher.to_retry if is_done else self._dispatcher.abandon()
         running = self._still_running() or (() if is_done else ("starting",))
         report = StopReport(undelivered=undelivered, running=running)
@@ -137,7 +137,7 @@ class Lifetime:
             raise StateError("the client is not started: call start() first, or use run()")
         deadline = Deadline(timeout)
         self._await_begin(deadline)
-        if not (self._loop.join(deadline.remaining()) and self._join_handlers(deadline)):
+        if not (self._stream.join(deadline.remaining()) and self._join_handlers(deadline)):
             return False
         self.raise_error()
         return True
@@ -150,10 +150,10 @@ class Lifetime:
             stop_timeout: seconds that the handlers have after a signal.
         """
         self.refuse_own_thread("run()")
-        with caught_signals(lambda _: self._loop.request_stop()) as received:
+        with caught_signals(lambda _: self._stream.loop.request_stop()) as received:
             if not self.is_started:
                 start()
-            self._loop.join(None)
+            self._stream.join(None)
             # Without a signal the handlers have all the time they need; but one may still come.
             self._join_handlers(Deadline(None), unless=lambda: bool(received))
             if received:
@@ -175,11 +175,11 @@ class Lifetime:
 
     def is_going(self) -> bool:
         """Return True from the start until the stream has ended; handlers may still run after it."""
-        return self.is_running() and self._loop.phase != "stopped"
+        return self.is_running() and self._stream.phase != "stopped"
 
     def is_own_thread(self) -> bool:
         """Return True if the calling thread is one of the client's."""
-        return self._loop.is_own_thread() or self._dispatcher.is_own_thread()
+        return self._stream.is_own_thread() or self._dispatcher.is_own_thread()
 
     def is_in_own_process(self) -> bool:
         """Return False in a forked child of the process that has started the stream."""
@@ -201,16 +201,16 @@ class Lifetime:
 
     def raise_error(self) -> None:
         """Raise the error that has ended the stream, if one has."""
-        if self._loop.phase == "stopped" and self._loop.error is not None:
+        if self._stream.phase == "stopped" and self._stream.error is not None:
             # Where in here it came about is no news to the user, and each raise would make it longer.
-            raise self._loop.error.with_traceback(self._loop.trace)
+            raise self._stream.error.with_traceback(self._stream.trace)
 
     def after_fork_in_child(self) -> None:
         """Replace the lock, which a thread of the parent may hold, and let go of the parent's threads."""
         self._lock = threading.Lock()
         if self.is_started:
             self._dispatcher.after_fork_in_child()
-        self._loop.after_fork_in_child()
+        self._stream.after_fork_in_child()
 
     # --- inside -----------------------------------------------------------------------------------------
 
@@ -226,7 +226,7 @@ class Lifetime:
             return None, error
 
     def _acks(self) -> Acks | None:
-        return None if self.store is None else Acks(self.store, self._loop.store_failed, self._name)
+        return None if self.store is None else Acks(self.store, self._stream.store_failed, self._name)
 
     def _end(self) -> None:
         self._is_ended = True
@@ -234,8 +234,8 @@ class Lifetime:
 
     def _still_running(self) -> tuple[str, ...]:
         handlers = [running.handler for running in self._dispatcher.running()]
-        calls = [] if (doing := self._loop.work.doing()) is None else [doing]
-        closes = ["closing the connection"] if self._loop.is_alive() else []
+        calls = [] if (doing := self._stream.work.doing()) is None else [doing]
+        closes = ["closing the connection"] if self._stream.loop.is_alive() else []
         return (*handlers, *calls, *closes)
 
     def _await_begin(self, deadline: Deadline) -> None:
@@ -267,7 +267,7 @@ class Lifetime:
 
     def _ask_to_stop_at_exit(self) -> None:
         if self.is_in_own_process():
-            self._loop.request_stop()
+            self._stream.loop.request_stop()
 
     def _stop_at_exit(self, deadline: Deadline) -> None:
         if self.is_in_own_process() and not self._is_ended:

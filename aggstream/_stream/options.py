@@ -68,7 +68,7 @@ class Options:
     token_timeout: float = seconds(30.0)
     proxy: str | None = attrs.field(default=None, repr=False)
     route: Proxy | None = attrs.field(init=False, default=None)
-    """What `proxy` comes to when the client is made."""
+    """The proxy that `proxy` names when the client is made; None for none."""
     queue_size: int = count(10_000)
     coalesce_balances: bool = flag(default=False)
     workers: int = count(1)

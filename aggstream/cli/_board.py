@@ -1,4 +1,4 @@
-"""What the demo has seen so far: pure, without clock or terminal. It belongs to one thread."""
+"""The demo's counts and orders so far: pure, without clock or terminal. It belongs to one thread."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from aggstream.events import (
     UserEvent,
 )
 
-# What an order is called after an event that is not its end; after any other, it is running.
+# The name of an order's state after an event that is not its end; after any other, it is running.
 _STATUSES = {
     "step_failed": "step failed",
     "step_retrying": "retrying",
@@ -45,7 +45,7 @@ _KEPT_ORDERS = 200
 
 @attrs.define
 class Tally:
-    """What came, counted in the handler's queue: user events, and what befell the stream."""
+    """Counts of the events that handlers got: of the user, and of the stream's own life."""
 
     received: int = 0
     gaps: int = 0
@@ -99,13 +99,13 @@ class BalanceRow:
 
 @attrs.frozen(kw_only=True)
 class Summary:
-    """What happened and what arrived of it, counting user events."""
+    """The user events that happened, and those of them that arrived."""
 
     sent: int
-    """What the server's books say happened, and was to be sent to the user."""
+    """The events that were to be sent to the user, by the server's books."""
     received: int
     missed: int
-    """What the server's books say happened while no connection was there to be told."""
+    """The events that happened while there was no connection, by the server's books."""
     gaps: int
     reconnects: int
     refreshes: int

@@ -1,4 +1,4 @@
-"""Who connects, where to, and with which token: the options of every command that does."""
+"""The options of every command that connects: app, address, token."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
 
 @attrs.frozen(kw_only=True)
 class Connection:
-    """What the options say."""
+    """The settings that the options come to."""
 
     app_id: str | None
     origin: str | None

@@ -96,7 +96,7 @@ class Line:
     style: str
     text: str
     mark: str = ""
-    """What is unusual about it."""
+    """The unusual thing about it."""
 
     def __str__(self) -> str:
         """The line without colour."""
@@ -151,7 +151,7 @@ def _mark(event: Event) -> str:
 
 
 def is_worth_telling(event: Event) -> bool:
-    """Tell whether a reader must know of an event to judge what else is shown."""
+    """Return True if a reader must know of an event to judge what else is shown."""
     if isinstance(event, Reconciled) and event.resolved:
         return bool(event.gaps)  # without, nothing was in doubt
     return isinstance(event, _TRUST)

@@ -1,4 +1,4 @@
-"""What the command owes to the shell: exit codes, one line on stderr for a failure, and signals."""
+"""The command's manners in a shell: exit codes, one line on stderr for a failure, and signals."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def note(text: str) -> None:
 
 
 def write_line(line: str) -> None:
-    """Write one line to stdout, at once: whoever reads the pipe is meant to see it now."""
+    """Write one line to stdout at once: the reader of the pipe is meant to see it now."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

@@ -21,7 +21,7 @@ _INDENT = " " * 4
 
 
 def has_reader() -> bool:
-    """Tell whether a person reads stdout, and not a program."""
+    """Return True if a person reads stdout, and not a program."""
     return sys.stdout.isatty()
 
 

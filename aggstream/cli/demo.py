@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 @attrs.frozen
 class Plan:
-    """What a run shows, and when."""
+    """The view of a run: what is printed, and when."""
 
     orders: int | None
     """None: without end."""
@@ -231,7 +231,7 @@ class Demo:
             self._take_next(timeout=_FRAME)
 
     def _take_next(self, *, timeout: float) -> bool:
-        """Take what comes next; tell whether something came in time."""
+        """Take what comes next; return True if something came in time."""
         try:
             item = self._inbox.get(timeout=timeout)
         except queue.Empty:

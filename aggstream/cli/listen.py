@@ -92,7 +92,7 @@ class Filters:
     """Which events are asked for."""
 
     types: tuple[Key, ...]
-    """What --type and --event ask for; empty: any."""
+    """The events that --type and --event ask for; empty: any."""
     orders: frozenset[str]
 
     @classmethod
@@ -109,7 +109,7 @@ class Filters:
         return cls(tuple(key_of(name, tuple(args.event)) for name in names), frozenset(args.order))
 
     def match(self, event: Event) -> bool:
-        """Tell whether an event is asked for."""
+        """Return True if an event is asked for."""
         if self.types and not any(key.matches(event) for key in self.types):
             return False
         return not self.orders or event.raw.get("orderId") in self.orders

@@ -1,4 +1,4 @@
-"""What every event has, and the table that tells which class a type's name stands for."""
+"""The base of all events, and the tables of classes by their types' names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to the stream itself. These come in the same queue as the data, so their order is certain.
+"""Events of the stream's own life. They come in the same queue as the data, so their order is certain.
 
 An outage reads: `Disconnected`, `Reconnecting` (once for each pause), `Connected`, `Authenticated`, `Gap`,
 `Resumed`, and then the first user event after it.
@@ -34,7 +34,7 @@ class Disconnected(LifecycleEvent):
     code: int | None = None
     """The WebSocket close code, if the server closed in form."""
     initiated_by: Literal["server", "client", "network"] = "network"
-    """Who ended it; "client" also if this side gave it up because of what the server sent, or did not send."""
+    """The side that ended it; "client" also if this side gave up for what the server sent or did not send."""
 
     @property
     def requested(self) -> bool:
@@ -54,7 +54,7 @@ class Reconnecting(LifecycleEvent):
     delay: float
     """The pause before it, in seconds."""
     error: AggStreamError
-    """What made it necessary."""
+    """The error that made it necessary."""
 
 
 @lifecycle
@@ -198,4 +198,4 @@ class Stopped(LifecycleEvent):
     TYPE: ClassVar[str] = "stopped"
 
     error: BaseException | None = None
-    """What ended it; None if it was asked to stop."""
+    """The error that ended it; None if it was asked to stop."""

@@ -1,4 +1,4 @@
-"""Whose an event is."""
+"""Which events belong to a user."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from aggstream.events._user import UserEvent
 
 
 def is_users(event: Event) -> bool:
-    """Tell whether an event is, or may be, about a user's orders and balances, so that nobody else may see it."""
+    """Return True if an event is, or may be, about a user's orders and balances: nobody else may see it then."""
     return isinstance(event, (UserEvent, UnknownEvent, DecodeFailed))

@@ -1,4 +1,4 @@
-"""What the REST API tells of a user: orders and balances.
+"""The records that the REST API tells of a user: orders and balances.
 
 Source: the service's public documentation of `GET /execution/orders` and `GET /execution/balances`. Which fields
 may be absent is assumed: everything but what is needed to tell what the rest is about.
@@ -66,9 +66,9 @@ class OrdersPage:
 
     orders: tuple[OrderRecord, ...]
     next_cursor: str | None = None
-    """What to ask for the next page with; None: this is the last one."""
+    """The cursor of the next page; None: this is the last page."""
     problems: tuple[DecodeError, ...] = ()
-    """What is wrong with the orders of the page that could not be understood, and are not in `orders`."""
+    """The errors of those orders of the page that were not understood, and are not in `orders`."""
 
 
 @attrs.frozen(kw_only=True)
@@ -85,7 +85,7 @@ class ChainBalance:
 
 @attrs.frozen(kw_only=True)
 class CashBalance:
-    """What the user holds of one token."""
+    """The user's holding of one token."""
 
     token_symbol: str
     total_text: str | None = None
@@ -105,7 +105,7 @@ class CashBalance:
 
 @attrs.frozen(kw_only=True)
 class VenueBalance:
-    """What the user has at a venue."""
+    """The user's balance at a venue."""
 
     venue: str
     balance_text: str | None = None
@@ -119,6 +119,6 @@ class Balances:
     cash: tuple[CashBalance, ...] = ()
     positions: tuple[VenueBalance, ...] = ()
     problems: tuple[DecodeError, ...] = ()
-    """What is wrong with the entries that could not be understood, and are in neither of the two."""
+    """The errors of those entries that were not understood, and are in neither of the two."""
     raw: Mapping[str, Any] = attrs.field(default=_NOTHING, eq=False, repr=False)
     """As received, with numbers as `int` and `Decimal`."""

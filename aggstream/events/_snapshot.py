@@ -1,4 +1,4 @@
-"""What is read from the REST API and is no message of the stream."""
+"""Events that are made of an answer of REST, and are no messages of the stream."""
 
 from __future__ import annotations
 

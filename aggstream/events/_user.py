@@ -21,7 +21,7 @@ from aggstream.events._amounts import raw_amount
 from aggstream.events._base import Event, wire
 
 Family: TypeAlias = Literal["run", "step", "terminal"]
-"""What an order_event is about: the run of the order's execution graph, a step of it, or the order's status."""
+"""The subject of an order_event: the run of the order's execution graph, a step of it, or the order's status."""
 
 
 class Side:
@@ -65,7 +65,7 @@ class OrderEventName:
 
 
 class Verdict(enum.Enum):
-    """What became of an order."""
+    """How an order ended."""
 
     FILLED = "filled"
     PARTIALLY_FILLED = "partially_filled"
@@ -79,13 +79,13 @@ class Verdict(enum.Enum):
 
 @attrs.frozen
 class OrderEventKind:
-    """What a name of an order_event stands for: one row of `ORDER_EVENTS`."""
+    """The meaning of an order_event's name: one row of `ORDER_EVENTS`."""
 
     family: Family
     is_terminal: bool = False
     """True if nothing more happens to the order after this event."""
     verdict: Verdict = Verdict.UNKNOWN
-    """What became of an order that ends with this event."""
+    """The verdict on an order that ends with this event."""
 
 
 ORDER_EVENTS: dict[str, OrderEventKind] = {
@@ -142,7 +142,7 @@ class UserEvent(Event):
 
     @property
     def id(self) -> str:
-        """What tells repeats by: the same whenever and by whatever way the same fact comes; 24 hex digits."""
+        """The id by which repeats are known, 24 hex digits: the same whenever and from wherever a fact comes."""
         return _digest(self.TYPE, self.text or repr(attrs.evolve(self, source="stream", redelivered=False)))
 
     @property
@@ -267,13 +267,13 @@ class OrderEvent(UserEvent):
 
     @property
     def id(self) -> str:
-        """What tells repeats by: the same whenever and by whatever way the same fact comes; 24 hex digits.
+        """The id by which repeats are known, 24 hex digits: the same whenever and from wherever a fact comes.
 
-        An order takes on a status once, whoever tells of it: of a status, the id follows from the order, the
+        An order takes on a status once, from whichever source: of a status, the id follows from the order, the
         status and, if it is not the end, the filled amount. Of anything else it follows from the whole message.
         """
         kind = order_event_kind(self.event)
-        # What REST tells of an order is always its status, also by a name that nobody has heard of.
+        # REST always tells an order's status, also by a name that is not known.
         if self.source == "stream" and (kind is None or kind.family != "terminal"):
             return super().id
         filled = "" if kind is not None and kind.is_terminal else str(self.filled_amount_raw)

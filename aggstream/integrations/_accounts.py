@@ -1,4 +1,4 @@
-"""What is set for an account, or several, checked for both frameworks. It may hold secrets: none is shown."""
+"""The settings of one account or several, checked for both frameworks. They may hold secrets: none is shown."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from aggstream.typing import TokenProvider, TokenSource
 
 DEFAULT_ACCOUNT = "default"
 CLIENT_KEYS = ("APP_ID", "ORIGIN", "URL", "REST_URL")
-"""What is an option of `Client` in small letters."""
+"""The keys that are options of `Client` in small letters."""
 COMMON_KEYS = frozenset((*CLIENT_KEYS, "TOKEN", "OPTIONS", "OUTAGE_ERRORS"))
-"""What may be set for one account, or for all, in every framework."""
+"""The keys that may be set for one account, or for all, in every framework."""
 _NOT_OPTIONS = frozenset({"self", "app_id", "origin", "url", "rest_url", "token", "journal", "name"})
 _CLIENT_OPTIONS = frozenset(inspect.signature(Client.__init__).parameters) - _NOT_OPTIONS
 

@@ -1,4 +1,4 @@
-"""What a process beside the web workers does: wait until the stream is nobody's, run it, and end when told to."""
+"""A process beside the web workers: it waits until no process runs the stream, runs it, and ends when told to."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Turn(Protocol):
     """Seconds after which to call `acquire`, or `is_held` and `look`, again."""
 
     def acquire(self) -> bool:
-        """Take the stream if nobody has it; tell whether that is so. May wait for a second.
+        """Take the stream if nobody has it; return True if that is so. May wait for a second.
 
         Raises:
             CannotTell: ask again later.

@@ -1,6 +1,6 @@
 """The body of the view of live events, for every framework: a user's events from the store, as Server-Sent Events.
 
-A framework tells who asks, and reads its store; who is refused, in which order, and what is sent stands here.
+A framework finds the user of a request, and reads its store. The refusals, their order, and the frames stand here.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class FileLock:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """What holds the lock."""
+        """The connection that holds the lock."""
         return self._connection
 
     def release(self) -> None:

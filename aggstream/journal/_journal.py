@@ -234,7 +234,7 @@ class Journal:
 
     @property
     def user_id(self) -> str | None:
-        """Whose events these are; None if nobody has said yet."""
+        """The id of the user whose events these are; None if no user has signed in yet."""
         value: str | bytes | None = self._value("SELECT user_id FROM meta")
         return None if value is None else from_column(value)
 
@@ -395,7 +395,7 @@ def _line(text: str) -> str:
 
 
 def _merge(connection: sqlite3.Connection) -> None:
-    """Merge the log into the file, and empty it, without waiting for whoever still reads it."""
+    """Merge the log into the file, and empty it, without waiting for readers."""
     connection.execute("PRAGMA busy_timeout = 0")
     try:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

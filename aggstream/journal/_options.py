@@ -1,4 +1,4 @@
-"""What can be set of a journal, checked where it is given."""
+"""The options of a journal, checked where they are given."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class JournalOptions(StoreOptions):
     path: str = attrs.field(converter=_path)
     """The SQLite file; made if it is not there. Files with `-owner`, `-wal` and `-shm` added come beside it."""
     synchronous: Literal["full", "normal"] = one_of("full", "normal")
-    """What is survived: with "full" a loss of power; with "normal", which is faster, the death of the process."""
+    """With "full" stored events survive a loss of power; with "normal", which is faster, the process's death."""
     max_size: int = count(256 << 20)
     """The size past which the oldest done events are deleted early."""
 

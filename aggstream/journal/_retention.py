@@ -36,7 +36,7 @@ DELETE FROM facts WHERE seq = ? AND (
 
 
 class Retention:
-    """What deletes, and the place at which it goes on. Not thread-safe: the journal's lock guards it."""
+    """Deletes a little at a time, and remembers where to go on. Not thread-safe: the journal's lock guards it."""
 
     def __init__(self, *, keep_for: float, max_size: int) -> None:
         """Make one.
@@ -56,7 +56,7 @@ class Retention:
             settled_ns, seq = self._place
             oldest = {"settled_ns": settled_ns, "seq": seq, "events": _EVENTS}
             rows = connection.execute(_OLDEST, oldest).fetchall()
-            # What may not go yet is passed over, and looked at again once the place is back at the beginning.
+            # An event that may not go yet is passed over, and comes again once the place is back at the beginning.
             place = rows[-1][::-1] if len(rows) == _EVENTS else (0, 0)
             connection.execute(_REMEMBER)
             for seq, settled_ns in rows:

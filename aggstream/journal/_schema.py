@@ -1,4 +1,4 @@
-"""What is in a journal's file."""
+"""The tables of a journal's file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SCHEMA = (
     )""",
     # Orders that were open when REST told of them, without an event that told the handlers.
     "CREATE TABLE followed (order_id TEXT PRIMARY KEY) WITHOUT ROWID",
-    # What happened, which is written once, is apart from what becomes of it, which changes: to settle an event,
+    # An event, which is written once, is apart from its state, which changes: to settle an event,
     # its text need not be written again.
     """CREATE TABLE facts (
         seq INTEGER PRIMARY KEY,
@@ -56,7 +56,7 @@ _SCHEMA = (
     "CREATE INDEX states_pending ON states (seq) WHERE state = 'pending'",
     "CREATE INDEX states_dead ON states (seq) WHERE state = 'dead'",
     "CREATE INDEX states_done ON states (settled_ns) WHERE state = 'done'",
-    # Who reads need not know that it is two tables. The order of the columns is that of StoredEvent's fields.
+    # A reader need not know that it is two tables. The order of the columns is that of StoredEvent's fields.
     # `seq` is that of `states`, so that pages of one state are read from that state's index.
     """CREATE VIEW events AS
         SELECT seq, id, type, event, order_id, terminal, source, timestamp, received_ns, text,
@@ -67,7 +67,7 @@ _SCHEMA = (
 
 
 def is_new(connection: sqlite3.Connection) -> bool:
-    """Tell whether nothing is in the file yet."""
+    """Return True if nothing is in the file yet."""
     return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
 
 

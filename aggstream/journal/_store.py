@@ -122,11 +122,11 @@ class EventStore(Protocol):
 
 @runtime_checkable
 class OpensStore(Protocol):
-    """What `Client(journal=…)` takes: how to open a store, once the client starts."""
+    """Opens a store once the client starts. `Client(journal=…)` takes one."""
 
     @property
     def on_failure(self) -> str:
-        """What the stream does if it cannot be opened: "stop" or "continue"."""
+        """Whether the stream ends ("stop") or goes on ("continue") if the store cannot be opened."""
         ...
 
     def open(self) -> EventStore:

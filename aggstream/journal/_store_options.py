@@ -1,4 +1,4 @@
-"""What can be set of any store of events, checked where it is given."""
+"""The options of every store of events, checked where they are given."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _errors(value: Any) -> tuple[type[Exception], ...]:
 
 @attrs.frozen(kw_only=True)
 class StoreOptions:
-    """What becomes of events that are stored, wherever that is. Times are in seconds.
+    """How stored events are delivered and kept, wherever they are stored. Times are in seconds.
 
     Raises:
         ConfigurationError: an option cannot work.
@@ -47,13 +47,13 @@ class StoreOptions:
     retry_delay_maximum: float = seconds(60.0)
     """The longest such pause."""
     outage_errors: tuple[type[Exception], ...] = attrs.field(default=(), converter=_errors)
-    """What handlers raise while something that they need is away, a database of their own say. Such a failure does
-    not count: the handlers that failed are called again after the same growing pauses until they work. If only one
-    of an event's handlers fails so, what the others raise at the same time does not count either."""
+    """The errors that handlers raise while something that they need is away, a database of their own say. Such a
+    failure does not count: the handlers that failed are called again after the same growing pauses until they
+    work. If only one of an event's handlers fails so, failures of the others with it do not count either."""
     keep_for: float = seconds(7 * 86400.0)
     """How long done events are kept, to tell repeats by; those of orders that have not ended are kept longer."""
     on_failure: Literal["stop", "continue"] = one_of("stop", "continue")
-    """What the stream does when the store fails: end with the error, or go on without it."""
+    """Whether the stream ends with the error when the store fails, or goes on without the store."""
 
     def __attrs_post_init__(self) -> None:
         if self.retry_delay > self.retry_delay_maximum:

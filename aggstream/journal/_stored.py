@@ -25,7 +25,7 @@ JournalState: TypeAlias = Literal["pending", "done", "dead"]
 # A time that is further ahead of this machine's clock than any time zone is no time.
 _DAY_MS = 86_400_000
 _HUGE = 1_000_000
-# What was within the limits when it was received must come back, whatever the limits are now.
+# A text that was within the limits when it was received must come back, whatever the limits are now.
 _BOUNDLESS = Limits(json_depth=_HUGE, number_digits=_HUGE, number_exponent=_HUGE)
 _CODEC, _PARSER = Codec(_BOUNDLESS), Parser(_BOUNDLESS)
 

@@ -35,7 +35,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[sqlite3.Connection, 
 
 
 class JournalReader:
-    """Reads a journal, whoever owns it, and changes nothing in it. For one thread at a time.
+    """Reads a journal that any process may own, and changes nothing in it. For one thread at a time.
 
     Raises (from every method but `close`):
         JournalCorrupt: the file is damaged.
@@ -111,7 +111,7 @@ class JournalReader:
 
     @property
     def user_id(self) -> str | None:
-        """Whose events these are; None if nobody has said yet."""
+        """The id of the user whose events these are; None if no user has signed in yet."""
         with self._using() as connection:
             [value] = connection.execute("SELECT user_id FROM meta").fetchone()
         return None if value is None else from_column(value)

@@ -1,4 +1,4 @@
-"""What is known of each order, and waiting for its end."""
+"""The state of each order, and waiting for its end."""
 
 from aggstream.orders._order import Contradiction, Order, Outcome, Step, StepState
 

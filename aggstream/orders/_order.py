@@ -51,7 +51,7 @@ class Contradiction:
 
 @attrs.frozen(kw_only=True)
 class Order:
-    """What is known of an order at one moment. What nobody has told is None.
+    """The known facts of an order at one moment. A fact that was not told is None.
 
     Events may come late, twice, out of order or not at all: a status only moves on, an amount only grows, and an
     end is never undone.
@@ -96,7 +96,7 @@ class Order:
 
     @property
     def verdict(self) -> Verdict:
-        """What became of it; `Verdict.UNKNOWN` if it has not ended, or has ended in two ways."""
+        """How it ended; `Verdict.UNKNOWN` if it has not ended, or was said to have ended in two ways."""
         kind = None if self.status is None else order_event_kind(self.status)
         if kind is None or not kind.is_terminal or self.is_contradicted:
             return Verdict.UNKNOWN
@@ -122,16 +122,16 @@ class Order:
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """What became of an order, as far as it is certain."""
+    """How an order ended, as far as it is certain."""
 
     order_id: str
     verdict: Verdict
     order: Order | None
-    """What is known of it; None if nothing is."""
+    """The known facts of the order; None if nothing is known."""
     reason: str = ""
     """Why the verdict is UNKNOWN, in words; empty if it is not."""
     error: BaseException | None = attrs.field(default=None, eq=False)
-    """What ended the stream, if that is why."""
+    """The error that ended the stream, if the verdict is unknown because of it."""
 
     @property
     def is_known(self) -> bool:

@@ -83,7 +83,7 @@ class _StepProgress:
 
 
 class OrderState:
-    """What is known of one order. Not thread-safe: its owner holds a lock."""
+    """The state of one order, folded out of events and records. Not thread-safe: its owner holds a lock."""
 
     __slots__ = (
         "_amounts_at",
@@ -271,7 +271,7 @@ class OrderState:
             self._told[status] = (filled, how)
 
     def _move(self, status: str, source: Source, timestamp: int | None) -> bool:
-        """Move on to a status; tell whether it contradicts the end that is known."""
+        """Move on to a status; return True if it contradicts the end that is known."""
         if status == self.status:
             return False
         rank = _rank(status)
@@ -333,7 +333,7 @@ class OrderState:
         step.fold(event, state)
 
     def _contradict(self, name: str, kept: object, refused: object, source: Source, timestamp: int | None) -> bool:
-        """Keep a contradiction; tell whether it is a new one."""
+        """Keep a contradiction; return True if it is a new one."""
         found = Contradiction(field=name, kept=str(kept), refused=str(refused), source=source, timestamp=timestamp)
         if any((c.field, c.refused) == (name, found.refused) for c in self._contradictions):
             return False

@@ -31,7 +31,7 @@ class Guard(Protocol):
 
 
 class TrackedOrder:
-    """What `Client.track` returns. Every method may be called from any thread, and from handlers."""
+    """One order that a program follows. All methods are for any thread, and for handlers."""
 
     def __init__(
         self,
@@ -68,12 +68,12 @@ class TrackedOrder:
 
     @property
     def order(self) -> Order | None:
-        """What is known of the order at this moment; None if nothing is."""
+        """The known facts of the order at this moment; None if nothing is known."""
         return self._tracker.snapshot(self._tracked)
 
     @property
     def outcome(self) -> Outcome:
-        """What is known to have become of it, without waiting."""
+        """The outcome as it is known now, without waiting."""
         return self._tracker.outcome(self._tracked)
 
     def wait(self, timeout: float | None = None) -> Outcome:

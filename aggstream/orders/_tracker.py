@@ -1,4 +1,4 @@
-"""What is known of all orders, and how surely: folded by the I/O thread, read and waited for by any.
+"""The state of all orders: the I/O thread folds events into it, any thread reads it and waits for an order's end.
 
 Orders are folded where events arrive and not where handlers run, so that a slow handler delays no verdict, a
 handler may itself wait for one, and what REST says is compared with all that had come when it was said.
@@ -25,7 +25,7 @@ _REMEMBERED = 100_000
 
 
 class OrderEntry(OrderState):
-    """What is known of one order, and who waits for its end. Guarded by the tracker's lock."""
+    """The state of one order, and the callbacks that wait for its end. Guarded by the tracker's lock."""
 
     __slots__ = ("__weakref__", "callbacks", "gaps", "is_abandoned")
 
@@ -34,7 +34,7 @@ class OrderEntry(OrderState):
         self.gaps = gaps
         """How many gaps were open for ever when this began to be tracked."""
         self.is_abandoned = False
-        """True if it was another user's than the one who is followed now."""
+        """True if it belongs to a user who is not signed in any more."""
         self.callbacks: tuple[Callable[[Outcome], object], ...] = ()
         """Called under the lock, so they hand the outcome on and do nothing else."""
 
@@ -57,7 +57,7 @@ class Tracker:
         self._kept_for = kept_for
         self._orders: dict[str, OrderEntry] = {}
         self._awaited: weakref.WeakValueDictionary[str, OrderEntry] = weakref.WeakValueDictionary()
-        # Those with callbacks: whoever waits need not keep anything else.
+        # Those with callbacks, so that a program that waits need keep nothing else.
         self._waiting: set[OrderEntry] = set()
         # In the order of their ends, with the time.
         self._ended: dict[str, float] = {}
@@ -138,16 +138,16 @@ class Tracker:
             return {order_id for order_id, order in self._orders.items() if not order.is_terminal}
 
     def knows(self, order_id: str) -> bool:
-        """Tell whether anything is known of an order."""
+        """Return True if anything is known of an order."""
         return order_id in self._orders
 
     def is_terminal(self, order_id: str) -> bool:
-        """Tell whether an order is known to have ended."""
+        """Return True if an order is known to have ended."""
         order = self._orders.get(order_id)
         return order_id in self._forgotten if order is None else order.is_terminal
 
     def is_open(self, order_id: str) -> bool:
-        """Tell whether an order is known not to have ended."""
+        """Return True if an order is known not to have ended."""
         order = self._orders.get(order_id)
         return order is not None and not order.is_terminal
 
@@ -250,7 +250,7 @@ class Tracker:
             return self._outcome(order)
 
     def wait_until_caught_up(self, deadline: Deadline) -> bool:
-        """Wait until continuity is LIVE; tell whether it is."""
+        """Wait until continuity is LIVE; return True if it is."""
         with self.changed:
             while self.continuity is not Continuity.LIVE and not self.stopped and not deadline.expired():
                 self.changed.wait(deadline.remaining())

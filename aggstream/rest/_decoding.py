@@ -160,7 +160,7 @@ def _structure_balance(value: object, _: object) -> str | None:
 Hook: TypeAlias = "Callable[[object, object], object]"
 
 _CONVERTER = strict_converter(detailed_validation=True)
-# What no field of an entry goes into as it is.
+# Keys of an entry that go into no field as they are.
 _OURS = {"raw", "chains"}
 
 

@@ -1,4 +1,4 @@
-"""What the service knows of one user: orders, balances, and what was sent of them. Pure: no I/O."""
+"""The service's account of one user: orders, balances, and the events that were sent. Pure: no I/O."""
 
 from __future__ import annotations
 

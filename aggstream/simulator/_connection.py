@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from aggstream.simulator._tokens import Grant
 
-# Frames that may wait for a client that reads slowly, before whoever plays has to wait as well.
+# Frames that may wait for a client that reads slowly, before the player has to wait as well.
 _HIGH_WATER = 4096
 # Frames that are written before the loop has a turn. It is in its turn that a connection is found lost, and to a
 # TLS transport that is lost and does not know it yet, asyncio warns of the fifth write; a large frame takes two.
@@ -59,7 +59,7 @@ class Connection:
         self.grant: Grant | None = None
         self.closing = False
         self.stalled = False
-        # What is due at some time on this connection: its heartbeat, and the end of its token.
+        # The timers of this connection: its heartbeat, and the end of its token.
         self.timers: dict[str, asyncio.TimerHandle] = {}
         self._transport = request.transport
         # Asked for now: a TLS transport that is gone fails on the question.
@@ -73,7 +73,7 @@ class Connection:
 
     @property
     def user_id(self) -> str | None:
-        """Whose events this connection gets: nobody's once it is closing."""
+        """The user whose events this connection gets; None once it is closing."""
         return None if self.closing or self.grant is None else self.grant.user_id
 
     def send(self, frame: str | dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ class Connection:
         await self._room.wait()
 
     async def serve(self, receive: Callable[[Connection, str | None], None]) -> None:
-        """Send and receive until the connection has ended, whoever ended it.
+        """Send and receive until the connection has ended.
 
         Args:
             receive: called with each message: its text, or None for one that is not text.
@@ -164,7 +164,7 @@ class Connection:
                 await self._filled.wait()
             while not self._flowing.is_set():
                 await self._flowing.wait()
-                # What came meanwhile is read first: a goodbye, after which nothing is to be written.
+                # Frames that came meanwhile are read first: after a goodbye nothing may be written.
                 await asyncio.sleep(_AFTER_STALL)
             item = self._outbox.popleft()
             if len(self._outbox) < _HIGH_WATER // 2:
@@ -186,7 +186,7 @@ class Connection:
             self._room.clear()
 
     def _end(self) -> None:
-        """Be out of use: whoever waits for room, or for a timer, need not."""
+        """Go out of use: nothing waits for room or for a timer any more."""
         self.closing = True
         self._room.set()
         for name in tuple(self.timers):

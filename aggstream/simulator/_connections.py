@@ -46,7 +46,7 @@ class Connections:
         return sum(not authenticated or connection.user_id is not None for connection in self.open())
 
     def changed(self) -> None:
-        """Look who has waited for this; call it after each change of a connection's user or state."""
+        """Wake those that have waited for this; call it after each change of a connection's user or state."""
         for waiter, reached in self._waiters.items():
             if not waiter.done() and reached():
                 waiter.set_result(None)

@@ -1,4 +1,4 @@
-"""What is to go wrong, how it is said, and what was counted."""
+"""Faults that are switched on, how they are answered, and the counts of what was seen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Counts:
-    """What the simulator has seen since it was made.
+    """Counts of all that the simulator has seen since it was made.
 
     Attributes:
         handshakes: requests for a WebSocket, granted or not.

@@ -32,7 +32,7 @@ class History:
     _submitted: int = 0
     _orders: dict[int, Order] = field(default_factory=dict)
     _positions: dict[str, int] = field(default_factory=dict)
-    # What REST is to say of an order in place of the truth.
+    # The status that REST is to tell of an order in place of the true one.
     _said: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __contains__(self, order_id: str) -> bool:

@@ -172,7 +172,7 @@ class Host:
 
 
 async def _accept_no_more(listener: socket.socket) -> None:
-    """Leave alone who has not been accepted yet, and let who has been become a connection.
+    """Accept no further connection, and let those that were accepted become connections.
 
     asyncio forgets a socket that it has accepted, and leaves it open, if the server is closed before.
     """

@@ -58,7 +58,7 @@ class Wallet:
 
     @property
     def trading_cents(self) -> int:
-        """What is free to trade with."""
+        """The amount that is free to trade with."""
         return self.wallet_cents - self.reserved_cents
 
     def reserve(self, cents: int) -> None:
@@ -131,7 +131,7 @@ def one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> str | None
 
 @dataclass(frozen=True)
 class Choices:
-    """What is asked of an order; what is None is left to the seed. Made by `choose`."""
+    """The choices for an order; the seed decides those that are None. Made by `choose`."""
 
     scenario: str | None
     venue: str | None

@@ -1,4 +1,4 @@
-"""What goes wrong with the calls under /execution: refused, held back, cut off, or answered from the past."""
+"""Faults of the calls under /execution: refused, held back, cut off, or answered from the past."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class RestFaults:
         """Return the account as REST sees it."""
         if self._frozen is None:
             return account
-        # Who came later was nobody then.
+        # A user who came later was not there then.
         return self._frozen.get(account.user_id) or account.blank()
 
     async def held(self) -> None:
@@ -76,7 +76,7 @@ class RestFaults:
             self._held.discard(waiter)
 
     def take_drop(self) -> bool:
-        """Tell whether this answer is to be cut off, and count it."""
+        """Return True if this answer is to be cut off, and count it."""
         if not self._drops:
             return False
         self._drops -= 1

@@ -67,7 +67,7 @@ class _Server:
             grant = self._service.handshake(query.get("appId"), request.headers.get("Origin"), query.get("token"))
         except Refused as refusal:
             answer = _refused(refusal)
-            # What a client has sent ahead is no HTTP, and must not be taken for its next request.
+            # Bytes that a client has sent ahead are no HTTP, and must not be taken for its next request.
             answer.force_close()
             return answer
         try:

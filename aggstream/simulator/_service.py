@@ -64,7 +64,7 @@ class Service:
         self._refused_refreshes = Refusals()
         self._heartbeats_stalled = False
 
-    # What clients ask for.
+    # Calls of clients.
 
     def handshake(self, app_id: str | None, origin: str | None, token: str | None) -> Grant | None:
         """Let a connection in; return what the token of its query grants, if there is one.
@@ -215,7 +215,7 @@ class Service:
             connection.send({"type": "heartbeat", "ts": int(self._now() * 1000)})
         connection.later("heartbeat", self._heartbeat_interval, self._beat)
 
-    # What the developer asks for.
+    # Calls of the developer.
 
     def sign_in(self, user_id: str, lifetime: float | None = None) -> SignedIn:
         if lifetime is not None and not lifetime > 0:

@@ -298,7 +298,7 @@ class Simulator:
 
     @property
     def counts(self) -> Counts:
-        """What the simulator has seen so far."""
+        """The counts of all that the simulator has seen so far."""
         return self._call(self._service.counts)
 
     @property

@@ -21,7 +21,7 @@ class TokenRefused(Exception):
 
 @dataclass(frozen=True)
 class SignedIn:
-    """What signing in gives a user. Its repr masks both tokens.
+    """The tokens that a user gets by signing in. Its repr masks both.
 
     Attributes:
         user_id: whose tokens these are.
@@ -39,7 +39,7 @@ class SignedIn:
 
 @dataclass(frozen=True)
 class Grant:
-    """What a verified access token says."""
+    """The claims of a verified access token."""
 
     user_id: str
     expires_at: float

@@ -1,4 +1,4 @@
-"""What tests of programs that use aggstream need: bad networks, on demand.
+"""Tools for tests of programs that use aggstream: bad networks, on demand.
 
 A local AGG to test against is `aggstream.simulator`.
 """

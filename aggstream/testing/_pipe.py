@@ -14,7 +14,7 @@ _MOST_WAITING = 1 << 20
 
 
 class FaultsLike(Protocol):
-    """What `Faults` has; it is read anew for each piece, because another thread may change it."""
+    """The members of `Faults`. They are read anew for each piece, because another thread may change them."""
 
     slice_size: int | None
     latency: float

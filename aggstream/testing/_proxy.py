@@ -59,7 +59,7 @@ _size = _number("a whole number of bytes, 1 or more", lambda value: value >= 1, 
 
 @attrs.define(kw_only=True)
 class Faults:
-    """What is done to the bytes of one direction, of all connections. Set and change it at any time.
+    """The faults of one direction of all connections. Set and change them at any time.
 
     Attributes:
         slice_size: at most so many bytes in one piece; None: as they come.
@@ -225,7 +225,7 @@ class ChaosProxy:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._receiver, selectors.EVENT_READ)
         while not self._closing:
-            # Faults are plain attributes, which wake nobody, so whoever is held up by one looks again soon.
+            # Faults are plain attributes, which wake nobody, so a piece that is held up by one looks again soon.
             held_up = any(pipe.is_held_up for connection in self._connections for pipe in connection.pipes)
             moments = [pipe.due for connection in self._connections for pipe in connection.pipes]
             timeout = seconds_until(nearest(*moments))

@@ -159,7 +159,7 @@ def provider_failure(error: BaseException) -> AuthenticationError:
         return error
     if isinstance(error, Abandoned):
         return TokenUnavailable("the token provider took longer than token_timeout")
-    # What it says may hold a token, also one that nobody here has seen: the place of it is told instead.
+    # The error's words may hold a token, also one that was not seen here: its place is told instead.
     kind = type(error).__name__
     logger.debug("aggstream: the token provider failed with %s, on this way:\n%s", kind, trail_of(error))
     failure = TokenUnavailable(

@@ -1,4 +1,4 @@
-"""What a user may give as a token, and what may be sent as one."""
+"""The sources of tokens that a user may give, and the texts that may be sent as tokens."""
 
 from __future__ import annotations
 

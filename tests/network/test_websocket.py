@@ -70,7 +70,7 @@ def test_a_connection_that_does_not_come_about_ends_for_the_server_also_if_a_chi
     client = client_of(raw_server(script).url)
     client.start()
     assert asked.wait(DEADLINE)
-    sock = client._loop._connector.made
+    sock = client._stream._connector.made
     assert sock is not None
     copy = os.dup(sock.fileno())
     try:

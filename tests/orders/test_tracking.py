@@ -451,11 +451,11 @@ def test_a_token_is_sent_to_the_public_rest_api_only_by_a_client_of_the_public_s
     client_of: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AGGSTREAM_REST_URL", raising=False)
-    assert not client_of("ws://localhost:9/ws")._loop.pipeline.has_rest
+    assert not client_of("ws://localhost:9/ws")._stream.pipeline.has_rest
     public = client_of("wss://ws.agg.market/ws")
-    assert public._loop.pipeline._reader is not None
-    assert public._loop.pipeline._reader._calls.base == "https://api.agg.market"
+    assert public._stream.pipeline._reader is not None
+    assert public._stream.pipeline._reader._calls.base == "https://api.agg.market"
     monkeypatch.setenv("AGGSTREAM_REST_URL", "http://localhost:8/")
-    configured = client_of("ws://localhost:9/ws")._loop.pipeline._reader
+    configured = client_of("ws://localhost:9/ws")._stream.pipeline._reader
     assert configured is not None
     assert configured._calls.base == "http://localhost:8"

@@ -104,7 +104,7 @@ def test_a_heartbeat_that_nobody_listens_to_wakes_no_handlers_thread(line: Line)
     line.client.on("order_event")(lambda event: None)
     line.send(heartbeat)
     line.take()
-    assert line.loop.counters.messages == 1
+    assert line.stream.counters.messages == 1
     assert line.client._dispatcher.depth == 0
     line.client.on("*")(lambda event: None)
     line.send(heartbeat)

@@ -31,7 +31,7 @@ class Line:
             rest=None,
             **options,
         )
-        self.loop = self.client._loop
+        self.stream = self.client._stream
         ours, self.server = socket.socketpair()
         ours.setblocking(False)
         for sock in (ours, self.server):
@@ -39,13 +39,13 @@ class Line:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self.poller = Poller()
         self.connection = Connection(
-            Session(self.loop._options.session, Token.of("t")),
+            Session(self.stream._options.session, Token.of("t")),
             Transport(ours, b"", aggstream.Limits()),
             self.poller,
-            self.loop.pipeline,
-            self.loop.counters,
+            self.stream.pipeline,
+            self.stream.counters,
             name="aggstream",
-            watch_every=self.loop._options.slow_handler_duration,
+            watch_every=self.stream._options.slow_handler_duration,
         )
         self.session = self.connection.session
         now = time.monotonic()

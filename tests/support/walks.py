@@ -76,7 +76,7 @@ _FAST = "aggstream._protocol.codec_msgspec"
 def _line(journal: str | None) -> Iterator[Line]:
     line = Line(journal=journal)
     store, _ = line.client._lifetime._open_store()
-    line.loop.pipeline.write_to(store, None)
+    line.stream.pipeline.write_to(store, None)
     try:
         yield line
     finally:

@@ -1,4 +1,4 @@
-"""What the project's handlers are registered with, before there is a client."""
+"""The registrar of the project's handlers, before there is a client."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class DatabaseTurn:
             client.redeliver(self._store.revived())
 
     def end(self) -> None:
-        # What the database does not store now is read from REST later.
+        # Events that the database does not store now are read from REST later.
         self._patience.end()
 
     def release(self) -> None:

@@ -27,9 +27,9 @@ SETTING = "AGGSTREAM"
 
 _STORE_KEYS = ("MAX_ATTEMPTS", "RETRY_DELAY", "RETRY_DELAY_MAXIMUM", "KEEP_FOR")
 ACCOUNT_KEYS = _accounts.COMMON_KEYS | {*_STORE_KEYS, "DATABASE", "LEASE", "LOCK"}
-"""What may be set for one account, or for all."""
+"""The keys that may be set for one account, or for all."""
 KEYS = ACCOUNT_KEYS | {"ACCOUNTS", "USER_ID", "EVENTS_FOR"}
-"""What may be set."""
+"""The keys that may be set."""
 _LOCKS = (None, "advisory", "lease")
 
 

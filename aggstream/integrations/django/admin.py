@@ -36,7 +36,7 @@ class _RecentValues(admin.AllValuesFieldListFilter):
 
 
 class _ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs alone
-    """What the stream writes, nobody else does."""
+    """Shows rows, and lets nobody change them: only the stream writes them."""
 
     show_full_result_count = False
 
@@ -57,7 +57,7 @@ class _ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the s
 
 @admin.register(Stream)
 class StreamAdmin(_ReadOnly):
-    """Whose streams there are, and which process runs them."""
+    """The streams, their users, and the processes that run them."""
 
     list_display = ("account", "user_id", "owner_name")
     fields = ("account", "user_id", "owner_name", "lease_until", "last_timestamp")
@@ -65,7 +65,7 @@ class StreamAdmin(_ReadOnly):
 
 @admin.register(Order)
 class OrderAdmin(_ReadOnly):
-    """What is known of the orders."""
+    """The orders, as far as they are known."""
 
     list_display = (
         "order_id",
@@ -130,7 +130,7 @@ class EventAdmin(_ReadOnly):
     readonly_fields = ("occurred_at", "received_at", "payload")
 
     def has_run_again_permission(self, request: HttpRequest) -> bool:
-        """Tell whether somebody may run events again: who may change them, though nobody can by hand."""
+        """Return True if somebody may run events again: who may change them, though nobody can by hand."""
         return bool(request.user.has_perm("aggstream.change_event"))
 
     @admin.action(description="Run the failed ones of these events again", permissions=("run_again",))

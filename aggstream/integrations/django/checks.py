@@ -1,4 +1,4 @@
-"""What `manage.py check` says about the setting. Values that may be secrets are never shown."""
+"""The checks of the setting for `manage.py check`. Values that may be secrets are never shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept in the project's database: whose stream it is and who runs it, its events, and its orders."""
+"""The tables in the project's database: streams with their users and owners, events, and orders."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Stream(models.Model):
     account = NameField(max_length=NAME, unique=True)
     """The account's name in the setting `AGGSTREAM`."""
     user_id = NameField(max_length=KEY, null=True, unique=True)
-    """Whose events these are, by AGG; null until the account has signed in."""
+    """The AGG id of the user whose events these are; null until the account has signed in."""
     owner = NameField(max_length=NAME, blank=True, default="")
-    """What the owner knows itself by; each write is for the owner only."""
+    """The name by which the owner knows itself; only the owner writes."""
     owner_name = NameField(max_length=KEY, blank=True, default="")
     """The owner's host and process, for people."""
     lease_until = models.DateTimeField(null=True)
@@ -39,7 +39,7 @@ class Stream(models.Model):
 
 
 class Order(models.Model):
-    """What is known of one order, by all of its events. What nobody has told is null."""
+    """The state of one order, by all of its events. A fact that was not told is null."""
 
     stream = models.ForeignKey(Stream, on_delete=models.PROTECT, related_name="orders")
     order_id = NameField(max_length=KEY)
@@ -88,7 +88,7 @@ class Event(models.Model):
     """One event, there before its handlers run. Its `id` grows in the order in which an account's events came."""
 
     class State(models.TextChoices):
-        """What has become of it."""
+        """How far its handlers have come."""
 
         PENDING = "pending", "pending"
         DONE = "done", "done"

@@ -35,9 +35,9 @@ from aggstream.typing import TokenSource
 PREFIX = "AGGSTREAM_"
 
 ACCOUNT_KEYS = COMMON_KEYS | {"JOURNAL"}
-"""What may be set for one account, or for all."""
+"""The keys that may be set for one account, or for all."""
 KEYS = ACCOUNT_KEYS | {"ACCOUNTS", "USER_ID", "EVENTS_FOR"}
-"""What may be set, without the prefix."""
+"""The keys that may be set, without the prefix."""
 ACCOUNTS = f"{PREFIX}ACCOUNTS"
 _JOURNAL = "aggstream{}.db"
 
@@ -112,7 +112,7 @@ def journals(app: Flask) -> dict[str, JournalOptions]:
 
 
 def user_id_function(app: Flask) -> Callable[[], object] | None:
-    """Return the function that tells the AGG user id of who asks; None: nobody has one.
+    """Return the function that returns the AGG user id of the visitor; None: there is no such function.
 
     Raises:
         ConfigurationError: it is no function.

@@ -1,4 +1,4 @@
-"""What an application is given."""
+"""The extension of a Flask application."""
 
 from __future__ import annotations
 

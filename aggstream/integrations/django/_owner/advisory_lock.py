@@ -73,7 +73,7 @@ class AdvisoryLock:
         self._let_go()
 
     def _is_locked(self) -> bool:
-        """Take the lock, waiting a little; tell whether this connection has it."""
+        """Take the lock, waiting a little; return True if this connection has it."""
         if self._connection is None:
             self._connection = self._connect()
         try:

@@ -19,7 +19,7 @@ class Ownership(Protocol):
     """Belongs to one thread. `DatabaseError` comes out of `acquire` alone."""
 
     owner: str
-    """What this process knows itself by."""
+    """The name by which this process knows itself."""
     look_every: float
     """Seconds after which to call `acquire` or `is_held` again."""
 
@@ -29,7 +29,7 @@ class Ownership(Protocol):
         ...
 
     def acquire(self) -> bool:
-        """Take the stream if nobody has it; tell whether that is so. May wait for a second.
+        """Take the stream if nobody has it; return True if that is so. May wait for a second.
 
         Raises:
             DatabaseError: nobody can tell.

@@ -27,7 +27,7 @@ class Now(_Now):
 
 
 class Row:
-    """What is common to all kinds of ownership. Its methods raise what the database does."""
+    """The base of all kinds of ownership. Its methods raise the database's errors."""
 
     def __init__(self, account: Account) -> None:
         self.database = account.database
@@ -43,13 +43,13 @@ class Row:
             self.stream = row.pk
 
     def take(self, condition: Q, lease: dt.timedelta | None) -> bool:
-        """Become the owner if a condition holds; tell whether it did. The owner before is none from then on."""
+        """Become the owner if a condition holds; return True if it did. The owner before is none from then on."""
         rows = Stream.objects.using(self.database).filter(condition, pk=self.stream)
         until = None if lease is None else Now() + lease
         return bool(rows.update(owner=self.owner, owner_name=self.owner_name, lease_until=until))
 
     def is_own(self) -> bool:
-        """Tell whether this process is the owner."""
+        """Return True if this process is the owner."""
         return Stream.objects.using(self.database).filter(pk=self.stream, owner=self.owner).exists()
 
     def give_back(self) -> None:

@@ -1,4 +1,4 @@
-"""What is known of orders, kept in their table by the same rules as in `client.orders`."""
+"""The state of orders, kept in their table by the same rules as in `client.orders`."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Folding:
         self._folds: dict[int, OrderState] = {}
 
     def forget(self) -> None:
-        """What was taken was not stored."""
+        """Forget what was folded: it was not stored."""
         self._folds.clear()
 
     def take(self, order: Order, events: Iterable[UserEvent]) -> bool:
-        """Let an order go on by events that are not stored yet; tell whether its row has changed."""
+        """Let an order go on by events that are not stored yet; return True if its row has changed."""
         fold = self._folds.pop(order.pk, None) or self._recalled(order)
         for event in events:
             _fold(fold, event)

@@ -17,7 +17,7 @@ PAGE = 400
 
 
 class Rows:
-    """What the owner of a stream works on."""
+    """The rows of one stream, for its owner."""
 
     def __init__(self, database: str, *, stream: int, owner: str) -> None:
         """Make one.

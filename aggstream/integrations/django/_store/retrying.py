@@ -20,7 +20,7 @@ logger = logging.getLogger("aggstream.integrations.django")
 T = TypeVar("T")
 
 AWAY = (OperationalError, InterfaceError, InternalError)
-"""What Django raises when a database is away, locked, full, or a replica that may not be written to yet."""
+"""The errors that Django raises when a database is away, locked, full, or a replica that takes no writes yet."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 
@@ -34,7 +34,7 @@ class Patience:
             database: the database's alias.
         """
         self.place = f"the database {database!r}"
-        """What it is called in errors and logs."""
+        """The database's name in errors and logs."""
         self._database = database
         self._is_over = threading.Event()
         self._retrying = tenacity.Retrying(

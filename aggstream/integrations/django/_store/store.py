@@ -24,7 +24,7 @@ from aggstream.journal._file import to_integer
 
 T = TypeVar("T")
 
-# So many rows at a time, because whoever stores events waits for it.
+# So many rows at a time, because storing events waits for it.
 _TIDIED = 200
 _SHOWN_ERROR = 500
 _SHOWN_USER = 40
