@@ -488,7 +488,7 @@ class Client(Registrar):
         self._refuse_other_process()
         tracked = self._tracker.track(order_id)
         if not tracked.is_known:
-            self._look_up(order_id)
+            self._find_out(order_id)
         return TrackedOrder(tracked, self._tracker, self._registry, guard=self._guard_wait, call=self._call)
 
     def wait_until_caught_up(self, timeout: float | None = None) -> None:
@@ -586,7 +586,7 @@ class Client(Registrar):
     def _handlers_ended(self) -> None:
         self._lifetime.handlers_ended()
 
-    def _look_up(self, order_id: str) -> None:
+    def _find_out(self, order_id: str) -> None:
         self._stream.find_out(order_id)
 
     def _call(self, function: Callable[[], object]) -> None:

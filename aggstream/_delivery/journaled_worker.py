@@ -64,7 +64,7 @@ class JournaledWorker(Worker):
             self._take_item(item)
 
     def _take_balance(self, item: Item, replaced: list[int | None]) -> None:
-        if self._tell_of_replaced(item, replaced):
+        if self._deliver_coalesced(item, replaced):
             for seq in replaced:
                 self._succeeded(seq)
         self._take_item(item)

@@ -70,12 +70,16 @@ def key_of(type_or_class: object, sub_events: tuple[object, ...] = ()) -> Key:
         )
     if names and not issubclass(cls, (OrderEvent, UnknownEvent)):
         raise ConfigurationError(f"{cls.__name__} has no sub-events, so {names[0]!a} can never match")
-    if cls is OrderEvent:
-        names = [name.removeprefix("order_") for name in names]
-        for unheard in set(names) - ORDER_EVENTS.keys():
-            if not unheard.startswith(("dag_", "step_")):
-                _suggest(unheard, "order_event", _SUB_EVENTS)
-    return Key(cls, name, frozenset(names))
+    return Key(cls, name, frozenset(_sub_events(names) if cls is OrderEvent else names))
+
+
+def _sub_events(names: Collection[str]) -> list[str]:
+    """Return sub-events of an `order_event` in the form by which they are found; log what may be a mistake."""
+    names = [name.removeprefix("order_") for name in names]
+    for unheard in set(names) - ORDER_EVENTS.keys():
+        if not unheard.startswith(("dag_", "step_")):
+            _suggest(unheard, "order_event", _SUB_EVENTS)
+    return names
 
 
 def _named(name: str) -> tuple[type[Event], str | None]:

@@ -116,10 +116,10 @@ class Worker(Caller):
                 room.announce()
 
     def _take_balance(self, item: Item, replaced: list[int | None]) -> None:
-        self._tell_of_replaced(item, replaced)
+        self._deliver_coalesced(item, replaced)
         self._take_item(item)
 
-    def _tell_of_replaced(self, item: Item, replaced: list[int | None]) -> bool:
+    def _deliver_coalesced(self, item: Item, replaced: list[int | None]) -> bool:
         """Deliver the event that tells how many balances were replaced; return True if there is one."""
         if not replaced or self._calls.is_stale(item.event, item.epoch):
             return False

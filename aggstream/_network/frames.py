@@ -116,7 +116,7 @@ class LimitedContinuation(continuous_frame):
         """True between the first and the last fragment of a message."""
         return self._frames > 0
 
-    def look_at(self, opcode: int, payload: bytearray) -> None:
+    def check_begun(self, opcode: int, payload: bytearray) -> None:
         """Decode the part of a frame that has come so far, if it is a text's.
 
         Raises:

@@ -184,7 +184,7 @@ class Transport:
             frame = self._frames.recv_frame()
         except _WouldBlock:
             if (begun := self._frames.payload) is not None:
-                self._fragments.look_at(*begun)
+                self._fragments.check_begun(*begun)
             raise
         if frame.opcode in _CONTROL_FRAMES:
             # Between two fragments it does not begin another message.

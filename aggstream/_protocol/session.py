@@ -143,7 +143,7 @@ class Session:
         return events
 
     def _receive_texts(self, texts: Sequence[str], now: float, received_ns: int) -> None:
-        tells_all = self._tells_all_user_events()
+        emits_all = self._emits_all_user_events()
         quick = self._decode_quickly(texts, received_ns)
         events = (
             cast("list[Event | DecodeError]", quick)
@@ -154,7 +154,7 @@ class Session:
             # A call of memory_of() for each short message would be a fiftieth of all the time that it takes.
             self._size = len(text) * PER_CHARACTER if len(text) < SHORT else memory_of(text)
             if isinstance(event, UserEvent):
-                if tells_all:
+                if emits_all:
                     self._events.append((event, self._size))
                 else:
                     self._user_event(event, now)
@@ -164,7 +164,7 @@ class Session:
                 self._other_message(event, now)
                 if self.state is State.CLOSED:
                     return
-                tells_all = self._tells_all_user_events()
+                emits_all = self._emits_all_user_events()
 
     def _other_message(self, event: Event, now: float) -> None:
         if isinstance(event, ControlMessage):
@@ -174,7 +174,7 @@ class Session:
         else:
             if isinstance(event, UnknownEvent) and (name := self._redacted(event.name)) != event.name:
                 event = attrs.evolve(event, name=name)  # it goes into logs
-            self._tell(event)
+            self._emit(event)
 
     def receive_undecodable(self, text: str, error: DecodeError, now: float, received_ns: int) -> None:
         """A message came that is no text of ours; it costs that message only."""
@@ -187,7 +187,7 @@ class Session:
         text = self._redacted(text)
         # It is handed out, and its frames and what it came from hold the text as it was.
         error.__traceback__ = error.__context__ = None
-        self._tell(DecodeFailed(text=text, error=error, received_ns=received_ns))
+        self._emit(DecodeFailed(text=text, error=error, received_ns=received_ns))
 
     def receive_control_frame(self, now: float) -> None:
         """A ping or a pong came: the peer lives, even if it has nothing to say."""
@@ -351,11 +351,11 @@ class Session:
 
     # --- messages ---------------------------------------------------------------------------------------
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         self._events.append((event, self._size))
         self._has_sign_in = self._has_sign_in or isinstance(event, Authenticated)
 
-    def _tells_all_user_events(self) -> bool:
+    def _emits_all_user_events(self) -> bool:
         return self.state is State.LIVE and not self._muted
 
     def _user_event(self, event: UserEvent, now: float) -> None:
@@ -368,7 +368,7 @@ class Session:
             if len(self._held) > _MOST_HELD or self._held_size > self._limits.queued_size:
                 self._fail(RemoteProtocolError("the server sends events without ever saying 'authenticated'"), now)
         else:
-            self._tell(event)
+            self._emit(event)
 
     def _control(self, event: ControlMessage, now: float) -> None:
         if isinstance(event, ErrorMessage):
@@ -376,7 +376,7 @@ class Session:
         elif isinstance(event, Authenticated):
             self._authenticated(event, now)
         else:
-            self._tell(event)
+            self._emit(event)
             if isinstance(event, Connected):
                 self._greeted(event, now)
 
@@ -404,10 +404,10 @@ class Session:
         if verdict is Verdict.WRONG_USER:
             return
         if verdict is not Verdict.PROVEN:  # a proof of life is no news
-            self._tell(event)
+            self._emit(event)
         if verdict is Verdict.RENEWED:
             expires = self.token.expires_at
-            self._tell(TokenRefreshed(user_id=event.user_id, expires_at=expires, received_ns=event.received_ns))
+            self._emit(TokenRefreshed(user_id=event.user_id, expires_at=expires, received_ns=event.received_ns))
         queued = self._sign_in.next_token()
         if queued is not None:
             self._authenticate(queued, now)
@@ -416,7 +416,7 @@ class Session:
         if self._accepted(event.user_id, now) is Verdict.WRONG_USER:
             return
         self._move(Signal.AUTHENTICATED)
-        self._tell(event)
+        self._emit(event)
         self._keepalive.begin_service(self._timers.time(now))
         held, self._held = self._held, []
         self._events.extend(held)
@@ -431,7 +431,7 @@ class Session:
 
     def _server_error(self, event: ErrorMessage, now: float) -> None:
         event = self._sign_in.mask(event)
-        self._tell(event)
+        self._emit(event)
         said = self._limits.shown(event.message)
         if event.channel is not None or self.state is State.CLOSING:
             return

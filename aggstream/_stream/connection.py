@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 
@@ -50,7 +51,7 @@ class Connection:
         self._pipeline = pipeline
         self._counters = counters
         self._name = name
-        self._watch_every = watch_every
+        self._watch_every = math.inf if watch_every is None else watch_every
         self._suspension = SuspensionWatch()
         # The number of the message that has come in part.
         self._partial: int | None = None
@@ -68,17 +69,17 @@ class Connection:
             Events that were received and not handed on, because the session wants something first.
         """
         now = time.monotonic()
-        # By then the deadlines are worth another look: most are put off by whatever comes.
-        enough = None if until is None else now + (until - now) / 2
+        until = math.inf if until is None else until
+        # By then the deadlines are worth computing anew: most are put off by whatever comes.
+        enough = now + (until - now) / 2
         while True:
             events = self.wait(until)
             if events is None or not self.session.wants_nothing():
                 return events or ()
             now = time.monotonic()
-            if events and self._pipeline.take(events, now) and self._watch_every is not None:
-                watch_at = now + self._watch_every
-                until = watch_at if until is None else min(until, watch_at)
-            if self._poller.woken or self._pipeline.should_pause() or (enough is not None and now >= enough):
+            if events and self._pipeline.take(events, now):
+                until = min(until, now + self._watch_every)
+            if self._poller.woken or self._pipeline.should_pause() or now >= enough:
                 return ()
 
     def wait(self, until: float | None, *, read: bool = True) -> Sequence[SizedEvent] | None:

@@ -51,13 +51,13 @@ class Connector:
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
         proxy, route = self._options.route, None
         if proxy is None:
-            addresses = self._look_up(host, port, deadline, waiter)
+            addresses = self._resolve(host, port, deadline, waiter)
         else:
             hosts = [host]
             if not proxy.looks_up_names:
-                hosts = [str(address[0]) for *_, address in self._look_up(host, port, deadline, waiter)]
+                hosts = [str(address[0]) for *_, address in self._resolve(host, port, deadline, waiter)]
             route = Route(proxy, hosts, port)
-            addresses = self._look_up(proxy.host, proxy.port, deadline, waiter, "the proxy's host name")
+            addresses = self._resolve(proxy.host, proxy.port, deadline, waiter, "the proxy's host name")
         return connect(
             self._options.connect_url(token),
             addresses=addresses,
@@ -75,7 +75,7 @@ class Connector:
     def _remember(self, sock: socket.socket) -> None:
         self.made = sock
 
-    def _look_up(
+    def _resolve(
         self, host: str, port: int, deadline: Deadline, waiter: Waiter, what: str = "the host name"
     ) -> Sequence[Address]:
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
@@ -56,27 +57,27 @@ def _problems(
     threads: Mapping[str, bool],
     handlers: Sequence[Running],
 ) -> list[str]:
-    problems = []
-    if stream.phase not in ("idle", "stopped"):
-        problems += [f"the thread {name} is not alive" for name, alive in threads.items() if not alive]
-    if stream.phase != "live":
-        problems.append(f"not live, but {stream.phase}")
-    if stream.is_switching:
-        problems.append("switching users: nothing is delivered until the other user is signed in")
-    if stream.phase == "live" and stream.pipeline.has_rest and stream.pipeline.is_in_the_dark:
-        why = stream.pipeline.catch_up.last_error or "it was not asked yet"
-        problems.append(f"the REST API does not tell what was missed: {why}")
-    if stream.pipeline.log.failure is not None:
-        problems.append(f"the journal is not written to: {stream.pipeline.log.failure}")
-    if stream.pressure.paused:
-        problems.append("reading is paused, because the handlers are behind")
-    slow = options.slow_handler_duration
-    problems += [
-        f"the handler {running.handler} has run for {running.seconds:.0f} s"
-        for running in handlers
-        if slow is not None and running.seconds >= slow
-    ]
+    dead = [name for name, alive in threads.items() if not alive]
+    slow = math.inf if options.slow_handler_duration is None else options.slow_handler_duration
     longest = options.session.ping_interval + options.session.pong_timeout + _SILENCE_GRACE
-    if silent_for is not None and silent_for > longest:
-        problems.append(f"the server has been silent for {silent_for:.0f} s")
-    return problems
+    return [
+        *(f"the thread {name} is not alive" for name in dead if stream.phase not in ("idle", "stopped")),
+        *_problems_of_stream(stream),
+        *(f"the handler {it.handler} has run for {it.seconds:.0f} s" for it in handlers if it.seconds >= slow),
+        *([f"the server has been silent for {silent_for:.0f} s"] if (silent_for or 0.0) > longest else []),
+    ]
+
+
+def _problems_of_stream(stream: Stream) -> Iterator[str]:
+    pipeline = stream.pipeline
+    if stream.phase != "live":
+        yield f"not live, but {stream.phase}"
+    if stream.is_switching:
+        yield "switching users: nothing is delivered until the other user is signed in"
+    if stream.phase == "live" and pipeline.has_rest and pipeline.is_in_the_dark:
+        why = pipeline.catch_up.last_error or "it was not asked yet"
+        yield f"the REST API does not tell what was missed: {why}"
+    if pipeline.log.failure is not None:
+        yield f"the journal is not written to: {pipeline.log.failure}"
+    if stream.pressure.paused:
+        yield "reading is paused, because the handlers are behind"

@@ -221,9 +221,9 @@ class Pipeline:
             self.catch_up.search_for(order_id, now)
 
     def _log_to(self, store: EventStore | None) -> EventLog:
-        return EventLog(store, self._name, wake=self._wake, on_lost=self._tell_that_the_journal_is_lost)
+        return EventLog(store, self._name, wake=self._wake, on_lost=self._emit_journal_failed)
 
-    def _tell_that_the_journal_is_lost(self, error: JournalError) -> None:
+    def _emit_journal_failed(self, error: JournalError) -> None:
         self._hand_on([(JournalFailed(error=error), 0)], None)
 
     def _take_up(self, store: EventStore) -> None:

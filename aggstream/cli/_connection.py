@@ -24,7 +24,7 @@ In the environment: AGGSTREAM_APP_ID, AGGSTREAM_ORIGIN, AGGSTREAM_TOKEN, AGGSTRE
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of which a `Connection` is made."""
+    """Add the options of which a `ConnectionSettings` is made."""
     settings = parser.add_argument_group("settings")
     settings.add_argument("--app-id", metavar="ID", help="the app's id")
     settings.add_argument("--origin", metavar="URL", help="one of the app's allowed origins, as https://host")
@@ -64,7 +64,7 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @attrs.frozen(kw_only=True)
-class Connection:
+class ConnectionSettings:
     """The settings that the options come to."""
 
     app_id: str | None
@@ -78,7 +78,7 @@ class Connection:
     allow_insecure: bool
 
     @classmethod
-    def of(cls, args: argparse.Namespace, *, needs_origin: bool = True) -> Connection:
+    def of(cls, args: argparse.Namespace, *, needs_origin: bool = True) -> ConnectionSettings:
         """Make one of the command's options.
 
         Raises:

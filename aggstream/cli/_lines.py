@@ -150,7 +150,7 @@ def _mark(event: Event) -> str:
     return ", ".join([*marks, "delivered again"] if event.redelivered else marks)
 
 
-def is_worth_telling(event: Event) -> bool:
+def is_worth_printing(event: Event) -> bool:
     """Return True if a reader must know of an event to judge what else is shown."""
     if isinstance(event, Reconciled) and event.resolved:
         return bool(event.gaps)  # without, nothing was in doubt

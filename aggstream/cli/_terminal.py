@@ -54,7 +54,7 @@ def _paint_plainly(segments: Iterable[Segment]) -> None:
     write_line("".join(text for text, _ in segments).rstrip())
 
 
-def tell_aside(event: Event) -> None:
+def print_aside(event: Event) -> None:
     """Tell a person of an event, beside what a program reads."""
     line = as_line(event)
     note(f"{line.label}: {line.text}")
@@ -72,19 +72,17 @@ class Column:
     """True if it always stands in the line below."""
 
 
-Row: TypeAlias = "Sequence[Segment]"
+TableRow: TypeAlias = "Sequence[Segment]"
 """As many segments as there are columns; one without a text is nothing to tell."""
 
 
-def lay_out(columns: Sequence[Column], rows: Sequence[Row], most: int) -> Iterator[list[Segment]]:
+def lay_out(columns: Sequence[Column], rows: Sequence[TableRow], most: int) -> Iterator[list[Segment]]:
     """Yield the lines of a table, which is no wider than `most` if no word in it is.
 
     No text is cut, and no word broken, so that what is an id can be copied. What has no room in a row stands below
     it, with its title. A column in which there is nothing is left out.
     """
-    told = [n for n in range(len(columns)) if any(row[n][0] for row in rows)]
-    columns, rows = [columns[n] for n in told], [[row[n] for n in told] for row in rows]
-    rows = [[(printable(text), style) for text, style in row] for row in rows]
+    columns, rows = _with_text(columns, rows)
     widths = [max(len(column.title), *(len(row[n][0]) for row in rows)) for n, column in enumerate(columns)]
     upright = _upright(columns, widths, most)
     yield _row([(columns[n].title, "dim") for n in upright], [widths[n] for n in upright], columns, upright)
@@ -92,6 +90,13 @@ def lay_out(columns: Sequence[Column], rows: Sequence[Row], most: int) -> Iterat
         yield _row([row[n] for n in upright], [widths[n] for n in upright], columns, upright)
         below = [(columns[n], *row[n]) for n in range(len(columns)) if n not in upright and row[n][0]]
         yield from _below(below, most)
+
+
+def _with_text(columns: Sequence[Column], rows: Sequence[TableRow]) -> tuple[Sequence[Column], Sequence[TableRow]]:
+    """Return the columns in which there is a text, and their cells, printable."""
+    used = [n for n in range(len(columns)) if any(row[n][0] for row in rows)]
+    cells = [[(printable(row[n][0]), row[n][1]) for n in used] for row in rows]
+    return [columns[n] for n in used], cells
 
 
 def _upright(columns: Sequence[Column], widths: Sequence[int], most: int) -> list[int]:
@@ -104,7 +109,9 @@ def _upright(columns: Sequence[Column], widths: Sequence[int], most: int) -> lis
     return upright
 
 
-def _row(cells: Row, widths: Sequence[int], columns: Sequence[Column], upright: Sequence[int]) -> list[Segment]:
+def _row(
+    cells: TableRow, widths: Sequence[int], columns: Sequence[Column], upright: Sequence[int]
+) -> list[Segment]:
     segments: list[Segment] = []
     for (text, style), width, n in zip(cells, widths, upright, strict=True):
         padding = " " * (width - len(text))

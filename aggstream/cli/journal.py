@@ -12,7 +12,7 @@ from aggstream._base.json_text import to_json
 from aggstream.cli._options import count
 from aggstream.cli._outcome import moment
 from aggstream.cli._shell import OK, USAGE, Failure, note, write_line
-from aggstream.cli._terminal import Column, Row, has_reader, lay_out, painter, width
+from aggstream.cli._terminal import Column, TableRow, has_reader, lay_out, painter, width
 from aggstream.journal import JournalCounts, JournalReader, StoredEvent, replay, retry
 
 HELP = "look into a journal, and have events delivered again"
@@ -104,7 +104,7 @@ def _list(args: argparse.Namespace) -> None:
         paint([(f"there may be more: --after {events[-1].seq} goes on", "dim")])
 
 
-def _row(stored: StoredEvent, now: dt.datetime) -> Row:
+def _row(stored: StoredEvent, now: dt.datetime) -> TableRow:
     return (
         (str(stored.seq), "bold"),
         (stored.state, _STATE_STYLES[stored.state]),
@@ -153,7 +153,7 @@ def _retry(args: argparse.Namespace) -> None:
     number = retry(args.path, None if args.all_dead else args.seqs)
     if args.seqs and not number:
         raise Failure(f"none of these events of {args.path} is dead: see journal show, and replay for done ones")
-    _tell(number, "dead")
+    _print_result(number, "dead")
 
 
 def _replay(args: argparse.Namespace) -> None:
@@ -161,10 +161,10 @@ def _replay(args: argparse.Namespace) -> None:
     if all(value is None for value in given):
         raise Failure("say which events: --order, --first, --last or --since", USAGE)
     number = replay(args.path, order_id=args.order, first=args.first, last=args.last, since=args.since)
-    _tell(number, "done")
+    _print_result(number, "done")
 
 
-def _tell(number: int, state: str) -> None:
+def _print_result(number: int, state: str) -> None:
     words = f"{number:,} {state} event{'' if number == 1 else 's'} made pending"
     if number:
         words += "; delivered at the next start of the stream that owns the journal"

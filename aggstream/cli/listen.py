@@ -8,10 +8,10 @@ from collections.abc import Callable
 import attrs
 
 from aggstream._delivery.registry import Key, key_of
-from aggstream.cli._connection import ENVIRONMENT, Connection, add_connection_arguments
-from aggstream.cli._lines import as_json, as_line, is_worth_telling
+from aggstream.cli._connection import ENVIRONMENT, ConnectionSettings, add_connection_arguments
+from aggstream.cli._lines import as_json, as_line, is_worth_printing
 from aggstream.cli._shell import note, write_line
-from aggstream.cli._terminal import has_reader, line_printer, tell_aside
+from aggstream.cli._terminal import has_reader, line_printer, print_aside
 from aggstream.events import LIFECYCLE_TYPES, WIRE_TYPES, Event, Heartbeat
 from aggstream.journal import JournalOptions
 
@@ -53,12 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show the stream until it ends; return the exit code."""
-    connection = Connection.of(args)
+    connection = ConnectionSettings.of(args)
     filters = Filters.of(args)
     client = connection.client(journal=_journal(args))
     show = _printer(journalled=args.journal is not None)
     # Beside JSON for a program, a person's notes go to stderr; in a terminal they are part of the picture.
-    aside = show if has_reader() else tell_aside
+    aside = show if has_reader() else print_aside
     failures: list[Exception] = []
 
     @client.on(Event)
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             if filters.match(event) and (args.verbose or filters.types or not isinstance(event, Heartbeat)):
                 show(event)
-            elif is_worth_telling(event):
+            elif is_worth_printing(event):
                 aside(event)
         except Exception as error:  # a pipe that nobody reads any more, most often: it ends the command
             failures.append(error)

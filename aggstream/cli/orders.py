@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from aggstream._base.json_text import to_json
 from aggstream._base.signals import caught_signals
 from aggstream.cli import _outcome
-from aggstream.cli._connection import ENVIRONMENT, Connection, add_connection_arguments
+from aggstream.cli._connection import ENVIRONMENT, ConnectionSettings, add_connection_arguments
 from aggstream.cli._options import count, rate
 from aggstream.cli._shell import EXIT_CODES, OK, UNKNOWN, exit_code, note, write_line
-from aggstream.cli._terminal import Column, Row, has_reader, lay_out, painter, width
+from aggstream.cli._terminal import Column, TableRow, has_reader, lay_out, painter, width
 from aggstream.client import Client
 from aggstream.errors import AggStreamError, StateError, WaitTimeout
 from aggstream.orders._order import Order
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show the orders; return the exit code."""
-    connection = Connection.of(args, needs_origin=not args.no_stream)
+    connection = ConnectionSettings.of(args, needs_origin=not args.no_stream)
     code = OK
     orders: dict[str, Order] = {}
     if not args.no_stream:
@@ -79,15 +79,19 @@ def run(args: argparse.Namespace) -> int:
         with connection.rest(option) as rest:
             for record in rest.orders(max_pages=None if args.all else 1):
                 orders.setdefault(record.id, _outcome.order_of(record))
-    wanted = {status.lower() for status in args.status}
-    found = [order for order in orders.values() if not wanted or order.status in wanted]
-    found.sort(key=lambda order: (order.is_terminal, -(order.last_timestamp or 0)))
+    found = _found(orders.values(), {status.lower() for status in args.status})
     limit = args.limit or (len(found) if args.all else _LIMIT)
     _show(found[:limit], len(found), is_known=code == OK)
     return code
 
 
-def _from_stream(connection: Connection, timeout: float) -> tuple[int, dict[str, Order]]:
+def _found(orders: Iterable[Order], statuses: Collection[str]) -> list[Order]:
+    """Return the orders of some statuses, or of all if none is given: open ones first, then by age."""
+    found = [order for order in orders if not statuses or order.status in statuses]
+    return sorted(found, key=lambda order: (order.is_terminal, -(order.last_timestamp or 0)))
+
+
+def _from_stream(connection: ConnectionSettings, timeout: float) -> tuple[int, dict[str, Order]]:
     """Return the exit code so far, and what is known once nothing is missing, or the time is up.
 
     Raises:
@@ -134,7 +138,7 @@ def _show(orders: Sequence[Order], found: int, *, is_known: bool) -> None:
         note(f"{len(orders)} of {found} orders shown: see --limit and --all")
 
 
-def _row(order: Order) -> Row:
+def _row(order: Order) -> TableRow:
     dim = "dim" if order.is_terminal else ""
     status = order.status or "?"
     doubt = [_outcome.contradiction_in_words(contradiction) for contradiction in order.contradictions]

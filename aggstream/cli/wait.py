@@ -6,14 +6,14 @@ import argparse
 import contextlib
 import queue
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeAlias
 
 from aggstream._base.deadline import Deadline
 from aggstream._base.json_text import to_json
 from aggstream._base.signals import caught_signals
-from aggstream.cli._connection import ENVIRONMENT, Connection, add_connection_arguments, why_not_caught_up
-from aggstream.cli._lines import as_line, is_worth_telling
+from aggstream.cli._connection import ENVIRONMENT, ConnectionSettings, add_connection_arguments, why_not_caught_up
+from aggstream.cli._lines import as_line, is_worth_printing
 from aggstream.cli._options import rate
 from aggstream.cli._outcome import outcome_as_line, outcome_as_object
 from aggstream.cli._shell import (
@@ -26,11 +26,12 @@ from aggstream.cli._shell import (
     note,
     write_line,
 )
-from aggstream.cli._terminal import has_reader, line_printer, tell_aside
+from aggstream.cli._terminal import has_reader, line_printer, print_aside
 from aggstream.client import Client
 from aggstream.errors import AggStreamError
 from aggstream.events import LifecycleEvent, Verdict
 from aggstream.orders._order import Outcome
+from aggstream.orders._tracked_order import TrackedOrder
 
 HELP = "wait until orders are filled, or have ended otherwise"
 EPILOG = f"""\
@@ -63,17 +64,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Wait for the orders; return the exit code."""
     deadline = Deadline(args.timeout)
-    client = Connection.of(args).client()
+    client = ConnectionSettings.of(args).client()
     inbox: _Inbox = queue.SimpleQueue()
 
     print_line = line_printer() if has_reader() else None
 
     @client.on(LifecycleEvent)
-    def tell(event: LifecycleEvent) -> None:
-        if not is_worth_telling(event):
+    def print_event(event: LifecycleEvent) -> None:
+        if not is_worth_printing(event):
             return
         if print_line is None:
-            tell_aside(event)
+            print_aside(event)
         else:  # in a terminal it is part of the picture
             print_line(as_line(event))
 
@@ -111,14 +112,23 @@ def _wait(client: Client, order_ids: list[str], inbox: _Inbox, deadline: Deadlin
         show(item, item.reason)
         code = max(code, _code(item))
         failure = failure or item.error
-    doubt = why_not_caught_up(client) if waiting else ""
-    for order in waiting.values():
-        outcome = order.outcome
-        show(outcome, f"{outcome.reason}: {doubt}" if doubt and not outcome.is_known else outcome.reason)
-        code = max(code, _code(outcome))
+    code = max([code, *_show_unended(client, waiting.values(), show)])
     if failure is not None and code == UNKNOWN:
         raise failure
     return code
+
+
+def _show_unended(
+    client: Client, orders: Collection[TrackedOrder], show: Callable[[Outcome, str], None]
+) -> list[int]:
+    """Show the orders that have not ended when the time runs out; return their exit codes."""
+    doubt = why_not_caught_up(client) if orders else ""
+    codes = []
+    for order in orders:
+        outcome = order.outcome
+        show(outcome, f"{outcome.reason}: {doubt}" if doubt and not outcome.is_known else outcome.reason)
+        codes.append(_code(outcome))
+    return codes
 
 
 def _code(outcome: Outcome) -> int:

@@ -44,7 +44,7 @@ class CannotTell(Exception):
 class Turn(Protocol):
     """One time of having an account's stream. Belongs to one thread."""
 
-    look_every: float
+    poll_every: float
     """Seconds after which to call `acquire`, or `is_held` and `look`, again."""
 
     def acquire(self) -> bool:
@@ -68,7 +68,7 @@ class Turn(Protocol):
         """
         ...
 
-    def look(self, client: Client) -> None:
+    def redeliver_revived(self, client: Client) -> None:
         """Give the client what is to be delivered once more."""
         ...
 
@@ -150,7 +150,7 @@ class Service:
                 if turn.acquire():
                     logger.info("%s: this process runs the stream", self._account)
                     return True
-                state, pause = "standing by: another process runs the stream", turn.look_every
+                state, pause = "standing by: another process runs the stream", turn.poll_every
             except CannotTell as error:
                 state, pause = str(error), _AGAIN
             if state != told:
@@ -190,7 +190,7 @@ class Service:
         """Return when the end is asked for, or has come."""
         while True:
             try:
-                told = self.inbox.get(timeout=turn.look_every)
+                told = self.inbox.get(timeout=turn.poll_every)
             except queue.Empty:
                 # One died without a word, or the stream has failed and handlers still have their turn.
                 dead = [name for name, is_alive in client.health().threads.items() if not is_alive]
@@ -200,7 +200,7 @@ class Service:
                 if not turn.is_held():
                     logger.warning("%s: another process has taken the stream over", self._account)
                     return _End.LOST
-                turn.look(client)
+                turn.redeliver_revived(client)
             else:
                 if isinstance(told, signal.Signals):
                     logger.info("%s: %s asks for the end", self._account, told.name)

@@ -137,11 +137,7 @@ class Journal:
             return []
         with self._writing() as connection:
             last, anything_followed = connection.execute(_BEFORE).fetchone()
-            numbers = range(last + 1, last + 1 + len(rows))
-            connection.executemany(INSERT, [(seq, *row) for seq, row in zip(numbers, rows, strict=True)])
-            stored = {seq for (seq,) in connection.execute("SELECT seq FROM facts WHERE seq > ?", (last,))}
-            connection.execute("INSERT INTO states (seq) SELECT seq FROM facts WHERE seq > ?", (last,))
-            seqs = [seq if seq in stored else None for seq in numbers]
+            seqs = _insert(connection, rows, last)
             if anything_followed:
                 ends = [(to_column(event.order_id),) for event in events if _is_end(event)]
                 connection.executemany("DELETE FROM followed WHERE order_id = ?", ends)
@@ -372,6 +368,15 @@ _LAST = """
 UPDATE meta SET last_received_ns = :received_ns,
     last_timestamp = MAX(COALESCE(last_timestamp, :timestamp), COALESCE(:timestamp, last_timestamp))
 """
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]], last: int) -> list[int | None]:
+    """Insert rows with the numbers after `last`; return for each its number, or None for a repeat."""
+    numbers = range(last + 1, last + 1 + len(rows))
+    connection.executemany(INSERT, [(seq, *row) for seq, row in zip(numbers, rows, strict=True)])
+    stored = {seq for (seq,) in connection.execute("SELECT seq FROM facts WHERE seq > ?", (last,))}
+    connection.execute("INSERT INTO states (seq) SELECT seq FROM facts WHERE seq > ?", (last,))
+    return [seq if seq in stored else None for seq in numbers]
 
 
 def _ranges(seqs: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -152,7 +152,7 @@ class OrderState:
         elif not told.items() <= self._facts.items():
             for name, value in told.items():
                 self._fact(name, value, source, event.timestamp)
-        self._tell(_SUBMITTED, None, "stream")
+        self._mark_told(_SUBMITTED, None, "stream")
         self._move(_SUBMITTED, source, event.timestamp)
 
     def fold_event(self, event: OrderEvent) -> bool:
@@ -184,7 +184,7 @@ class OrderState:
             self._error(event.error_reason, _END, source)
             how = self._how_told(status, event.filled_amount_raw)
             if how != "reconcile":
-                self._tell(status, event.filled_amount_raw, source)
+                self._mark_told(status, event.filled_amount_raw, source)
             self._move(status, source, event.timestamp)
             return how == "reconcile" and source == "stream"
         return False
@@ -220,7 +220,7 @@ class OrderState:
         contradicts = self._move(status, "reconcile", updated)
         is_news = how in (None, "silently") and (moves_on or contradicts or how == "silently") and not is_late
         if is_news:
-            self._tell(status, record.filled_amount_raw, "reconcile" if deliver else "silently")
+            self._mark_told(status, record.filled_amount_raw, "reconcile" if deliver else "silently")
         return is_news and deliver
 
     def snapshot(self) -> Order:
@@ -265,7 +265,7 @@ class OrderState:
         found = self._told.get(status)
         return found[1] if found is not None and (_rank(status) == _END or found[0] == filled) else None
 
-    def _tell(self, status: str, filled: int | None, how: Told) -> None:
+    def _mark_told(self, status: str, filled: int | None, how: Told) -> None:
         before = self._told.get(status)
         if before is None or (before[0] or 0) <= (filled or 0):
             self._told[status] = (filled, how)

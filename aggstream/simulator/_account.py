@@ -34,7 +34,7 @@ class Books:
     missed: int
 
 
-class Account:
+class SimulatedUser:
     """One user's orders and balances.
 
     Args:
@@ -58,16 +58,16 @@ class Account:
         self._synced_ms = int(now() * 1000)
         self.wallets = {venue: _orders.Wallet(venue) for venue in _orders.VENUES}
 
-    def copy(self) -> Account:
+    def copy(self) -> SimulatedUser:
         """Return a copy to read, that nothing happens to."""
         twin = copy.copy(self)
         twin.history = self.history.copy()
         twin.wallets = {venue: copy.copy(wallet) for venue, wallet in self.wallets.items()}
         return twin
 
-    def blank(self) -> Account:
+    def blank(self) -> SimulatedUser:
         """Return the account as it was before anything happened."""
-        return Account(self.user_id, seed=self._seed, now=self._now, history=self.history.size)
+        return SimulatedUser(self.user_id, seed=self._seed, now=self._now, history=self.history.size)
 
     @property
     def books(self) -> Books:

@@ -43,7 +43,7 @@ def reset(transport: asyncio.Transport, tcp: socket.socket) -> None:
     transport.abort()
 
 
-class Connection:
+class ServerConnection:
     """Sends in order from a queue of its own: frames, acknowledgements and at last the close.
 
     Sending never waits, so whatever happens at one moment stands in the same order on every connection.
@@ -110,7 +110,7 @@ class Connection:
         else:
             self._transport.resume_reading()
 
-    def later(self, name: str, delay: float, callback: Callable[[Connection], None]) -> None:
+    def later(self, name: str, delay: float, callback: Callable[[ServerConnection], None]) -> None:
         """Call back with the connection after `delay` seconds, in place of the timer of that name before."""
         self.cancel(name)
         self.timers[name] = asyncio.get_running_loop().call_later(delay, callback, self)
@@ -124,7 +124,7 @@ class Connection:
         """Wait while too much is queued."""
         await self._room.wait()
 
-    async def serve(self, receive: Callable[[Connection, str | None], None]) -> None:
+    async def serve(self, receive: Callable[[ServerConnection, str | None], None]) -> None:
         """Send and receive until the connection has ended.
 
         Args:
@@ -147,7 +147,7 @@ class Connection:
             if isinstance(end, Exception):
                 raise end
 
-    async def _read(self, receive: Callable[[Connection, str | None], None]) -> None:
+    async def _read(self, receive: Callable[[ServerConnection, str | None], None]) -> None:
         # A pong can fail as any write can, when the client is gone.
         with suppress(ConnectionError):
             async for message in self.socket:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aggstream.simulator._connection import Connection
+    from aggstream.simulator._connection import ServerConnection
 
 
 class Connections:
@@ -16,24 +16,24 @@ class Connections:
 
     def __init__(self) -> None:
         # A dict, because it keeps the order in which they came: runs can be repeated.
-        self._present: dict[Connection, None] = {}
+        self._present: dict[ServerConnection, None] = {}
         self._waiters: dict[asyncio.Future[None], Callable[[], bool]] = {}
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: ServerConnection) -> None:
         """Take in a connection whose handshake is done."""
         self._present[connection] = None
         self.changed()
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: ServerConnection) -> None:
         """Forget a connection that has ended."""
         del self._present[connection]
         self.changed()
 
-    def present(self) -> list[Connection]:
+    def present(self) -> list[ServerConnection]:
         """Return all connections, those that are closing as well."""
         return list(self._present)
 
-    def open(self, user_id: str | None = None) -> list[Connection]:
+    def open(self, user_id: str | None = None) -> list[ServerConnection]:
         """Return the connections that are not closing: all, or those that get the user's events."""
         return [
             connection

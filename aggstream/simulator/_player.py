@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aggstream.simulator._account import Account
+from aggstream.simulator._account import SimulatedUser
 from aggstream.simulator._faults import at_least_zero
 from aggstream.simulator._orders import Choices
 from aggstream.simulator._playback import Playback
@@ -31,7 +31,7 @@ _CATCH_UP = 0.1
 class _Life:
     """An order that was begun, and how many events of it are still to come."""
 
-    account: Account
+    account: SimulatedUser
     life: Lifecycle
     left: int
 
@@ -40,7 +40,7 @@ class Player:
     """All accounts, and what happens to their orders. Belongs to the simulator's event loop."""
 
     def __init__(self, connections: Connections, *, seed: object, now: Callable[[], float], history: int) -> None:
-        self.accounts: dict[str, Account] = {}
+        self.accounts: dict[str, SimulatedUser] = {}
         self.playbacks: list[Playback] = []
         self._lives: dict[str, _Life] = {}
         self._history = history
@@ -48,7 +48,7 @@ class Player:
         self._seed = seed
         self._now = now
 
-    def account(self, user_id: str) -> Account:
+    def account(self, user_id: str) -> SimulatedUser:
         """Return the user's account, opened on first sight.
 
         Raises:
@@ -57,7 +57,7 @@ class Player:
         if not user_id:
             raise ValueError("user_id must not be empty")
         if user_id not in self.accounts:
-            self.accounts[user_id] = Account(user_id, seed=self._seed, now=self._now, history=self._history)
+            self.accounts[user_id] = SimulatedUser(user_id, seed=self._seed, now=self._now, history=self._history)
         return self.accounts[user_id]
 
     async def place_order(self, user_id: str, choices: Choices) -> str:
@@ -154,7 +154,7 @@ class Player:
     async def _play(
         self,
         playback: Playback,
-        account: Account,
+        account: SimulatedUser,
         choices: Choices,
         orders: float,
         pause: float,
@@ -186,11 +186,11 @@ class Player:
             raise ValueError(f"order_id must be that of an order that was begun: {order_id!r}")
         return self._lives[order_id]
 
-    def _live(self, account: Account, life: Lifecycle) -> None:
+    def _live(self, account: SimulatedUser, life: Lifecycle) -> None:
         while self._advance(account, life) is not None:
             pass
 
-    def _advance(self, account: Account, life: Lifecycle) -> str | None:
+    def _advance(self, account: SimulatedUser, life: Lifecycle) -> str | None:
         """Emit the next event of an order; return its frame, or None when there is none."""
         frame = account.advance(life)
         if frame is None:

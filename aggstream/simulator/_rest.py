@@ -10,7 +10,7 @@ from aggstream.simulator._faults import Refusals, at_least_zero
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aggstream.simulator._account import Account
+    from aggstream.simulator._account import SimulatedUser
 
 
 class RestFaults:
@@ -20,7 +20,7 @@ class RestFaults:
         self._refused = Refusals()
         self._drops = 0
         self._stalled = False
-        self._frozen: dict[str, Account] | None = None
+        self._frozen: dict[str, SimulatedUser] | None = None
         # Those who wait for the end of a stall. Futures and no event: that would belong to one loop for ever.
         self._held: set[asyncio.Future[None]] = set()
 
@@ -44,7 +44,7 @@ class RestFaults:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def freeze(self, accounts: Mapping[str, Account] | None) -> None:
+    def freeze(self, accounts: Mapping[str, SimulatedUser] | None) -> None:
         """Answer from these accounts as they are now; None: from what is."""
         copies = None if accounts is None else {user_id: account.copy() for user_id, account in accounts.items()}
         self._frozen = copies
@@ -57,7 +57,7 @@ class RestFaults:
         """
         self._refused.take()
 
-    def seen(self, account: Account) -> Account:
+    def seen(self, account: SimulatedUser) -> SimulatedUser:
         """Return the account as REST sees it."""
         if self._frozen is None:
             return account

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from aggstream.simulator._connection import Connection, reset
+from aggstream.simulator._connection import ServerConnection, reset
 from aggstream.simulator._control import control_routes
 from aggstream.simulator._faults import Refused
 from aggstream.simulator._history import LARGEST_PAGE
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler
 
-    from aggstream.simulator._account import Account
+    from aggstream.simulator._account import SimulatedUser
     from aggstream.simulator._service import Service
 
 _DEFAULT_PAGE = 50
@@ -71,7 +71,7 @@ class _Server:
             answer.force_close()
             return answer
         try:
-            connection = Connection(request)
+            connection = ServerConnection(request)
             await connection.socket.prepare(request)
         except ConnectionError:
             # The client has not waited for the answer. Raised on, aiohttp would take it for a bug of ours; this
@@ -103,7 +103,7 @@ class _Server:
         )
 
     async def orders(self, request: web.Request) -> web.StreamResponse:
-        def page(account: Account) -> dict[str, Any]:
+        def page(account: SimulatedUser) -> dict[str, Any]:
             query = request.query
             limit = query.get("limit", str(_DEFAULT_PAGE))
             if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= LARGEST_PAGE):
@@ -122,7 +122,9 @@ class _Server:
     async def balances(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, lambda account: account.balances())
 
-    async def _answer(self, request: web.Request, read: Callable[[Account], dict[str, Any]]) -> web.StreamResponse:
+    async def _answer(
+        self, request: web.Request, read: Callable[[SimulatedUser], dict[str, Any]]
+    ) -> web.StreamResponse:
         """Answer a REST call, unless something is to go wrong with it."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         token = token if scheme.lower() == "bearer" else ""

@@ -16,8 +16,8 @@ from aggstream.simulator._tokens import Grant, Issuer, SignedIn, TokenRefused
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aggstream.simulator._account import Account, Books
-    from aggstream.simulator._connection import Connection
+    from aggstream.simulator._account import Books, SimulatedUser
+    from aggstream.simulator._connection import ServerConnection
 
 T = TypeVar("T")
 
@@ -88,7 +88,7 @@ class Service:
         if app_id != self.app_id:
             raise Refused(403, "the app is unknown or not active")
 
-    def join(self, connection: Connection, grant: Grant | None) -> None:
+    def join(self, connection: ServerConnection, grant: Grant | None) -> None:
         """Greet a connection whose handshake is done."""
         connected = {"type": "connected", "appId": self.app_id}
         if grant is not None:
@@ -98,7 +98,7 @@ class Service:
         connection.later("heartbeat", self._heartbeat_interval, self._beat)
         self.connections.add(connection)
 
-    def receive(self, connection: Connection, text: str | None) -> None:
+    def receive(self, connection: ServerConnection, text: str | None) -> None:
         """Answer one message of a client; None is a binary one."""
         try:
             message = json.loads(text or "")
@@ -131,7 +131,7 @@ class Service:
         self._counts.refreshes += 1
         return tokens
 
-    def call(self, app_id: str | None, access_token: str, answer: Callable[[Account], T]) -> T:
+    def call(self, app_id: str | None, access_token: str, answer: Callable[[SimulatedUser], T]) -> T:
         """Answer one REST call from the account that its token opens.
 
         Raises:
@@ -145,7 +145,7 @@ class Service:
         self._counts.rest_calls_refused -= 1
         return given
 
-    def account_of(self, access_token: str) -> Account:
+    def account_of(self, access_token: str) -> SimulatedUser:
         """Return the account that a token opens.
 
         Raises:
@@ -169,7 +169,7 @@ class Service:
             raise Refused(403, "the origin is not one of the app's allowed origins")
         return None if token is None else self._authenticate(token)
 
-    def _receive_token(self, connection: Connection, token: object) -> None:
+    def _receive_token(self, connection: ServerConnection, token: object) -> None:
         try:
             grant = self._authenticate(token)
         except Refused as refusal:
@@ -190,12 +190,12 @@ class Service:
         self._counts.authentications += 1
         return grant
 
-    def _grant(self, connection: Connection, grant: Grant) -> None:
+    def _grant(self, connection: ServerConnection, grant: Grant) -> None:
         connection.grant = grant
         if self._enforce_expiry:
             connection.later("expiry", self._issuer.seconds_left(grant), self._end_token)
 
-    def _end_token(self, connection: Connection) -> None:
+    def _end_token(self, connection: ServerConnection) -> None:
         grant = connection.grant
         left = 0.0 if grant is None else self._issuer.seconds_left(grant)
         if left > 0:
@@ -204,12 +204,12 @@ class Service:
         else:
             self._turn_out(connection, "the token has expired", "token_expired")
 
-    def _turn_out(self, connection: Connection, message: str, code: str) -> None:
+    def _turn_out(self, connection: ServerConnection, message: str, code: str) -> None:
         connection.send(_error(message, code))
         connection.close(_UNAUTHORIZED, code)
         self.connections.changed()
 
-    def _beat(self, connection: Connection) -> None:
+    def _beat(self, connection: ServerConnection) -> None:
         # A stalled connection would get the whole backlog at once, which no heart does.
         if not (self._heartbeats_stalled or connection.stalled):
             connection.send({"type": "heartbeat", "ts": int(self._now() * 1000)})

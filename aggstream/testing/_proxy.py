@@ -225,13 +225,7 @@ class ChaosProxy:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._receiver, selectors.EVENT_READ)
         while not self._closing:
-            # Faults are plain attributes, which wake nobody, so a piece that is held up by one looks again soon.
-            held_up = any(pipe.is_held_up for connection in self._connections for pipe in connection.pipes)
-            moments = [pipe.due for connection in self._connections for pipe in connection.pipes]
-            timeout = seconds_until(nearest(*moments))
-            if held_up:
-                timeout = 0.01 if timeout is None else min(timeout, 0.01)
-            ready = {key.fd: events for key, events in self._selector.select(timeout)}
+            ready = {key.fd: events for key, events in self._selector.select(self._timeout())}
             if self._receiver.fileno() in ready:
                 with contextlib.suppress(BlockingIOError):
                     self._receiver.recv(4096)
@@ -248,6 +242,15 @@ class ChaosProxy:
                 self._changed.notify_all()
         for connection in list(self._connections):
             self._drop(connection, reset=False)
+
+    def _timeout(self) -> float | None:
+        """Return the seconds until a pipe has something to do; None: until then nothing has."""
+        pipes = [pipe for connection in self._connections for pipe in connection.pipes]
+        timeout = seconds_until(nearest(*(pipe.due for pipe in pipes)))
+        if any(pipe.is_held_up for pipe in pipes):
+            # Faults are plain attributes, which wake nobody, so a piece that one holds up is tried again soon.
+            timeout = 0.01 if timeout is None else min(timeout, 0.01)
+        return timeout
 
     def _accept(self) -> None:
         try:

@@ -113,7 +113,7 @@ def memory_of_orders(count: int, *, traced: bool) -> float:
 def _lives(count: int) -> Iterator[Event]:
     """Yield the events of orders of all scenarios, decoded from their messages."""
     codec = Codec(aggstream.Limits())
-    account = _account.Account(USER, seed=count, now=time.time, history=1)
+    account = _account.SimulatedUser(USER, seed=count, now=time.time, history=1)
     for _ in range(count):
         life = account.begin(_orders.choose())
         while (text := account.advance(life)) is not None:
@@ -140,7 +140,7 @@ def events_a_second(mode: Mode, count: int, directory: str) -> float:
 
 
 def serve_events(ends: Connection, count: int) -> None:
-    account = _account.Account(USER, seed=1, now=time.time, history=1)
+    account = _account.SimulatedUser(USER, seed=1, now=time.time, history=1)
     blob = bytearray()
     written = 0
     while written < count:

@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from aggstream.simulator import Simulator
-from aggstream.simulator._account import Account
+from aggstream.simulator._account import SimulatedUser
 from aggstream.simulator._history import History
 from aggstream.simulator._orders import SCENARIOS, SIDES, choose
 
@@ -74,7 +74,7 @@ def test_a_life_goes_on_without_connections_and_without_a_server(simulator: Simu
 
 @given(seed=st.integers(), scenario=st.sampled_from(SCENARIOS), side=st.sampled_from(SIDES))
 def test_the_length_of_a_life_is_known_before_it_begins(seed: int, scenario: str, side: str) -> None:
-    counted, lived = (Account("usr_demo", seed=seed, now=lambda: 1.0, history=10) for _ in range(2))
+    counted, lived = (SimulatedUser("usr_demo", seed=seed, now=lambda: 1.0, history=10) for _ in range(2))
     life, same = counted.begin(choose(scenario, side=side)), lived.begin(choose(scenario, side=side))
     total = life.length()
     texts = list(iter(lambda: counted.advance(life), None))
@@ -124,7 +124,7 @@ def test_ten_thousand_orders_stand_behind_a_hundred_pages(api: Api, simulator: S
 
 
 def test_a_page_costs_its_own_length_wherever_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
-    user = Account("usr_demo", seed=1, now=lambda: 1.0, history=1000)
+    user = SimulatedUser("usr_demo", seed=1, now=lambda: 1.0, history=1000)
     for _ in range(1000):
         user.advance(user.begin(choose()))
     looked_at = []

@@ -12,7 +12,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from aggstream.simulator import Simulator
-from aggstream.simulator._account import Account
+from aggstream.simulator._account import SimulatedUser
 from aggstream.simulator._orders import SCENARIOS, SIDES, VENUES, choose
 
 NOON = 1710000000.0
@@ -40,13 +40,13 @@ KEYS = {
 SETTLED = {"filled", "failed", "cancelled", "expired"}
 
 
-def play(account: Account, **choices: Any) -> list[dict[str, Any]]:
+def play(account: SimulatedUser, **choices: Any) -> list[dict[str, Any]]:
     life = account.begin(choose(**choices))
     return [json.loads(text) for text in iter(lambda: account.advance(life), None)]
 
 
-def account(seed: object = 1, user_id: str = "usr_demo") -> Account:
-    return Account(user_id, seed=seed, now=lambda: NOON, history=HISTORY)
+def account(seed: object = 1, user_id: str = "usr_demo") -> SimulatedUser:
+    return SimulatedUser(user_id, seed=seed, now=lambda: NOON, history=HISTORY)
 
 
 def names(frames: list[dict[str, Any]]) -> list[str]:

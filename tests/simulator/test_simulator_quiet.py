@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from aggstream.simulator import Simulator
-from aggstream.simulator._connection import Connection
+from aggstream.simulator._connection import ServerConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,7 +157,7 @@ def test_a_client_may_vanish_with_its_pings_unanswered(phone: Phone) -> None:
 def test_a_connection_cannot_be_made_of_a_client_that_is_gone() -> None:
     gone = SimpleNamespace(transport=None)
     with pytest.raises(ConnectionResetError):
-        Connection(gone)  # type: ignore[arg-type]
+        ServerConnection(gone)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("reset", [False, True])

@@ -36,20 +36,20 @@ class Ledger:
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Enter what the simulator sends, in the order of its queues."""
-        send = _connection.Connection.send
+        send = _connection.ServerConnection.send
 
-        def recording(connection: _connection.Connection, frame: str | dict[str, Any]) -> None:
+        def recording(connection: _connection.ServerConnection, frame: str | dict[str, Any]) -> None:
             message = json.loads(frame) if isinstance(frame, str) else frame
             if not connection.closing and message.get("type") in _USER_EVENTS:
                 number = self._numbers.setdefault(connection, len(self._numbers))
                 self.sent.setdefault(number, []).append(message["timestamp"])
             send(connection, frame)
 
-        _connection.Connection.send = recording  # type: ignore[method-assign,assignment]
+        _connection.ServerConnection.send = recording  # type: ignore[method-assign,assignment]
         try:
             yield
         finally:
-            _connection.Connection.send = send  # type: ignore[method-assign]
+            _connection.ServerConnection.send = send  # type: ignore[method-assign]
 
     def watch(self, client: aggstream.Client) -> None:
         """Enter what reaches a handler. It must be the client's only one that may be slow, or the first."""

@@ -14,7 +14,7 @@ from aggstream.integrations._service import CannotTell
 from aggstream.integrations.django._connections import in_request
 from aggstream.integrations.django._handlers import handlers
 from aggstream.integrations.django._owner.ownership import ownership_of
-from aggstream.integrations.django._settings import Account
+from aggstream.integrations.django._settings import DjangoAccount
 from aggstream.integrations.django._store.retrying import Patience, one_line
 from aggstream.integrations.django._store.store import DatabaseStore
 from aggstream.integrations.django.signals import event_received
@@ -25,12 +25,12 @@ logger = logging.getLogger("aggstream.integrations.django")
 class DatabaseTurn:
     """See `Turn`."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: DjangoAccount) -> None:
         self._account = account
         self._ownership = ownership_of(account)
         self._patience = Patience(account.database)
         self._store: DatabaseStore | None = None
-        self.look_every = self._ownership.look_every
+        self.poll_every = self._ownership.poll_every
 
     def acquire(self) -> bool:
         try:
@@ -61,7 +61,7 @@ class DatabaseTurn:
             client.on("*")(in_request(self._send))
         return client
 
-    def look(self, client: Client) -> None:
+    def redeliver_revived(self, client: Client) -> None:
         assert self._store is not None
         with contextlib.suppress(JournalError):  # a database that is away is told of where it matters
             client.redeliver(self._store.revived())

@@ -34,7 +34,7 @@ _LOCKS = (None, "advisory", "lease")
 
 
 @attrs.frozen(kw_only=True)
-class Account(_accounts.Account):
+class DjangoAccount(_accounts.Account):
     """One account's settings, checked."""
 
     store: StoreOptions
@@ -70,7 +70,7 @@ def account_settings() -> dict[str, Mapping[str, Any]]:
     return accounts_of(value.get("ACCOUNTS", {DEFAULT_ACCOUNT: {}}), shared, ACCOUNT_KEYS, _spelled("ACCOUNTS"))
 
 
-def account(name: str) -> Account:
+def account(name: str) -> DjangoAccount:
     """Return an account.
 
     Raises:
@@ -95,7 +95,7 @@ def account(name: str) -> Account:
         raise ConfigurationError(f'{_spelled("LOCK")} must be "advisory", "lease" or None, got {lock!a}')
     if lock == "advisory" and connection.vendor != "postgresql":
         raise ConfigurationError(f'{_spelled("LOCK")} can be "advisory" with PostgreSQL only; leave it out')
-    return Account(
+    return DjangoAccount(
         name=name,
         options=_accounts.options_of(value, _spelled("OPTIONS")),
         token=_accounts.token_of(value.get("TOKEN"), _spelled("TOKEN"), in_short),

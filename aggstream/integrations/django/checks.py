@@ -66,7 +66,7 @@ def _check_account(name: str) -> Iterator[checks.CheckMessage]:
             yield checks.Error(str(error), hint=_HINT, obj=where, id="aggstream.E003")
 
 
-def _is_set(account: _settings.Account, option: str) -> bool:
+def _is_set(account: _settings.DjangoAccount, option: str) -> bool:
     return bool(account.options.get(option) or os.environ.get(f"AGGSTREAM_{option.upper()}"))
 
 

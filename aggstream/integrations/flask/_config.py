@@ -43,7 +43,7 @@ _JOURNAL = "aggstream{}.db"
 
 
 @attrs.frozen(kw_only=True)
-class Account(_accounts.Account):
+class FlaskAccount(_accounts.Account):
     """One account's settings, checked."""
 
     journal: JournalOptions
@@ -79,7 +79,7 @@ def account_configs(app: Flask) -> dict[str, Mapping[str, Any]]:
     return accounts_of(accounts, shared, ACCOUNT_KEYS, ACCOUNTS)
 
 
-def account(app: Flask, name: str) -> Account:
+def account(app: Flask, name: str) -> FlaskAccount:
     """Return an account.
 
     Raises:
@@ -90,7 +90,7 @@ def account(app: Flask, name: str) -> Account:
     if "OUTAGE_ERRORS" in value:
         errors = _accounts.outage_errors_of(value["OUTAGE_ERRORS"], _spelled("OUTAGE_ERRORS"))
         journal = attrs.evolve(journal, outage_errors=errors)
-    return Account(
+    return FlaskAccount(
         name=name,
         options=_options(value),
         token=_token(app, value),

@@ -11,7 +11,7 @@ from flask import Flask
 from aggstream._delivery.registrar import Registrar
 from aggstream.client import Client
 from aggstream.errors import JournalInUse
-from aggstream.integrations.flask._config import Account
+from aggstream.integrations.flask._config import FlaskAccount
 from aggstream.integrations.flask._contexts import in_context
 from aggstream.journal import EventStore
 
@@ -21,9 +21,9 @@ logger = logging.getLogger("aggstream.integrations.flask")
 class JournalTurn:
     """See `Turn`. It is what the client is given as its journal, too, and has opened it already."""
 
-    look_every = 1.0
+    poll_every = 1.0
 
-    def __init__(self, app: Flask, account: Account, handlers: Registrar) -> None:
+    def __init__(self, app: Flask, account: FlaskAccount, handlers: Registrar) -> None:
         self._app = app
         self._account = account
         self._handlers = handlers
@@ -58,7 +58,7 @@ class JournalTurn:
             )
         return client
 
-    def look(self, client: Client) -> None:
+    def redeliver_revived(self, client: Client) -> None:
         """Do nothing: what somebody has made pending in a journal is delivered at the next start."""
 
     def end(self) -> None:

@@ -14,8 +14,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q
 
 from aggstream.integrations.django._connections import in_request
-from aggstream.integrations.django._owner.stream_row import Row
-from aggstream.integrations.django._settings import Account
+from aggstream.integrations.django._owner.stream_row import StreamRow
+from aggstream.integrations.django._settings import DjangoAccount
 
 # Seconds for which `acquire` waits in the database, where it is woken when the lock is free.
 _WAIT = 1.0
@@ -29,10 +29,10 @@ _NOT_AVAILABLE = "55P03"
 class AdvisoryLock:
     """See `Ownership`."""
 
-    def __init__(self, account: Account) -> None:
-        self._row = Row(account)
+    def __init__(self, account: DjangoAccount) -> None:
+        self._row = StreamRow(account)
         self.owner = self._row.owner
-        self.look_every = account.lease / 4
+        self.poll_every = account.lease / 4
         digest = hashlib.blake2b(f"aggstream {account.name}".encode(), digest_size=8).digest()
         self._key = int.from_bytes(digest, signed=True, byteorder="big")
         self._connection: BaseDatabaseWrapper | None = None

@@ -9,18 +9,18 @@ from django.db import DatabaseError
 from django.db.models import Q
 
 from aggstream.integrations.django._connections import in_request
-from aggstream.integrations.django._owner.stream_row import Now, Row
-from aggstream.integrations.django._settings import Account
+from aggstream.integrations.django._owner.stream_row import Now, StreamRow
+from aggstream.integrations.django._settings import DjangoAccount
 
 
 class Lease:
     """See `Ownership`. The time is the database's, so that no host's clock matters; it is renewed long before."""
 
-    def __init__(self, account: Account) -> None:
-        self._row = Row(account)
+    def __init__(self, account: DjangoAccount) -> None:
+        self._row = StreamRow(account)
         self._lease = dt.timedelta(seconds=account.lease)
         self.owner = self._row.owner
-        self.look_every = account.lease / 4
+        self.poll_every = account.lease / 4
 
     @property
     def stream(self) -> int:

@@ -12,7 +12,7 @@ from django.db import connections
 
 from aggstream.integrations.django._owner.advisory_lock import AdvisoryLock
 from aggstream.integrations.django._owner.lease import Lease
-from aggstream.integrations.django._settings import Account
+from aggstream.integrations.django._settings import DjangoAccount
 
 
 class Ownership(Protocol):
@@ -20,7 +20,7 @@ class Ownership(Protocol):
 
     owner: str
     """The name by which this process knows itself."""
-    look_every: float
+    poll_every: float
     """Seconds after which to call `acquire` or `is_held` again."""
 
     @property
@@ -45,7 +45,7 @@ class Ownership(Protocol):
         ...
 
 
-def ownership_of(account: Account) -> Ownership:
+def ownership_of(account: DjangoAccount) -> Ownership:
     """Return what is set for the account, or what fits its database."""
     kind = account.lock
     if kind is None:

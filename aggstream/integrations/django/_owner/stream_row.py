@@ -14,7 +14,7 @@ from django.db.models.functions import Now as _Now
 from django.db.models.sql.compiler import SQLCompiler
 
 from aggstream.integrations.django._columns import KEY, key
-from aggstream.integrations.django._settings import Account
+from aggstream.integrations.django._settings import DjangoAccount
 from aggstream.integrations.django.models import Stream
 
 
@@ -26,10 +26,10 @@ class Now(_Now):
         return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra)
 
 
-class Row:
+class StreamRow:
     """The base of all kinds of ownership. Its methods raise the database's errors."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: DjangoAccount) -> None:
         self.database = account.database
         self.stream = 0
         self.owner = secrets.token_hex(16)

@@ -42,7 +42,7 @@ class Patience:
             wait=FullJitter(_FIRST_PAUSE, _LONGEST_PAUSE),
             stop=tenacity.stop_when_event_set(self._is_over),
             sleep=tenacity.sleep_using_event(self._is_over),
-            before_sleep=self._tell,
+            before_sleep=self._log_pause,
             reraise=True,
         )
 
@@ -70,7 +70,7 @@ class Patience:
         with self._translated():
             return self._retrying(in_request(work))
 
-    def _tell(self, state: tenacity.RetryCallState) -> None:
+    def _log_pause(self, state: tenacity.RetryCallState) -> None:
         assert state.outcome is not None
         pause = 0.0 if state.next_action is None else state.next_action.sleep
         logger.error(
