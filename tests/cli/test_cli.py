@@ -348,7 +348,9 @@ def test_what_the_simulator_prints_is_what_listen_needs(shell: Shell) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     for arguments in ([], lines[-1].split()[2:]):
         listener = shell.start("listen", "--type", "order_event", *arguments)
-        assert listener.event()["userId"] == "usr_me"
+        # Behind a busy machine's pause the first ones may be REST's, which names no user.
+        event = next(event for event in iter(listener.event, None) if "userId" in event)
+        assert event["userId"] == "usr_me"
         assert listener.end(signal.SIGINT)[0] == 130
     assert command.end(signal.SIGTERM) == (143, [])
     assert command.stderr == ""
