@@ -12,38 +12,51 @@ from integrations.flask.conftest import on_postgres, on_sqlite
 from integrations.flask.desks import Desk
 from integrations.processes import Process
 from integrations.servers import Postgres
+from integrations.stream_claims import USER, Fact, Service, StreamClaims, all_done, is_live
 from waiting import Until
 
 from aggstream.journal import JournalReader, retry
 from aggstream.simulator import Simulator
 from aggstream.testing import ChaosProxy
 
-USER = "usr_1"
+
+class FlaskService:
+    def __init__(self, desk: Desk) -> None:
+        self.token = desk.environment["DESK_TOKEN"]
+        self._desk = desk
+
+    def start(self, *, token: str | None = None, **environment: str) -> Process:
+        return self._desk.stream(DESK_TOKEN=token or self.token, **environment)
+
+    def stored(self) -> list[Fact]:
+        return [Fact(it.id, it.state, it.order_id, it.terminal, it.source) for it in self._desk.stored()]
+
+    def ends(self) -> dict[str, str | None]:
+        return self._desk.ends()
+
+    def seen(self) -> list[str]:
+        return self._desk.seen()
 
 
-def is_live(agg: Simulator, process: Process) -> bool:
-    return process.says("live as") and agg.connections == 1
+@pytest.fixture
+def service(desk: Desk) -> Service:
+    return FlaskService(desk)
 
 
-def all_done(desk: Desk, count: int) -> bool:
-    return len(desk.stored(state="done")) == count == len(desk.stored())
+class TestStream(StreamClaims):
+    """The claims that all frameworks share."""
 
 
-def test_each_event_is_stored_once_and_given_to_its_handlers(agg: Simulator, desk: Desk, until: Until) -> None:
+@on_sqlite
+def test_the_journal_is_the_users_and_no_event_is_redelivered(agg: Simulator, desk: Desk, until: Until) -> None:
     process = desk.stream()
     until(lambda: is_live(agg, process))
-    agg.place_orders(USER, 5)
-    emitted = agg.books(USER).emitted
-    until(lambda: all_done(desk, emitted))
+    agg.place_order(USER, scenario="filled")
+    until(lambda: desk.ends() == agg.terminal_orders(USER))
     assert process.end() == 0
-    stored = [event.id for event in desk.stored()]
-    assert len(set(stored)) == len(stored)
-    assert desk.seen() == stored
     assert not any(desk.redelivered())
-    assert desk.ends() == agg.terminal_orders(USER)
     with JournalReader(desk.journal) as reader:
         assert reader.user_id == USER
-    assert {record["level"] for record in process.records()} == {"INFO"}
 
 
 @on_sqlite
@@ -67,66 +80,6 @@ def test_a_handler_that_fails_too_often_leaves_its_event_for_the_next_start(
     assert (desk.seen()[0], desk.redelivered()[0]) == (dead.id, True)
 
 
-def test_a_process_killed_at_work_loses_nothing_and_its_successor_finds_out_what_it_missed(
-    agg: Simulator, desk: Desk, until: Until
-) -> None:
-    process = desk.stream()
-    until(lambda: is_live(agg, process))
-    playback = agg.play(USER, orders=40, rate=200)
-    until(lambda: len(desk.stored()) > 50)
-    process.kill()
-    until(lambda: playback.done)
-    assert len(desk.stored()) < agg.books(USER).emitted
-    again = desk.stream()
-    until(lambda: is_live(agg, again))
-    ended = agg.terminal_orders(USER)
-    until(lambda: desk.ends() == ended and not desk.stored(state="pending"))
-    assert again.end() == 0
-    stored = desk.stored()
-    assert sorted(event.order_id or "" for event in stored if event.terminal) == sorted(ended)
-    assert set(desk.seen()) == {event.id for event in stored}
-    assert {event.source for event in stored if event.terminal} == {"stream", "reconcile"}
-
-
-@on_sqlite
-def test_a_refused_token_ends_it_with_an_exit_code_and_shows_in_no_line(agg: Simulator, desk: Desk) -> None:
-    token = desk.environment["DESK_TOKEN"] + "x"
-    process = desk.stream(DESK_TOKEN=token)
-    assert process.end(None) == 1
-    records = process.records()
-    assert any(record["level"] == "ERROR" and "refused" in record["message"] for record in records), records
-    assert token not in process.output
-
-
-@on_sqlite
-def test_a_standby_waits_and_takes_over_when_the_owner_dies(agg: Simulator, desk: Desk, until: Until) -> None:
-    first = desk.stream()
-    until(lambda: is_live(agg, first))
-    second = desk.stream()
-    until(lambda: second.says("standing by"))
-    order = agg.begin_order(USER, scenario="filled")
-    order.advance(2)
-    until(lambda: all_done(desk, 2))
-    assert agg.connections == 1
-    first.kill()
-    order.finish()  # while nobody listens
-    until(lambda: second.says("live as"))
-    until(lambda: desk.ends() == {order.order_id: "filled"})
-    [end] = [event for event in desk.stored() if event.terminal]
-    assert end.source == "reconcile"
-    third = desk.stream()
-    until(lambda: third.says("standing by"))
-    third.kill()  # a standby that dies is nobody's loss
-    agg.place_order(USER, scenario="failed")
-    until(lambda: len(desk.ends()) == 2)
-    fourth = desk.stream()
-    until(lambda: fourth.says("standing by"))
-    assert second.end(signal.SIGINT) == 0  # ended in order, it is taken over as well
-    until(lambda: fourth.says("live as"))
-    assert fourth.end() == 0
-    assert set(desk.seen()) == {event.id for event in desk.stored()}
-
-
 @on_sqlite
 def test_a_standby_ends_when_it_is_told_to(agg: Simulator, desk: Desk, until: Until) -> None:
     first = desk.stream()
@@ -137,28 +90,6 @@ def test_a_standby_ends_when_it_is_told_to(agg: Simulator, desk: Desk, until: Un
     assert first.end() == 0
 
 
-@on_sqlite
-def test_a_network_that_is_cut_costs_no_event(agg: Simulator, desk: Desk, until: Until) -> None:
-    with ChaosProxy.for_url(agg.url) as proxy:
-        urls = {"AGGSTREAM_URL": proxy.url_for(agg.url), "AGGSTREAM_REST_URL": proxy.url_for(agg.rest_url)}
-        process = desk.stream(**urls)
-        until(lambda: is_live(agg, process))
-        playback = agg.play(USER, orders=20, rate=200)
-        for _ in range(2):
-            before = len(desk.stored())
-            until(lambda: len(desk.stored()) > before + 10)  # noqa: B023  (called at once)
-            proxy.refusing = True
-            proxy.reset()
-            until(lambda: agg.connections == 0)
-            proxy.heal()
-            until(lambda: agg.connections == 1)
-        until(lambda: playback.done)
-        ended = agg.terminal_orders(USER)
-        until(lambda: desk.ends() == ended and not desk.stored(state="pending"))
-        assert process.end() == 0
-    assert sorted(desk.seen()) == sorted(event.id for event in desk.stored())
-
-
 @on_postgres
 def test_a_database_of_the_handlers_that_stops_and_starts_costs_no_event(
     agg: Simulator, desk: Desk, postgres: Postgres, until: Until
@@ -166,7 +97,7 @@ def test_a_database_of_the_handlers_that_stops_and_starts_costs_no_event(
     process = desk.stream()
     until(lambda: is_live(agg, process))
     agg.place_order(USER)
-    until(lambda: all_done(desk, agg.books(USER).emitted))
+    until(lambda: all_done(FlaskService(desk), agg.books(USER).emitted))
     postgres.stop()
     try:
         agg.place_orders(USER, 3)
@@ -176,7 +107,7 @@ def test_a_database_of_the_handlers_that_stops_and_starts_costs_no_event(
         assert not desk.stored(state="dead")
     finally:
         postgres.start()
-    until(lambda: all_done(desk, agg.books(USER).emitted))
+    until(lambda: all_done(FlaskService(desk), agg.books(USER).emitted))
     assert process.end() == 0
     assert set(desk.seen()) == {event.id for event in desk.stored()}
     assert desk.ends() == agg.terminal_orders(USER)
@@ -217,7 +148,7 @@ def test_a_file_of_the_handlers_that_is_locked_costs_no_event(
         agg.begin_order(USER, scenario="filled").finish()
         until(lambda: process.output.count("nothing is lost") > 5)
         assert not desk.stored(state="dead")
-    until(lambda: all_done(desk, agg.books(USER).emitted))
+    until(lambda: all_done(FlaskService(desk), agg.books(USER).emitted))
     assert process.end() == 0
     order = {event.id for event in desk.stored() if event.order_id}
     assert [id_ for id_ in desk.seen() if id_ in order] == [e.id for e in desk.stored() if e.id in order]
@@ -245,11 +176,11 @@ def test_beside_gunicorns_workers_there_is_one_stream_and_each_event_once(
     first, second = desk.stream(), desk.stream()
     until(lambda: first.says("live as") or second.says("live as"))
     agg.place_orders(USER, 3)
-    until(lambda: all_done(desk, agg.books(USER).emitted))
+    until(lambda: all_done(FlaskService(desk), agg.books(USER).emitted))
     server.process.send_signal(signal.SIGHUP)
     until(lambda: server.output.count("Booting worker") == 8)  # with workers that begin anew
     agg.place_orders(USER, 3)
-    until(lambda: all_done(desk, agg.books(USER).emitted))
+    until(lambda: all_done(FlaskService(desk), agg.books(USER).emitted))
     assert agg.counts.handshakes == 1
     assert (first.end(), second.end()) == (0, 0)
     assert desk.seen() == [event.id for event in desk.stored()]
