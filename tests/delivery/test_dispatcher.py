@@ -559,6 +559,26 @@ def test_a_message_of_any_type_goes_where_its_order_does(make: Make) -> None:
     assert len({one.dispatcher._worker_for(order_event(f"ord_{number}")).name for number in range(20)}) == 4
 
 
+def test_a_call_between_handlers_that_fails_is_logged_and_the_rest_runs(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = make()
+    seen: list[Any] = []
+    one.on("*")(seen.append)
+    one.dispatcher.call(lambda: seen.remove("nothing"))
+    one.put(BALANCE)
+    one.finish()
+    assert seen == [BALANCE, Stopped()]
+    assert caplog.messages == ["test: a future's callback failed"]
+
+
+def test_a_call_between_handlers_that_exits_ends_the_stream(make: Make) -> None:
+    one = make()
+    one.dispatcher.call(lambda: sys.exit(3))
+    one.finish()
+    assert isinstance(one.fatal.get_nowait(), SystemExit)
+
+
 def test_what_failed_is_tried_again_also_while_only_other_messages_come(
     make: Make, tmp_path: pathlib.Path
 ) -> None:

@@ -219,6 +219,24 @@ def test_a_rest_that_lags_behind_undoes_nothing(agg: Simulator, follower: MakeFo
         assert tracked.order.contradictions == ()
 
 
+def test_an_end_that_rest_told_first_is_not_told_again_by_the_stream_and_is_counted(
+    agg: Simulator, follower: MakeFollower, until: Until
+) -> None:
+    ends: list[str] = []
+    with follower() as client:
+        client.on("order_event", "filled")(lambda event: ends.append(event.source))
+        client.wait_until_caught_up(DEADLINE)
+        order = agg.begin_order(USER, scenario="filled")
+        order.advance(3)
+        agg.refuse_connections(2)
+        agg.drop(abort=True)
+        [end] = [frame for frame in order.finish() if frame.get("event") == "filled"]
+        until(lambda: ends)
+        agg.push(end, user_id=USER)  # late, from the service's other half
+        until(lambda: client.health().counters.repeats == 1)
+    assert ends == ["reconcile"]
+
+
 # --- several --------------------------------------------------------------------------------------------
 
 

@@ -74,6 +74,8 @@ def registration_by_class(client: aggstream.Client) -> None:
     client.on(aggstream.Event)(anything)
     client.once(aggstream.Gap)(gap)
     client.once(aggstream.Gap)(balance)  # type: ignore[arg-type]
+    client.once(5)  # type: ignore[call-overload]
+    assert_type(client.once("order_submitted")(submitted), Callable[[aggstream.OrderSubmitted], int])
     client.on(int)  # type: ignore[type-var]
     client.on(5)  # type: ignore[call-overload]
     client.on(Provider)  # type: ignore[type-var]

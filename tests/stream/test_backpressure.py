@@ -20,6 +20,11 @@ from waiting import DEADLINE, Until
 
 import aggstream
 from aggstream._base.stacks import stack_of
+from aggstream._protocol.options import SessionOptions
+from aggstream._protocol.session import Session
+from aggstream._stream.backpressure import BackPressure
+from aggstream.health import Counters
+from aggstream.tokens._token import Token
 
 both = pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 
@@ -388,3 +393,43 @@ def test_a_quick_handler_is_never_told(
     until(lambda: len(seen) == 200)
     client.stop()
     assert caplog.records == []
+
+
+class Calls:
+    """Stands for the queue and for the pipeline: says who is behind, and writes down what follows."""
+
+    depth = 5
+
+    def __init__(self) -> None:
+        self.handlers_are_behind = self.too_much_is_held = False
+        self.followed: list[str] = []
+
+    def is_full(self) -> bool:
+        return self.handlers_are_behind
+
+    def should_pause(self) -> bool:
+        return self.too_much_is_held
+
+    def put(self, event: aggstream.Event) -> None:
+        self.followed.append(event.type)
+
+    def overflowed(self, now: float) -> None:
+        self.followed.append("look at REST")
+
+
+@pytest.mark.parametrize("handlers_fall_behind", [False, True])
+def test_every_reason_of_a_pause_counts_also_one_that_comes_later(handlers_fall_behind: bool) -> None:
+    calls: Any = Calls()
+    pressure = BackPressure(calls, calls, Counters(), "test")
+    session = Session(SessionOptions(), Token.of("t"))
+    calls.too_much_is_held = True
+    pressure.update(session, 1.0)
+    assert pressure.paused
+    calls.handlers_are_behind = handlers_fall_behind
+    pressure.update(session, 2.0)
+    calls.too_much_is_held = False
+    pressure.update(session, 3.0)
+    calls.handlers_are_behind = False
+    pressure.update(session, 4.0)
+    after = ["look at REST"] if handlers_fall_behind else []
+    assert calls.followed == ["reading_paused", "reading_resumed", *after]
