@@ -6,9 +6,9 @@ import http.client
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
+from integrations.command_claims import CommandClaims, StartBroken
 from integrations.django.conftest import on_sqlite
 from integrations.django.manage import PROJECT, Manage
 from shop.models import Seen
@@ -94,23 +94,13 @@ def test_tables_that_are_not_there_are_named(manage: Manage, tmp_path: Path) -> 
     assert process.output.endswith("run `manage.py migrate`\n")
 
 
-@pytest.mark.parametrize("arguments", [(), ("--log-format", "plain"), ("--log-format", "json")])
-def test_each_record_is_one_line_also_of_a_traceback(
-    agg: Simulator, manage: Manage, until: Until, arguments: tuple[str, ...]
-) -> None:
-    process = manage("aggstream", *arguments, SHOP_BROKEN="yes")
-    until(lambda: process.says("live as"))
-    agg.begin_order("usr_1").advance(1)
-    until(lambda: process.says("is set aside"))
-    assert process.end() == 0
-    lines = process.output.splitlines()
-    if "json" in arguments:
-        records: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        assert {"time", "level", "logger", "thread", "message"} <= set.intersection(*map(set, records))
-        assert any("ZeroDivisionError" in record.get("exception", "") for record in records)
-    else:
-        assert all(line[:2] == "20" for line in lines), lines
-        assert any("ZeroDivisionError" in line for line in lines)
+@pytest.fixture
+def start_broken(manage: Manage) -> StartBroken:
+    return lambda *arguments: manage("aggstream", *arguments, SHOP_BROKEN="yes")
+
+
+class TestCommand(CommandClaims):
+    """The claims that all frameworks share."""
 
 
 @pytest.mark.parametrize("use_tz", ["yes", "no"])

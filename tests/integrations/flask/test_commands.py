@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import json
 import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from integrations.command_claims import CommandClaims, StartBroken
 from integrations.flask.conftest import on_sqlite
 from integrations.flask.desks import PROJECT, Desk
 from waiting import Until
@@ -80,23 +79,13 @@ def test_the_reloader_begins_anew_when_code_changes_and_nothing_is_lost(
     process.end()
 
 
-@pytest.mark.parametrize("arguments", [(), ("--log-format", "plain"), ("--log-format", "json")])
-def test_each_record_is_one_line_also_of_a_traceback(
-    agg: Simulator, desk: Desk, until: Until, arguments: tuple[str, ...]
-) -> None:
-    process = desk("aggstream", "run", *arguments, DESK_BROKEN="yes")
-    until(lambda: process.says("live as"))
-    agg.begin_order("usr_1").advance(1)
-    until(lambda: process.says("is set aside"))
-    assert process.end() == 0
-    lines = process.output.splitlines()
-    if "json" in arguments:
-        records: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        assert {"time", "level", "logger", "thread", "message"} <= set.intersection(*map(set, records))
-        assert any("ZeroDivisionError" in record.get("exception", "") for record in records)
-    else:
-        assert all(line[:2] == "20" for line in lines), lines
-        assert any("ZeroDivisionError" in line for line in lines)
+@pytest.fixture
+def start_broken(desk: Desk) -> StartBroken:
+    return lambda *arguments: desk("aggstream", "run", *arguments, DESK_BROKEN="yes")
+
+
+class TestCommand(CommandClaims):
+    """The claims that all frameworks share."""
 
 
 @pytest.mark.parametrize(
