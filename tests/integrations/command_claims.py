@@ -1,4 +1,4 @@
-"""What the command that runs a stream promises to a supervisor. Each framework gives the fixture `start_broken`."""
+"""What a stream's command promises to a supervisor. Each framework gives the fixture `start_broken`."""
 
 from __future__ import annotations
 
