@@ -247,7 +247,7 @@ class Client(Registrar):
     # --- running ----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin in the background; returns at once. What goes wrong later is raised by `wait`, `run` or `stop`.
+        """Begin in the background, and return at once. `wait`, `run` and `stop` raise an error that comes later.
 
         Raises:
             StateError: it was started before, even if it has ended since: make another client. Or gevent has
@@ -552,7 +552,7 @@ class Client(Registrar):
             self._stream.switch_user(provider, self._dispatcher.calls.epoch)
 
     def redeliver(self, stored: Sequence[StoredEvent]) -> None:
-        """Give events to their handlers again, which somebody has made pending in the store while the stream runs.
+        """Give stored events to their handlers again, after they were made pending while the stream runs.
 
         Args:
             stored: the events; a page of them, because they wait in memory. What is not handled when the process
@@ -593,7 +593,7 @@ class Client(Registrar):
         self._dispatcher.call(function)
 
     def _guard_wait(self) -> None:
-        """Handlers may wait for what the I/O thread tells; that thread itself may not."""
+        """Raise StateError on the I/O thread, which must tell of an order's end, and so cannot wait for it."""
         self._refuse_other_process()
         if self._stream.is_own_thread():
             raise StateError("this thread of the client's own must tell of it, so it cannot wait for it")

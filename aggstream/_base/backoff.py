@@ -69,7 +69,7 @@ def is_worth_retrying(error: BaseException) -> bool:
 @without_frames
 @attrs.frozen(kw_only=True)
 class ReconnectPolicy:
-    """How connecting is repeated. Pauses are random between 0 and a bound that doubles ("full jitter").
+    """The rules for connecting again. Pauses are random between 0 and a bound that doubles ("full jitter").
 
     The count starts afresh only after a connection stayed live for `healthy_after`, so that a server which
     accepts and drops is not asked more often than one that is down.

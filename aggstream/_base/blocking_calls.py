@@ -16,11 +16,11 @@ _MOST_HUNG = 4
 
 
 class Interrupted(BaseException):
-    """The owner of a job waits no longer, because of what somebody else asked for. It is no error."""
+    """Ends the waiting for a job, because another thread asked for something else. It is no error."""
 
 
 class Abandoned(TimeoutError):
-    """A job was given up: unlike a TimeoutError of its own, which is what came of it."""
+    """A job was given up. A TimeoutError that the call itself raises is another thing: it is the call's result."""
 
 
 class Job(Generic[T]):
@@ -35,7 +35,7 @@ class Job(Generic[T]):
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Make the call; on the work thread."""
+        """Make the call. It runs on the work thread."""
         try:
             self._outcome = self._call()
         except BaseException as error:  # it is the owner's, who raises it in `result`
@@ -43,7 +43,7 @@ class Job(Generic[T]):
         self.done = True
 
     def leave(self) -> None:
-        """Wait for it no longer; it is not begun if it has not been."""
+        """Wait for it no longer. A job that has not begun is not begun any more."""
         self.abandoned = True
 
     def abandon(self) -> NoReturn:
@@ -101,7 +101,7 @@ class WorkThread:
         return job
 
     def forgive(self) -> None:
-        """Do not count what hung until now: what is called from now on is not what hung."""
+        """Forget the calls that hung until now: later calls are of another function."""
         self._hung.clear()
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class WorkThread:
             self._thread.join(timeout)
 
     def doing(self) -> str | None:
-        """Return in words what it is at, or None."""
+        """Return in words what the thread is doing; None if it is idle."""
         current = self._current
         return None if current is None else current.what
 

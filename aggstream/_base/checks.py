@@ -38,7 +38,7 @@ def quiet(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def without_frames(cls: C) -> C:
-    """Make the constructor of a class of options `quiet`; what is half made cannot be shown, either."""
+    """Make the constructor of a class of options `quiet`. An object that is half made cannot be shown, either."""
     cls.__init__ = quiet(cls.__init__)  # type: ignore[misc]
     return cls
 

@@ -39,7 +39,7 @@ def call_in_child(what: T, function: Callable[[T], None]) -> None:
 
 
 def call_at_exit(what: T, ask: Callable[[T], None], wait: Callable[[T, Deadline], None]) -> None:
-    """Let an object come to its end when the interpreter does, as long as the object lives.
+    """End an object when the interpreter ends, as long as the object lives.
 
     Args:
         what: the object.

@@ -38,7 +38,7 @@ _INSTEAD = (
 
 
 def is_patched() -> bool:
-    """Return True if what is made now is made for greenlets."""
+    """Return True if gevent has patched the classes that threads and sockets are made of."""
     return "gevent" in _makers().values()
 
 
@@ -53,7 +53,7 @@ class Patching:
         return is_patched() and not self._was_patched
 
     def check(self, what: str) -> None:
-        """Return if it can work.
+        """Return if the object can work under the present patching.
 
         Args:
             what: is to be used.
@@ -98,7 +98,7 @@ def in_turns(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def is_in_hub() -> bool:
-    """Return True if this is gevent's loop itself, as in a signal handler: nothing may be waited for in it."""
+    """Return True in gevent's loop itself, as in a signal handler: nothing may wait there."""
     if not is_patched():
         return False
     gevent = sys.modules["gevent"]
@@ -112,13 +112,13 @@ def note_greenlet() -> None:
 
 
 def frame_of(thread: threading.Thread) -> FrameType | None:
-    """Return the frame in which a thread waits that is a greenlet; None if it does not wait, or is none."""
+    """Return the frame in which a greenlet of a thread waits; None if it does not wait, or is no greenlet."""
     frame: FrameType | None = getattr(_greenlets.get(thread), "gr_frame", None)
     return frame
 
 
 def _makers() -> dict[str, str | None]:
-    """Return whose the classes are that everything here waits by: the names of packages; None: hard to tell."""
+    """Return the packages that the present lock, queue and socket classes come from; None: it cannot be told."""
     classes: dict[str, Any] = {
         "socket": socket.socket,
         "ssl": ssl.SSLContext,

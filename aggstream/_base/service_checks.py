@@ -63,7 +63,7 @@ def check_app_id(app_id: object) -> str:
 
 
 def app_id_header(app_id: str) -> Secret:
-    """Return an app id for a header, which takes less than the URL of the stream does.
+    """Return an app id for a header. A header takes fewer characters than the stream's URL does.
 
     Raises:
         ConfigurationError: it cannot stand there.
@@ -136,7 +136,7 @@ def check_path(path: object, name: str) -> str:
 
 
 def check_headers(headers: Mapping[str, str] | None) -> dict[str, Secret]:
-    """Return extra headers for the handshake that break neither it nor the ones after them; one may be a key.
+    """Return extra headers for the handshake, checked. Their values may be keys, so they are secrets.
 
     Raises:
         ConfigurationError: a name or a value cannot stand in a header, or has an option of its own.

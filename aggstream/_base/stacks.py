@@ -28,7 +28,7 @@ def stack_of(thread: threading.Thread) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Return where a user's function failed, in one short line: where in their own code, if it got there."""
+    """Return in one short line where a user's function failed: the line of their own code, if it got there."""
     frames = [
         (frame, line)
         for frame, line in traceback.walk_tb(error.__traceback__)

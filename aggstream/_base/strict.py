@@ -12,7 +12,7 @@ _LARGEST_INT = 2**63 - 1
 
 
 class WrongType(ValueError):
-    """One value has a wrong type. The error's text never holds the value."""
+    """A value has a wrong type. The error's text never holds the value."""
 
 
 def structure_str(value: object, _: object) -> str:

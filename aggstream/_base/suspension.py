@@ -19,7 +19,7 @@ class SuspensionWatch:
         self._ahead = time.time() - time.monotonic()
 
     def slept(self, now: float) -> float:
-        """Return for how many seconds the machine slept since this was last asked; 0.0 if it did not.
+        """Return the seconds that the machine slept since the last call; 0.0 if it did not sleep.
 
         Args:
             now: monotonic seconds.

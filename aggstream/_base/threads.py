@@ -12,7 +12,7 @@ from typing import Any
 
 
 def make_thread(target: Callable[..., object], *args: Any, name: str) -> threading.Thread:
-    """Make a daemon, which is not started yet.
+    """Make a daemon thread, and do not start it.
 
     Args:
         target: what runs on it.

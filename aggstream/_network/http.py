@@ -31,17 +31,17 @@ class Answer:
 
     status: int
     retry_after: float | None
-    """Seconds that it asks to wait, or None."""
+    """The seconds that the service asks to wait; None if it does not."""
     is_compressed: bool
-    """True if the body is, which nobody asked for: a few compressed bytes can be gigabytes."""
+    """True if the body is compressed. Nobody asked for that, and a few compressed bytes can be gigabytes."""
     body: bytes | None = attrs.field(repr=False)
-    """None if it is too large."""
+    """The body; None if it is too large."""
 
 
 def make_http(
     timeout: float, ssl_context: ssl.SSLContext | None, proxy: Proxy | None, *, connections: int = 1
 ) -> urllib3.PoolManager:
-    """Make what requests are made with: nothing is repeated, and neither netrc nor cookies are used.
+    """Make the pool that requests are made with: it repeats nothing, and uses neither netrc nor cookies.
 
     Args:
         timeout: seconds for connecting, and then for all of the answer, from the request to its last byte.
@@ -130,7 +130,7 @@ def _exchange(
 
 
 def _pools(proxy: Proxy | None, timeout: float) -> dict[str, Any]:
-    """Return urllib3's classes with connecting replaced, as its own module for SOCKS does, and reading."""
+    """Return urllib3's classes with their connecting and reading replaced, as its own module for SOCKS does."""
 
     class Plain(HTTPConnection):
         response_class = _TimedResponse
@@ -220,7 +220,7 @@ class _TimedSocket:
         self._sock.sendall(data)
 
     def close(self) -> None:
-        """Leave it to the owner of the socket."""
+        """Do nothing: the owner of the socket closes it."""
 
 
 def _connect(proxy: Proxy, host: str, port: int, timeout: float) -> socket.socket:

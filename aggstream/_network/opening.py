@@ -41,16 +41,16 @@ _HINTS = {
 
 @attrs.frozen
 class Route:
-    """Through a proxy to a host."""
+    """The way through a proxy to a host."""
 
     proxy: Proxy
     hosts: Sequence[str]
-    """Its name, or its addresses, which are tried in order."""
+    """The host's name, or its addresses, which are tried in order."""
     port: int
 
 
 class Waiter(Protocol):
-    """How connecting waits: the owner's `select`, so that it can be interrupted."""
+    """Waits for a socket while connecting, by the owner's `select`, so that it can be interrupted."""
 
     def __call__(self, sock: socket.socket, *, write: bool, deadline: Deadline) -> None:
         """Return once the socket is ready.
@@ -149,7 +149,7 @@ def _connect_through(
 
 
 def _share(deadline: Deadline, parts: int) -> Deadline:
-    """Return a deadline that leaves time for the others: what swallows packets must not take all of it."""
+    """Return a deadline that leaves time for the other addresses: one that swallows packets must not take all."""
     remaining = deadline.remaining()
     return Deadline(None if remaining is None else remaining / parts)
 
@@ -243,7 +243,7 @@ class _WaitingSocket:
             data = data[self.send(data) :]
 
     def close(self) -> None:
-        """Leave it to the owner of the socket."""
+        """Do nothing: the owner of the socket closes it."""
 
 
 class _HandshakeSocket(_WaitingSocket):
@@ -318,7 +318,7 @@ def _handshake_failure(error: Exception, library: websocket.WebSocket) -> Connec
 
 
 def _in_own_words(error: Exception) -> str:
-    """Return what the library says, and nothing of the server's words, which may repeat the request."""
+    """Return the library's words without the server's, which may repeat the request."""
     if isinstance(error, (OSError, WebSocketTimeoutException)):
         return words(error)
     if isinstance(error, WebSocketBadStatusException):  # it quotes the whole answer

@@ -30,7 +30,7 @@ _VARIABLES = {
 
 @attrs.frozen
 class Proxy:
-    """A proxy; what it must be told to let us through is not shown."""
+    """A proxy. Its user and password are not shown."""
 
     scheme: str
     host: str
@@ -77,7 +77,7 @@ def choose_proxy(option: str | None, url: str) -> Proxy | None:
 
 
 def _refuse_without_scheme(option: object) -> None:
-    """Refuse what the variables may leave out: here it may as well be a mistyped word, which would become a host.
+    """Refuse a URL without a scheme, which the variables may have: here it may be a word mistyped for a host.
 
     Raises:
         ConfigurationError: it is a text without `scheme://`; what it is, is not shown.

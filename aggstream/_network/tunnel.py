@@ -21,7 +21,7 @@ _NOT_ALLOWED = 2
 
 
 class Stream(Protocol):
-    """A connected socket, or what waits for one in another way."""
+    """A connected socket, or an object that waits for one in another way."""
 
     def recv(self, size: int, /) -> bytes:
         """Return some bytes; none at the end."""
@@ -37,7 +37,7 @@ class Stream(Protocol):
 
 
 def open_tunnel(stream: Stream, proxy: Proxy, host: str, port: int, *, largest: int) -> None:
-    """Let a proxy connect to a host; from then on the stream leads there.
+    """Let a proxy connect to a host. From then on the socket leads to that host.
 
     Args:
         stream: connected to the proxy.

@@ -11,7 +11,7 @@ Due: TypeAlias = Literal["ping", "pong", "idle"]
 
 
 class Keepalive:
-    """Computes what is due from when something was heard, by the stoppable clock of the session's timers.
+    """Computes the pings and proofs that are due from the times at which the peer was heard.
 
     `heard_at` and `message_at` are assigned by the session, because that happens for each message. The deadlines
     are computed when they are asked for, so a message moves them and costs nothing here.
@@ -57,7 +57,7 @@ class Keepalive:
             self._served_at -= seconds
 
     def take_due(self, at: float) -> Due | None:
-        """Return, once, what is due; None if nothing is."""
+        """Return, once, the name of what is due; None if nothing is due."""
         name, due_at = self._next()
         if name is None or due_at > at:
             return None

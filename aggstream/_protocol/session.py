@@ -70,7 +70,7 @@ class Session:
         """
         self.state = State.IDLE
         self.error: AggStreamError | None = None
-        """Why it ended; None while it has not, or if this side closed it."""
+        """The error that ended it; None while it has not ended, or if this side closed it."""
         self.ended_by: Literal["server", "client", "network"] = "client"
         """The side that ended it, once it has ended."""
         self.close_code: int | None = None
@@ -118,19 +118,19 @@ class Session:
     # --- in ---------------------------------------------------------------------------------------------
 
     def connection_made(self, now: float) -> None:
-        """The WebSocket handshake is done."""
+        """Begin: the WebSocket handshake is done."""
         self._move(Signal.OPENED)
         self._heard(now, is_message=True)
         self._keepalive.begin()
         self._timers.set("greeting", self._timers.time(now) + self._options.greeting_timeout)
 
     def receive_text(self, text: str, now: float, received_ns: int) -> None:
-        """A text message came: see `receive_texts`."""
+        """Take a text message; its events are drained by `events_received`."""
         if self._hears(now):
             self._receive_texts((text,), now, received_ns)
 
     def receive_texts(self, texts: Sequence[str], now: float, received_ns: int) -> list[tuple[Event, int]]:
-        """Text messages came; return what `sized_events_received` would.
+        """Take text messages; return the events that are ready, as `sized_events_received` does.
 
         Args:
             texts: the messages, in order.
@@ -177,7 +177,7 @@ class Session:
             self._emit(event)
 
     def receive_undecodable(self, text: str, error: DecodeError, now: float, received_ns: int) -> None:
-        """A message came that is no text of ours; it costs that message only."""
+        """Take a message that is not understood: it becomes a `DecodeFailed`, and costs nothing else."""
         if not self._hears(now):
             return
         if self._muted:
@@ -190,11 +190,11 @@ class Session:
         self._emit(DecodeFailed(text=text, error=error, received_ns=received_ns))
 
     def receive_control_frame(self, now: float) -> None:
-        """A ping or a pong came: the peer lives, even if it has nothing to say."""
+        """Take a ping or a pong: the peer lives, even if it has nothing to say."""
         self._heard(now, is_message=False)
 
     def receive_partial(self, number: int | None, now: float) -> None:
-        """A part of a message came, and the rest did not.
+        """Note that a part of a message came, and the rest did not.
 
         Args:
             number: tells the message from the next one; None: all that came is whole.
@@ -208,7 +208,7 @@ class Session:
             self._timers.set("message", self._timers.time(now) + self._limits.message_timeout)
 
     def receive_close(self, code: int, reason: str, now: float) -> None:
-        """The peer's close frame came; nothing follows it."""
+        """Take the peer's close frame. Nothing follows it."""
         if self.state is State.CLOSED:
             return
         self._heard(now, is_message=False)
@@ -228,11 +228,11 @@ class Session:
         self._end(error, "server")
 
     def connection_lost(self, error: AggStreamError) -> None:
-        """The connection is gone without a close frame, or had to be given up."""
+        """End: the connection is gone without a close frame, or had to be given up."""
         self._end(error, error.initiated_by if isinstance(error, ConnectionLost) else "client")
 
     def token_received(self, token: Token, now: float, refresh_in: float | None) -> None:
-        """Another token is there: authenticate with it on the open connection.
+        """Authenticate with another token on the open connection.
 
         Args:
             token: the token; the one in use is not sent again.
@@ -246,7 +246,7 @@ class Session:
             self._authenticate(token, now)
 
     def token_failed(self, error: AggStreamError, now: float, retry_in: float | None) -> None:
-        """No other token could be had.
+        """Note that no other token could be had.
 
         Args:
             error: why.
@@ -267,20 +267,20 @@ class Session:
             self._timers.set_steady("refresh", now + refresh_in)
 
     def pause(self, now: float) -> None:
-        """This side stops reading: from here on silence says nothing about the peer."""
+        """Note that this side stops reading: from here on silence says nothing about the peer."""
         self._timers.pause(now)
 
     def resume(self, now: float) -> None:
-        """This side reads again."""
+        """Note that this side reads again."""
         self._timers.resume(now)
 
     def slept(self, seconds: float) -> None:
-        """The machine was suspended for a while that `now` does not show: the peer must prove that it is there."""
+        """Note that the machine was suspended, which `now` does not show: the peer must prove that it is there."""
         self._keepalive.slept(seconds)
         self._timers.bring_forward(seconds)
 
     def close(self, now: float, code: int = 1000, reason: str = "") -> None:
-        """Begin to close. What the peer sent before its close frame is still delivered."""
+        """Begin to close. Events that the peer sent before its close frame are still delivered."""
         if self.state is State.IDLE:
             self._keepalive.end()
             self._timers.clear()
@@ -314,7 +314,7 @@ class Session:
         return events
 
     def wants_nothing(self) -> bool:
-        """Return True if it is live, and has nothing for its owner to see to but events for the handlers."""
+        """Return True if it is live, and has only events for the handlers: its owner need not do anything else."""
         return (
             self.state is State.LIVE
             and not (self._commands or self._token_wanted or self._has_sign_in)
@@ -332,7 +332,7 @@ class Session:
         return commands
 
     def token_request(self) -> bool:
-        """Tell, once, that another token than `token` should be asked for."""
+        """Return True, once, if another token than `token` should be asked for."""
         wanted, self._token_wanted = self._token_wanted, False
         return wanted
 

@@ -21,7 +21,7 @@ import enum
 
 
 class State(enum.Enum):
-    """Where a session is."""
+    """The states of a session."""
 
     IDLE = "idle"
     CONNECTING = "connecting"

@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 class Guard(Protocol):
-    """Refuses to wait where waiting would be for itself."""
+    """Refuses to wait on a thread that would wait for itself."""
 
     def __call__(self) -> None:
         """Return if the calling thread may wait.
@@ -96,7 +96,7 @@ class TrackedOrder:
         return self._tracker.wait(self._tracked, Deadline(timeout))
 
     def future(self) -> concurrent.futures.Future[Outcome]:
-        """Return a future of the outcome, for what takes one.
+        """Return a future of the outcome, for libraries that take futures.
 
         Its callbacks run on a dispatch thread, between handlers. It is done when `wait()` without a timeout would
         return. Cancelling it changes nothing for the order.
