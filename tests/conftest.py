@@ -48,6 +48,17 @@ def _target(fd: str) -> str | None:
     return None
 
 
+def _join(thread: threading.Thread, deadline: float) -> None:
+    while True:
+        remaining = deadline - time.monotonic()
+        try:
+            return thread.join(max(0.0, remaining))
+        except RuntimeError:  # a server's thread that is about to start is listed, and cannot be joined yet
+            if remaining < 0:
+                raise
+            threading.Event().wait(0.005)
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """Fail a test that leaves a thread or a descriptor."""
@@ -56,7 +67,7 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     deadline = time.monotonic() + DEADLINE
     for thread in set(threading.enumerate()) - threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+        _join(thread, deadline)
         assert not thread.is_alive(), f"{thread.name} is left behind"
     left = _descriptors() - descriptors
     if left:  # what a cycle of garbage holds is not left behind; collecting it takes a while, so only now

@@ -120,7 +120,12 @@ def test_a_handler_may_stop_the_client(
     client = client_of(server.url)
     reports: list[aggstream.StopReport] = []
     last: list[str] = []
-    client.on("order_submitted")(lambda event: reports.append(client.stop()))
+
+    @client.on("order_submitted")
+    def stop(event: aggstream.OrderSubmitted) -> None:
+        until(lambda: client.health().counters.user_events == 2)  # the server has said all that it has to say
+        reports.append(client.stop())
+
     client.on("*")(lambda event: last.append(event.type))
     client.start()
     until(lambda: peers)
