@@ -95,7 +95,9 @@ class Client(Registrar):
         slow_handler_duration: float | None = 5.0,
         rest_url: str | None = None,
         rest: RestOptions | None = RestOptions(),  # noqa: B008  (it is immutable)
-        catch_up_timeout: float = 30.0,
+        catch_up_timeout: float = 10.0,
+        rest_lag: float = 10.0,
+        check_user_id: bool = True,
         orders_kept: int = 10_000,
         orders_kept_for: float = 86_400.0,
         journal: str | os.PathLike[str] | OpensStore | None = None,
@@ -141,7 +143,11 @@ class Client(Registrar):
             rest_url: the base of the REST API, which is asked after each gap; None: `AGGSTREAM_REST_URL`, or the
                 public one if `url` is the public service. Without one a gap stays a gap.
             rest: how it is spoken to; None: not at all.
-            catch_up_timeout: seconds for which live events wait for what REST says, at most.
+            catch_up_timeout: seconds for which live events wait, after a gap, for what REST says, at most.
+            rest_lag: seconds by which REST trails the stream at most (assumed). A gap is resolved by what REST
+                says so long after it; 0 if a program must know at once, and takes the risk that REST does not yet.
+            check_user_id: drop events that name another user than the one who is signed in (assumed: the service
+                writes a user's id in events as in `authenticated`).
             orders_kept: how many orders that have ended are remembered in `orders`.
             orders_kept_for: for how many seconds.
             journal: a file, `JournalOptions`, or whatever else opens an `EventStore`: each user event is stored
@@ -168,6 +174,7 @@ class Client(Registrar):
             workers=workers,
             slow_handler_duration=slow_handler_duration,
             catch_up_timeout=catch_up_timeout,
+            rest_lag=rest_lag,
             orders_kept=orders_kept,
             orders_kept_for=orders_kept_for,
             reconnect=reconnect,
@@ -180,6 +187,8 @@ class Client(Registrar):
                 idle_timeout=idle_timeout,
                 close_timeout=close_timeout,
                 auth_close_codes=auth_close_codes,
+                check_user_id=check_user_id,
+                status_names=rest.status_names if isinstance(rest, RestOptions) else {},
                 limits=limits,
             ),
             name=name,
@@ -197,7 +206,9 @@ class Client(Registrar):
             opens_store = as_store(journal)
         self._has_journal = opens_store is not None
         super().__init__()
-        self._tracker = Tracker(kept=self._options.orders_kept, kept_for=self._options.orders_kept_for)
+        self._tracker = Tracker(
+            kept=self._options.orders_kept, kept_for=self._options.orders_kept_for, name=self._options.name
+        )
         # Guards what `on_error` and `switch_user` change. It is never held while something is waited for or user
         # code runs.
         self._lock = threading.Lock()

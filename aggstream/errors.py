@@ -178,11 +178,13 @@ class DecodeError(RemoteProtocolError):
 
     Attributes:
         path: where in the message, as in `$.price`; `$` is the whole message.
+        message_type: the message's `type`, if that much was understood; else None.
     """
 
-    def __init__(self, problem: str, *, path: str = "$") -> None:
+    def __init__(self, problem: str, *, path: str = "$", message_type: str | None = None) -> None:
         super().__init__(f"{path}: {problem}")
         self.path = path
+        self.message_type = message_type
 
 
 class AuthenticationError(AggStreamError):

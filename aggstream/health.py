@@ -38,7 +38,8 @@ class Counters:
         gaps_resolved: of these, those that were closed from the REST API.
         reconnects: outages that ended.
         refreshes: new tokens that the service accepted.
-        foreign: user events dropped because they were another user's, as after `switch_user`.
+        foreign: user events dropped because they came for a user who was not accepted, as after `switch_user`.
+        foreign_events: messages that name another user than the one who is signed in, and were not delivered.
         pauses: how often reading paused because the handlers were behind.
         repeats: user events that were not delivered, because the same fact had been: see `UserEvent.id`.
         redelivered: events of the journal that were delivered again at the start.
@@ -53,6 +54,7 @@ class Counters:
     reconnects: int = 0
     refreshes: int = 0
     foreign: int = 0
+    foreign_events: int = 0
     pauses: int = 0
     repeats: int = 0
     redelivered: int = 0
@@ -72,6 +74,9 @@ class Health:
         silent_for: seconds since anything came from the server; None without a connection.
         threads: which of the client's threads are alive, by name.
         queue_depth: events that wait for their handlers, or are being handled.
+        held: live events that wait for what REST says of a gap.
+        unknown_statuses: words that the service has told as the status of an order and that aggstream does not
+            know: name them in `RestOptions.status_names`.
         running: handlers that run now, by name, with the seconds since they were called.
         coalesced: balances that a newer one of their venue replaced before a handler saw them.
         delivered: events that were handed to handlers.
@@ -89,6 +94,8 @@ class Health:
     silent_for: float | None
     threads: Mapping[str, bool]
     queue_depth: int
+    held: int = 0
+    unknown_statuses: tuple[str, ...] = ()
     running: Mapping[str, float]
     coalesced: int
     delivered: int

@@ -137,6 +137,7 @@ def client_of() -> Iterator[MakeClient]:
             "token": "token-of-xyz789",
             "reconnect": BRISK,
             "close_timeout": 0.2,
+            "rest_lag": 0,  # the simulator's REST does not trail, unless it is told to
         }
         client = aggstream.Client(url=url, **{**settings, **options})
         clients.append(client)

@@ -63,12 +63,12 @@ def _structure_code(value: object, _: object) -> str | int | None:
 
 
 def structure_raw_amount(value: object, _: object) -> str | None:
-    """Take an amount in base units: a string, or an integer."""
-    # Documented as a string because it is too big for a double. A JSON integer is exact here as well, and
-    # dropping the news of a fill for its spelling would help nobody.
+    """Take an amount in base units: a string, or a number."""
+    # Documented as a string because it is too big for a double. A JSON number is exact here as well, and dropping
+    # the news of a fill for its spelling would help nobody.
     if value is None:
         return None
-    if type(value) is int:
+    if type(value) is int or isinstance(value, Decimal):
         return str(value)
     return structure_str(value, str)
 

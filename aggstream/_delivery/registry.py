@@ -13,13 +13,14 @@ import attrs
 from aggstream.errors import ConfigurationError
 from aggstream.events import (
     LIFECYCLE_TYPES,
-    ORDER_EVENTS,
     WIRE_TYPES,
     Event,
     OrderEvent,
     OrderEventName,
     OrderSubmitted,
     UnknownEvent,
+    normal_form,
+    order_event_kind,
 )
 
 logger = logging.getLogger("aggstream.delivery")
@@ -47,7 +48,10 @@ class Key:
             return False
         if self.name is not None and event.type != self.name:
             return False
-        return not self.sub_events or event.sub_event in self.sub_events
+        if not self.sub_events or event.sub_event in self.sub_events:
+            return True
+        # A status that the user has given another name is found by both.
+        return isinstance(event, OrderEvent) and normal_form(event.event) in self.sub_events
 
 
 def key_of(type_or_class: object, sub_events: tuple[object, ...] = ()) -> Key:
@@ -75,11 +79,9 @@ def key_of(type_or_class: object, sub_events: tuple[object, ...] = ()) -> Key:
 
 def _sub_events(names: Collection[str]) -> list[str]:
     """Return sub-events of an `order_event` in the form by which they are found; log what may be a mistake."""
-    names = [name.removeprefix("order_") for name in names]
-    for unheard in set(names) - ORDER_EVENTS.keys():
-        if not unheard.startswith(("dag_", "step_")):
-            _suggest(unheard, "order_event", _SUB_EVENTS)
-    return names
+    for unheard in sorted({name for name in names if order_event_kind(name) is None}):
+        _suggest(unheard, "order_event", _SUB_EVENTS)
+    return [normal_form(name) for name in names]
 
 
 def _named(name: str) -> tuple[type[Event], str | None]:
@@ -90,7 +92,7 @@ def _named(name: str) -> tuple[type[Event], str | None]:
         return known, None
     if not name:
         raise ConfigurationError("the name of a type must not be empty")
-    if name.removeprefix("order_") in _SUB_EVENTS:
+    if order_event_kind(name) is not None:
         logger.warning(
             "aggstream: %s is an event of the type order_event: on('order_event', %s)", ascii(name), ascii(name)
         )

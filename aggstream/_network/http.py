@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import io
 import socket
 import ssl
@@ -36,6 +37,8 @@ class Answer:
     """True if the body is compressed. Nobody asked for that, and a few compressed bytes can be gigabytes."""
     body: bytes | None = attrs.field(repr=False)
     """The body; None if it is too large."""
+    date_ms: int | None = None
+    """The service's clock when it answered, in milliseconds since the epoch; None if no `Date` tells it."""
 
 
 def make_http(
@@ -124,9 +127,21 @@ def _exchange(
             retry_after=retry_after(response.headers.get("retry-after")),
             is_compressed=response.headers.get("content-encoding", "").strip().lower() not in ("", "identity"),
             body=bytes(data) if len(data) <= largest else None,
+            date_ms=_date_ms(response.headers.get("date")),
         )
     finally:
         response.close()  # it has given its connection back already, if it was read to its end
+
+
+def _date_ms(text: str | None) -> int | None:
+    # A date without a zone is none: HTTP's always says GMT.
+    parsed = None if text is None else email.utils.parsedate_tz(text)
+    if parsed is None or parsed[9] is None:
+        return None
+    try:
+        return email.utils.mktime_tz(parsed) * 1000
+    except (ValueError, OverflowError):
+        return None
 
 
 def _pools(proxy: Proxy | None, timeout: float) -> dict[str, Any]:

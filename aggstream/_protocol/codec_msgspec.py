@@ -51,6 +51,7 @@ def _struct(name: str, cls: type[UserEvent]) -> type[msgspec.Struct]:
         tag_field="type",
         tag=name,
         forbid_unknown_fields=True,
+        kw_only=True,
         gc=False,
     )
 

@@ -33,7 +33,7 @@ def _hook(converter: Converter, cls: type[Event]) -> Callable[[Any, Any], Event]
         field.name: override(rename=wire_name(field.name), struct_hook=_field_hook(converter, field))
         for field in attrs.fields(cls)
     }
-    for ours in ("raw", "received_ns", "source", "redelivered", "text"):
+    for ours in ("raw", "received_ns", "source", "redelivered", "text", "stored_id", "named_as"):
         if ours in overrides:
             overrides[ours] = override(omit=True)
     return make_dict_structure_fn(cls, converter, **overrides)
@@ -65,12 +65,12 @@ def _explained(name: str, payload: dict[str, Any]) -> DecodeError:
     try:
         _hooks(detailed=True)[name](payload, None)
     except ClassValidationError as group:
-        return _first_problem(group)
+        return _first_problem(name, group)
     raise AssertionError("the two converters disagree")  # pragma: no cover
 
 
-def _first_problem(group: ClassValidationError) -> DecodeError:
+def _first_problem(name: str, group: ClassValidationError) -> DecodeError:
     problem = group.exceptions[0]
     [note] = (n for n in getattr(problem, "__notes__", ()) if isinstance(n, AttributeValidationNote))
     text = "missing" if isinstance(problem, KeyError) else str(problem)
-    return DecodeError(text, path=f"$.{wire_name(note.name)}")
+    return DecodeError(text, path=f"$.{wire_name(note.name)}", message_type=name)

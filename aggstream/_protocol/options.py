@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import attrs
 
-from aggstream._base.checks import optional_seconds, seconds, without_frames
+from aggstream._base.checks import flag, optional_seconds, seconds, without_frames
 from aggstream._base.limits import Limits, check_limits
 from aggstream.errors import ConfigurationError
 
@@ -47,5 +47,10 @@ class SessionOptions:
     """From our close frame to the peer's."""
     auth_close_codes: frozenset[int] = attrs.field(default=AUTH_CLOSE_CODES, converter=_codes)
     """Close codes that say that the token is refused or has expired."""
+    check_user_id: bool = flag(default=True)
+    """Whether an event that names another user than the one who is signed in is dropped. Assumed: the service
+    writes a user's id in events as in `authenticated`."""
+    status_names: Mapping[str, str] = attrs.field(factory=dict)
+    """Names of order events by the normal form of the service's word for them: `RestOptions.status_names`."""
     limits: Limits = attrs.field(default=None, converter=check_limits)
     """How much the server may ask of this side."""

@@ -39,15 +39,18 @@ from aggstream.errors import (
     UserMismatch,
 )
 from aggstream.events import (
+    WIRE_TYPES,
     Authenticated,
     Connected,
     ControlMessage,
     DecodeFailed,
     ErrorMessage,
     Event,
+    OrderEvent,
     TokenRefreshed,
     UnknownEvent,
     UserEvent,
+    normal_form,
 )
 from aggstream.tokens._token import Token
 
@@ -55,6 +58,10 @@ __all__ = ["Session"]
 
 # More than a service in order sends before it answers `authenticate`.
 _MOST_HELD = 10_000
+
+# An event is completed here before anybody has seen it, below attrs' guard against assignment.
+_set_user_id: Callable[[UserEvent, str | None], None] = UserEvent.user_id.__set__  # type: ignore[union-attr]
+_set_named_as: Callable[[OrderEvent, str], None] = OrderEvent.named_as.__set__  # type: ignore[attr-defined]
 
 
 class Session:
@@ -77,6 +84,11 @@ class Session:
         """The code of the peer's close frame, if one came."""
         self.dropped = 0
         """How many events were not delivered, because they came for a user who is not accepted."""
+        self.has_doubt = False
+        """True if a user message came that was not understood, or that names another user: see `take_doubt`."""
+        self._foreign = 0
+        self.foreign_user: str | None = None
+        """The user whom the last message names that is not delivered for it."""
 
         self._options = options
         self._limits = options.limits
@@ -144,6 +156,7 @@ class Session:
 
     def _receive_texts(self, texts: Sequence[str], now: float, received_ns: int) -> None:
         emits_all = self._emits_all_user_events()
+        user_id, names = self._sign_in.user_id, self._options.status_names
         quick = self._decode_quickly(texts, received_ns)
         events = (
             cast("list[Event | DecodeError]", quick)
@@ -154,10 +167,15 @@ class Session:
             # A call of memory_of() for each short message would be a fiftieth of all the time that it takes.
             self._size = len(text) * PER_CHARACTER if len(text) < SHORT else memory_of(text)
             if isinstance(event, UserEvent):
-                if emits_all:
-                    self._events.append((event, self._size))
-                else:
+                if names and isinstance(event, OrderEvent) and (name := names.get(normal_form(event.event))):
+                    _set_named_as(event, name)
+                if not emits_all:
                     self._user_event(event, now)
+                elif event.user_id is None:
+                    _set_user_id(event, user_id)
+                    self._events.append((event, self._size))
+                elif event.user_id == user_id or self._is_ours(event):
+                    self._events.append((event, self._size))
             elif isinstance(event, DecodeError):
                 self.receive_undecodable(text, event, now, received_ns)
             else:
@@ -165,13 +183,14 @@ class Session:
                 if self.state is State.CLOSED:
                     return
                 emits_all = self._emits_all_user_events()
+                user_id = self._sign_in.user_id
 
     def _other_message(self, event: Event, now: float) -> None:
         if isinstance(event, ControlMessage):
             self._control(event, now)
         elif self._muted:
             self.dropped += 1
-        else:
+        elif self._names_our_user(event.raw.get("userId")):
             if isinstance(event, UnknownEvent) and (name := self._redacted(event.name)) != event.name:
                 event = attrs.evolve(event, name=name)  # it goes into logs
             self._emit(event)
@@ -183,6 +202,7 @@ class Session:
         if self._muted:
             self.dropped += 1
             return
+        self.has_doubt = self.has_doubt or _may_be_users(error)
         self._size = text.__sizeof__()
         text = self._redacted(text)
         # It is handed out, and its frames and what it came from hold the text as it was.
@@ -326,6 +346,12 @@ class Session:
         has_sign_in, self._has_sign_in = self._has_sign_in, False
         return has_sign_in
 
+    def take_doubt(self) -> int:
+        """Return how many messages named another user since the last call, and were not delivered for it."""
+        foreign, self._foreign = self._foreign, 0
+        self.has_doubt = False
+        return foreign
+
     def data_to_send(self) -> list[Command]:
         """Return the commands since the last call, in order. Put them on the wire."""
         commands, self._commands = self._commands, []
@@ -358,6 +384,22 @@ class Session:
     def _emits_all_user_events(self) -> bool:
         return self.state is State.LIVE and not self._muted
 
+    def _is_ours(self, event: UserEvent) -> bool:
+        """Return True if an event is the signed-in user's; complete it with the user's id. Else count it."""
+        if event.user_id is None:
+            _set_user_id(event, self.user_id)
+        return self._names_our_user(event.user_id)
+
+    def _names_our_user(self, user_id: object) -> bool:
+        """Return True unless both sides name a user, and not the same one: then the message is counted."""
+        ours = self.user_id
+        if not isinstance(user_id, str) or ours in (None, user_id) or not self._options.check_user_id:
+            return True
+        self._foreign += 1
+        self.foreign_user = user_id
+        self.has_doubt = True
+        return False
+
     def _user_event(self, event: UserEvent, now: float) -> None:
         if self._muted:
             self.dropped += 1
@@ -367,7 +409,7 @@ class Session:
             self._held_size += self._size
             if len(self._held) > _MOST_HELD or self._held_size > self._limits.queued_size:
                 self._fail(RemoteProtocolError("the server sends events without ever saying 'authenticated'"), now)
-        else:
+        elif self._is_ours(event):
             self._emit(event)
 
     def _control(self, event: ControlMessage, now: float) -> None:
@@ -419,7 +461,7 @@ class Session:
         self._emit(event)
         self._keepalive.begin_service(self._timers.time(now))
         held, self._held = self._held, []
-        self._events.extend(held)
+        self._events.extend(entry for entry in held if self._is_ours(cast("UserEvent", entry[0])))
 
     def _accepted(self, user_id: str | None, now: float) -> Verdict:
         verdict = self._sign_in.accepted(user_id)
@@ -544,3 +586,9 @@ class Session:
         "refresh": _on_refresh,
         "close": _on_close,
     }
+
+
+def _may_be_users(error: DecodeError) -> bool:
+    """Return True if the message that was not understood may have been about the user's orders or balances."""
+    cls = None if error.message_type is None else WIRE_TYPES.get(error.message_type)
+    return cls is None or issubclass(cls, UserEvent)

@@ -1,4 +1,4 @@
-"""When reading from the server pauses, and why: the handlers are behind, or too much is held back for REST."""
+"""When reading from the server pauses: the handlers are behind."""
 
 from __future__ import annotations
 
@@ -32,29 +32,24 @@ class BackPressure:
         self._counters = counters
         self._name = name
         self._since = 0.0
-        # True if the handlers were behind at any time of the present pause.
-        self._handlers_were_behind = False
 
     def update(self, session: Session, now: float) -> None:
         """Pause or resume, if it is time. While the stream stops as well: the memory must not fill then either."""
-        handlers_are_behind = self._dispatcher.is_full()
-        should_pause = handlers_are_behind or self._pipeline.should_pause()
-        self._handlers_were_behind = self._handlers_were_behind or handlers_are_behind
+        should_pause = self._pipeline.should_pause()
         if should_pause == self.paused:
             return
         if should_pause:
             self._pause(session, now)
             return
         session.resume(now)
-        was_for_handlers = self._handlers_were_behind
         self.end(now)
-        if was_for_handlers:
-            self._pipeline.overflowed(now)
+        # What the server had to send meanwhile, it may have dropped.
+        self._pipeline.overflowed(now, self._since)
 
     def end(self, now: float) -> None:
         """End the pause, if there is one: also when its connection is gone."""
         if self.paused:
-            self.paused = self._handlers_were_behind = False
+            self.paused = False
             self._pipeline.put(ReadingResumed(paused_for=now - self._since))
 
     def _pause(self, session: Session, now: float) -> None:

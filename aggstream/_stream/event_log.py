@@ -56,7 +56,8 @@ class EventLog:
         self._name = name
         self._wake = wake
         self._on_lost = on_lost
-        self._history_until: int | None = None
+        self._kept_history = False
+        self._remembered: tuple[int | None, bool] = (None, False)
 
     def write(
         self, outgoing: Sequence[SizedEvent], *, complete: bool
@@ -104,18 +105,37 @@ class EventLog:
             self._give_up(error)
             return otherwise
 
-    def remember(self, open_orders: Sequence[str], history_until: int | None) -> None:
+    def remember(
+        self,
+        open_orders: Sequence[str],
+        *,
+        history_until: int | None,
+        known_until: int | None,
+        is_searched: bool,
+    ) -> None:
         """Keep, for later processes, what was found out without an event.
 
         Args:
             open_orders: orders that are open, and that no event has told of.
             history_until: the service's time up to which all was over before the first process began.
+            known_until: the service's time before which a later process need not look.
+            is_searched: whether all old open orders were searched for.
         """
-        is_known = history_until == self._history_until
-        if open_orders or not is_known:
-            self._history_until = history_until
-            until = None if is_known else history_until
-            self.ask(lambda store: store.remember(open_orders=open_orders, history_until=until), None)
+        if self._kept_history:
+            history_until = None  # the first one counts
+        news = (known_until, is_searched)
+        if open_orders or history_until is not None or news != self._remembered:
+            self._kept_history = self._kept_history or history_until is not None
+            self._remembered = news
+            self.ask(
+                lambda store: store.remember(
+                    open_orders=open_orders,
+                    history_until=history_until,
+                    known_until=known_until,
+                    is_searched=is_searched,
+                ),
+                None,
+            )
 
     def pending(self) -> Iterator[StoredEvent]:
         """Yield the events that an earlier process had not finished, in order."""

@@ -16,6 +16,8 @@ from aggstream.health import Health
 
 # A ping is sent when the silence is due, not before; so much later it must have been.
 _SILENCE_GRACE = 2.0
+# A doubt that lasts for longer is not one gap's.
+_LONG_DOUBT = 120.0
 
 
 def check_up(stream: Stream, dispatcher: Dispatcher, options: Options) -> Health:
@@ -40,6 +42,8 @@ def check_up(stream: Stream, dispatcher: Dispatcher, options: Options) -> Health
         silent_for=silent_for,
         threads=threads,
         queue_depth=dispatcher.depth,
+        held=stream.pipeline.catch_up.held,
+        unknown_statuses=stream.unknown_statuses,
         running={running.handler: running.seconds for running in handlers},
         coalesced=dispatcher.coalesced,
         delivered=dispatcher.delivered,
@@ -77,6 +81,12 @@ def _problems_of_stream(stream: Stream) -> Iterator[str]:
     if stream.phase == "live" and pipeline.has_rest and pipeline.is_in_the_dark:
         why = pipeline.catch_up.last_error or "it was not asked yet"
         yield f"the REST API does not tell what was missed: {why}"
+    if stream.counters.foreign_events:
+        yield f"{stream.counters.foreign_events} messages named another user, and were not delivered"
+    if (held := pipeline.catch_up.held) > 0:
+        yield f"{held} events wait for what the REST API says of a gap"
+    if (lasts := pipeline.doubt_lasts_for) is not None and lasts > _LONG_DOUBT and not pipeline.is_in_the_dark:
+        yield f"something has been in doubt for {lasts:.0f} s: messages come again and again that raise it"
     if pipeline.log.failure is not None:
         yield f"the journal is not written to: {pipeline.log.failure}"
     if stream.pressure.paused:

@@ -23,14 +23,17 @@ class HeldEvents:
         """Hold nothing yet.
 
         Args:
-            most: how many events are held before reading from the socket should wait.
-            most_size: the size of their messages, in bytes, at which it should as well.
+            most: how many events are held at most.
+            most_size: the size of their messages, in bytes, at most.
         """
         self._most = most
         self._most_size = most_size
         self._held: list[_Held] = []
         self._size = 0
         self._of_order: dict[str, list[_Held]] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
 
     def hold(self, event: UserEvent, size: int) -> None:
         """Hold a live event back."""
@@ -67,7 +70,7 @@ class HeldEvents:
         return released
 
     def is_full(self) -> bool:
-        """Return True if so much is held that reading from the socket should wait."""
+        """Return True if so much is held that it must be released."""
         return len(self._held) >= self._most or self._size >= self._most_size
 
 

@@ -1,4 +1,4 @@
-"""The kinds of looks at REST: which orders each is about, which of them are news, and when it has read enough."""
+"""The kinds of looks at REST: what each is for, in what order it reads, and when it has read enough."""
 
 from __future__ import annotations
 
@@ -11,141 +11,166 @@ from aggstream.errors import DecodeError, RestError
 from aggstream.events._records import OrderRecord, OrdersPage
 from aggstream.orders._tracker import Tracker
 
+# A service may send an empty page and say that there are more. It is believed so many times in a row.
+_MOST_EMPTY = 3
+
+OPEN_STATUSES = ("pending", "open", "partially_filled_open")
+"""The documented statuses of orders that have not ended, as the filter `status=` takes them (assumed)."""
+
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Look:
-    """One pass over the REST API, newest orders first. The subclasses say what it is for."""
+    """One pass over the REST API, the newest orders first. The subclasses say what it is for."""
 
-    reads_balances: ClassVar[bool] = True
-    """False if it is about some orders only: then it reads no balances, and its end is no news for anybody."""
+    reads_balances: ClassVar[bool] = False
+    """True if it reads the balances as well, after the orders."""
 
     began: float
-    """When it began, in monotonic seconds."""
-    gaps: tuple[int, ...] = ()
-    """The numbers of the gaps that it closes."""
-    holds_until: float | None = None
-    """When live events are no longer held back for it, in monotonic seconds; None: they are not held."""
-    news_after: int | None = None
-    """The service's time, in milliseconds, after which a change may be news; None: no change is."""
-    missing: set[str] = attrs.field(factory=set)
-    """Orders that are known to be open: they must be found, however far back they are."""
+    """The moment when it began."""
+    known_until: int | None = None
+    """The service's time, in milliseconds, up to which all is known: unknown orders that changed later are
+    news."""
     wanted: set[str] = attrs.field(factory=set)
-    """Orders that nothing is known of, and that REST may not have either."""
-    looked_for: frozenset[str] = frozenset()
-    """The wanted orders that were there when it began."""
+    """Orders that it must find, however far back they are, if they are listed at all."""
 
     problem: DecodeError | None = None
     """Why an order that was read was not understood."""
+    status: str | None = None
+    """The filter of the page that comes next; None: no filter."""
     cursor: str | None = None
-    """The page that comes next; None before the first one, and after the last."""
+    """The page that comes next; None: the first one."""
     orders_read: bool = False
     """True once no more pages are needed."""
-    reached: bool = False
-    """True once nothing that is unknown can have changed further back."""
     pages: int = 0
-    orders: int = 0
     changed: int = 0
     """How many events were made of it."""
+    records: dict[str, OrderRecord] = attrs.field(factory=dict)
+    """What it has read, by the orders' ids: rows may repeat over a page's border, and the last one counts."""
+    _cursors: set[str] = attrs.field(factory=set)
+    _empty: int = 0
+    _reached: bool = False
 
-    def is_of_interest(self, record: OrderRecord, *, has_ended: bool) -> bool:
-        """Return True if the look is about this order."""
-        return True
-
-    def is_news(self, record: OrderRecord, *, was_open: bool, has_ended: bool) -> bool:
-        """Return True if handlers are told of a record that says more than they were told.
-
-        Args:
-            record: what REST says of the order.
-            was_open: whether the order was known, and not known to have ended.
-            has_ended: whether it has ended, by the record.
-        """
-        if was_open:
-            return True
-        changed = milliseconds(record.updated_at or record.created_at)
-        # In doubt an event too many is better than one that is missing.
-        return self.news_after is not None and (changed is None or changed > self.news_after)
-
-    def page_read(self, page: OrdersPage, tracker: Tracker) -> None:
-        """Note which orders a page has shown, and where the next page is."""
-        found = {record.id for record in page.orders}
-        self.missing -= found
-        self.wanted -= found
-        self.reached = self.reached or self._reaches_far_enough(page, tracker)
-        self.cursor = page.next_cursor
-
-    def has_read_enough(self, most_pages: int) -> bool:
-        """Return True if no further page is needed.
+    def page_read(self, page: OrdersPage, tracker: Tracker, *, most_pages: int) -> None:
+        """Note what a page has shown, and decide whether another one is needed.
 
         Raises:
-            RestError: further pages are needed, and there are none, or too many.
+            RestError: another one is needed, and there is none, or the pages lead nowhere.
         """
-        is_last = self.pages >= most_pages
+        self.pages += 1
+        self._empty = 0 if page.orders or page.problems else self._empty + 1
+        self.records.update((record.id, record) for record in page.orders)
+        self.wanted -= self.records.keys()
+        self._reached = self._reached or self._reaches_far_enough(page, tracker)
+        self.cursor = page.next_cursor
         if self.cursor is None:
-            if self.missing and self.problem is not None:
-                raise RestError(
-                    f"an order that has not ended may be the one that is not understood: {self.problem}"
-                )
-            return True
-        if self.reached and not self.missing and (is_last or not self.wanted):
-            return True
-        if is_last:
+            self._end_of_pages()
+        elif self._reached and not self.wanted:
+            self.orders_read = True
+        elif self.pages >= most_pages:
+            self._too_many_pages()
+        elif self.cursor in self._cursors:
+            raise RestError("the pages of the orders go in a circle: the REST API gave one nextCursor twice")
+        elif self._empty >= _MOST_EMPTY:
+            raise RestError(f"the REST API sent {self._empty} empty pages of orders in a row, and says hasMore")
+        else:
+            self._cursors.add(self.cursor)
+
+    def _end_of_pages(self) -> None:
+        if self.wanted and self.problem is not None:
+            raise RestError(f"an order that has not ended may be the one that is not understood: {self.problem}")
+        self.orders_read = True
+
+    def _too_many_pages(self) -> None:
+        if not self._reached:
             raise RestError(f"what may have changed is further back than {self.pages} pages: see max_pages")
-        return False
+        self.orders_read = True
 
     def _reaches_far_enough(self, page: OrdersPage, tracker: Tracker) -> bool:
+        """Return True if nothing that the look is for can stand on a further page, but what is wanted."""
         raise NotImplementedError
 
 
 class FirstLook(Look):
-    """Nothing was known before: the newest orders are read, and those that are open among the next ones."""
+    """Nothing was known before: the newest orders are read, and those that are open among the next ones.
+
+    It tells handlers nothing. What had last changed before the first sign-in is history; what changed since is
+    told by the stream, or by a later look.
+    """
+
+    reads_balances = True
 
     def _reaches_far_enough(self, page: OrdersPage, tracker: Tracker) -> bool:
-        return all(tracker.is_terminal(record.id) for record in page.orders)
+        return bool(page.orders) and not any(tracker.is_open(record.id) for record in page.orders)
 
 
-class GapLook(Look):
-    """Something may have been missed since a time: all is read that can have changed after it."""
+class _LookBack(Look):
+    """Everything is read that may have changed since a time, and what is news is told."""
+
+    overlap_ms: int
+    """By how many milliseconds before `known_until` a change may still be news."""
 
     def _reaches_far_enough(self, page: OrdersPage, tracker: Tracker) -> bool:
+        # Orders that are open need not be passed for it: those that are known are wanted.
         created = [milliseconds(record.created_at) for record in page.orders]
         oldest = min((at for at in created if at is not None), default=None)
-        return oldest is not None and self.news_after is not None and oldest <= self.news_after
+        return oldest is not None and self.known_until is not None and oldest <= self.known_until - self.overlap_ms
 
 
+@attrs.define(eq=False, repr=False, kw_only=True)
+class DoubtLook(_LookBack):
+    """Something may have been missed until a short while ago."""
+
+    reads_balances: bool = True  # type: ignore[misc]  # of some, not of the class
+    overlap_ms: int = 0
+    settles: bool = False
+    """True if it began when REST shows, by its usual lag, all that may have been missed."""
+
+
+@attrs.define(eq=False, repr=False, kw_only=True)
+class LateLook(_LookBack):
+    """REST has had the time that it needs at worst: what it shows only now is told. Nothing waits for it."""
+
+    overlap_ms: int = 0
+
+
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Search(Look):
-    """A program tracks orders that nothing is known of. Handlers are not told: the stream may be about to."""
+    """A program tracks orders that nothing is known of."""
 
-    reads_balances = False
-
-    def is_of_interest(self, record: OrderRecord, *, has_ended: bool) -> bool:
-        """Return True if the order is wanted."""
-        return record.id in self.wanted
-
-    def is_news(self, record: OrderRecord, *, was_open: bool, has_ended: bool) -> bool:
-        """Return False: the program learns of it by the order that it tracks."""
-        return False
+    looked_for: frozenset[str] = frozenset()
 
     def _reaches_far_enough(self, page: OrdersPage, tracker: Tracker) -> bool:
         return True
 
 
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Sweep(Look):
-    """The pages behind those of the first look are searched for orders that are still open, however old."""
+    """All orders that are still open are searched for, however old they are.
 
-    reads_balances = False
+    The filter by status is used as long as every record that comes has that status; else all pages are read.
+    """
 
-    def is_of_interest(self, record: OrderRecord, *, has_ended: bool) -> bool:
-        """Return True if the order is open, wanted, or has ended since the first look."""
-        is_wanted = record.id in self.wanted
-        return is_wanted or not has_ended or self.is_news(record, was_open=False, has_ended=has_ended)
+    statuses: list[str] = attrs.field(factory=lambda: list(OPEN_STATUSES))
+    """The filters that are still to be used."""
+    is_filtered: bool = True
 
-    def is_news(self, record: OrderRecord, *, was_open: bool, has_ended: bool) -> bool:
-        """Return True if the order has ended since the first look: that it is still open is no news."""
-        return has_ended and super().is_news(record, was_open=was_open, has_ended=has_ended)
+    def begin_next(self) -> bool:
+        """Go on to the next filter; return False if there is none."""
+        if not self.statuses:
+            return False
+        self.status, self.cursor, self.orders_read = self.statuses.pop(0), None, False
+        self._cursors.clear()
+        return True
 
-    def has_read_enough(self, most_pages: int) -> bool:
-        """Return True after the last page, or after so many that it is given up."""
-        return self.cursor is None or self.pages >= most_pages
+    def go_without_filter(self) -> None:
+        """Read all pages, because the filter is not to be relied on."""
+        self.is_filtered, self.status, self.cursor = False, None, None
+        self.statuses.clear()
+        self._cursors.clear()
+        self.orders_read = False
+
+    def _too_many_pages(self) -> None:
+        self.orders_read = True
 
     def _reaches_far_enough(self, page: OrdersPage, tracker: Tracker) -> bool:
         return False

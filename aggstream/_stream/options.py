@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -49,6 +50,12 @@ def _policy(value: ReconnectPolicy | None) -> ReconnectPolicy:
     return value or ReconnectPolicy()
 
 
+def _lag(value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ConfigurationError(f"rest_lag must be a number of seconds, 0 or more, got {value!a}")
+    return float(value)
+
+
 @without_frames
 @attrs.frozen(kw_only=True)
 class Options:
@@ -73,7 +80,8 @@ class Options:
     coalesce_balances: bool = flag(default=False)
     workers: int = count(1)
     slow_handler_duration: float | None = optional_seconds(5.0)
-    catch_up_timeout: float = seconds(30.0)
+    catch_up_timeout: float = seconds(10.0)
+    rest_lag: float = attrs.field(default=10.0, converter=_lag)
     orders_kept: int = count(10_000)
     orders_kept_for: float = seconds(86_400.0)
     reconnect: ReconnectPolicy = attrs.field(converter=_policy)

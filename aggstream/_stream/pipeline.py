@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import attrs
+
 from aggstream._base.backoff import FullJitter
 from aggstream._base.blocking_calls import WorkThread
 from aggstream._base.deadline import nearest
-from aggstream._base.times import NS_PER_MS
+from aggstream._base.moments import moment
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.queue_items import SizedEvent
 from aggstream._stream.catch_up import CatchUp
@@ -24,10 +26,12 @@ from aggstream.events import (
     Gap,
     Heartbeat,
     JournalFailed,
+    OrderEvent,
     Reconciled,
     Resumed,
     TokenRefreshed,
     UserEvent,
+    normal_form,
 )
 from aggstream.health import Continuity, Counters
 from aggstream.orders._tracker import Tracker
@@ -88,7 +92,12 @@ class Pipeline:
             most_held=options.queue_size,
             most_held_size=options.session.limits.queued_size,
             pauses=FullJitter(_FIRST_PAUSE, _LONGEST_PAUSE),
+            rest_lag=options.rest_lag,
+            name=options.name,
         )
+        # What `moment()` is ahead of the monotonic clock, which stands still while the machine is suspended.
+        self._ahead = moment() - time.monotonic()
+        self._status_names = options.session.status_names
         self._name = options.name
         self._tracker = tracker
         self._dispatcher = dispatcher
@@ -113,6 +122,11 @@ class Pipeline:
         is_failing = self.catch_up.last_error is not None and continuity is not Continuity.LIVE
         return is_failing or continuity is Continuity.UNKNOWN
 
+    @property
+    def doubt_lasts_for(self) -> float | None:
+        """Seconds for which something may be missing, and REST was not asked in vain; None if nothing is."""
+        return self.catch_up.doubt_lasts_for(moment())
+
     # --- the way of an event ----------------------------------------------------------------------------
 
     def take(self, incoming: Sequence[SizedEvent], now: float) -> bool:
@@ -122,15 +136,20 @@ class Pipeline:
             incoming: the events, and the sizes of their messages.
             now: monotonic seconds.
         """
-        return self._emit(self.catch_up.passed(incoming, now))
+        return self._emit(self.catch_up.passed(incoming, now + self._ahead))
+
+    def raise_doubt(self) -> None:
+        """Look at REST: a user message came that was not understood, or that names another user."""
+        self.catch_up.raise_doubt(moment())
+        self._emit(self.catch_up.events())
 
     def put(self, event: Event) -> None:
         """Take an event of the stream's own."""
         self._emit([(event, 0)])
 
     def should_pause(self) -> bool:
-        """Return True if reading should wait: for the handlers, or for what is held back."""
-        return self._dispatcher.is_full() or (self.catch_up.is_holding and self.catch_up.is_full())
+        """Return True if reading should wait for the handlers."""
+        return self._dispatcher.is_full()
 
     def _emit(self, outgoing: Sequence[SizedEvent]) -> bool:
         if not outgoing:
@@ -139,7 +158,8 @@ class Pipeline:
         if self.log.store is not None:
             written, seqs = self.log.write(outgoing, complete=not self.catch_up.has_more_to_tell)
             if written is not outgoing:
-                self.catch_up.count_repeats(len(outgoing) - len(written))
+                told = _told_by_rest(outgoing) - _told_by_rest(written)
+                self.catch_up.count_repeats(len(outgoing) - len(written), told=told)
                 outgoing = written
         users = 0
         is_unheard = False
@@ -205,7 +225,7 @@ class Pipeline:
     def redeliver(self, entry: StoredEvent) -> None:
         """Hand a stored event on, whether or not the handlers are behind."""
         try:
-            event = entry.event
+            event = self._named(entry.event)
         except DecodeError as error:
             self.log.set_aside(entry, error)
             self._hand_on([(DecodeFailed(text=entry.text, error=error), 0)], None)
@@ -218,7 +238,7 @@ class Pipeline:
         if self._tracker.knows(order_id):
             return
         if not self.log.ask(lambda store: self._recall(store, order_id), otherwise=False):
-            self.catch_up.search_for(order_id, now)
+            self.catch_up.search_for(order_id, now + self._ahead)
 
     def _log_to(self, store: EventStore | None) -> EventLog:
         return EventLog(store, self._name, wake=self._wake, on_lost=self._emit_journal_failed)
@@ -228,14 +248,11 @@ class Pipeline:
 
     def _take_up(self, store: EventStore) -> None:
         memory = store.recall()
-        received_ns, timestamp = memory.last_received_ns, memory.last_timestamp
-        if received_ns is None:
+        if memory.last_received_ns is None:
             return
-        self.gaps.begin_in_gap(max(received_ns, memory.closed_ns or 0))
-        # Of a service that had told nothing yet, at least what is older than the first connection is no news.
-        since = received_ns // NS_PER_MS if timestamp is None else timestamp
-        self.gaps.known_before(since, memory.history_until)
-        self._tracker.know_until(timestamp)
+        self.gaps.begin_in_gap(max(memory.last_received_ns, memory.closed_ns or 0))
+        known = [at for at in (memory.last_timestamp, memory.known_until) if at is not None]
+        self.gaps.known_before(max(known, default=None), memory.history_until, is_searched=memory.is_searched)
         for order_id in memory.open_orders:
             self._tracker.expect(order_id)
             self._recall(store, order_id)
@@ -245,10 +262,17 @@ class Pipeline:
         stored = store.events_of(order_id)
         if not stored:
             return False
-        events = decoded(stored)
+        events = [self._named(event) for event in decoded(stored)]
         self._tracker.expect(order_id)
         self._tracker.fold(events, time.monotonic())
         return len(events) == len(stored)
+
+    def _named(self, event: UserEvent) -> UserEvent:
+        """Return an event of the store with the name that the user gives to its status."""
+        if self._status_names and isinstance(event, OrderEvent):
+            name = self._status_names.get(normal_form(event.event))
+            return event if name is None else attrs.evolve(event, named_as=name)
+        return event
 
     # --- gaps -------------------------------------------------------------------------------------------
 
@@ -261,16 +285,28 @@ class Pipeline:
         """
         self.log.tidy(now)
         if self._reader is not None:
+            self._ahead = moment() - time.monotonic()
             self._reader.step(token)
-            self.catch_up.handle_deadline(time.monotonic())
+            self.catch_up.handle_deadline(moment())
             # Ask at once for what the answer or the deadline has made necessary.
             self._reader.step(token)
-            self.log.remember(self.catch_up.found(), self.gaps.history_until)
-            self._emit(self.catch_up.events())
+            self._emit_told()
+            self.log.remember(
+                self.catch_up.found(),
+                history_until=self.gaps.history_until if self.gaps.clock.has_date else None,
+                known_until=self.catch_up.known_for_later,
+                is_searched=self.gaps.is_searched,
+            )
+
+    def _emit_told(self) -> None:
+        """Hand on what REST tells, and then what it comes to: a journal may have had some of it."""
+        self._emit(self.catch_up.events())
+        self._emit([(report, 0) for report in self.catch_up.reports()])
 
     def next_deadline(self) -> float | None:
         """Return when `step` should be called if nothing happens before, in monotonic seconds; None: no need."""
-        return nearest(self.catch_up.next_deadline(), self.log.tidy_at)
+        at = self.catch_up.next_deadline()
+        return nearest(None if at is None else at - self._ahead, self.log.tidy_at)
 
     def connected(self, token: Token, user_id: str | None, now: float, attempts: int) -> None:
         """Tell what may have been missed, and begin to find out: the user is signed in.
@@ -290,27 +326,33 @@ class Pipeline:
                     "%s: what was missed until now is not found out: set rest_url, or AGGSTREAM_REST_URL",
                     self._name,
                 )
-            self.catch_up.connected(now, time.time_ns() // NS_PER_MS, gap)
+            self.catch_up.connected(moment(), gap, user_id)
             self._emit(self.catch_up.events())
         self.gaps.signed_in(token)
 
-    def disconnected(self, now: float, *, is_wanted: bool) -> None:
+    def disconnected(self, now: float, heard_at: float, *, is_wanted: bool) -> None:
         """Release what was held back: the connection is gone.
 
         Args:
             now: monotonic seconds.
+            heard_at: when it gave its last sign of life, in monotonic seconds.
             is_wanted: whether the stream was asked to stop; else a gap begins.
         """
         if not is_wanted:
             self.gaps.connection_lost(now)
-        self.catch_up.disconnected()
-        self._emit(self.catch_up.events())
+        self.catch_up.disconnected(heard_at + self._ahead)
+        self._emit_told()
         if self._reader is not None:
             self._reader.abandon()
 
-    def overflowed(self, now: float) -> None:
-        """Look at REST again: the handlers were so far behind that the server had to wait, and may not have."""
-        self.catch_up.overflowed(now)
+    def overflowed(self, now: float, since: float) -> None:
+        """Look at REST: reading had paused for the handlers, so the server had to wait, and may not have.
+
+        Args:
+            now: when reading goes on, in monotonic seconds.
+            since: when it paused, likewise.
+        """
+        self.catch_up.overflowed(now + self._ahead, since + self._ahead)
 
     def forget(self, epoch: int) -> None:
         """Begin anew with another user.
@@ -324,9 +366,14 @@ class Pipeline:
     def end(self) -> None:
         """Hand over what is still here, and tell of the gap that the stream ends in."""
         gap = self.gaps.end_in_gap()
-        self.catch_up.stopped(gap)
+        self.catch_up.stopped(gap, moment())
         if self._reader is not None:
             self._reader.abandon()
             self._reader.close()
         self.log.check()
-        self._emit([*([] if gap is None else [(gap, 0)]), *self.catch_up.events()])
+        reports = [(report, 0) for report in self.catch_up.reports()]
+        self._emit([*([] if gap is None else [(gap, 0)]), *reports, *self.catch_up.events()])
+
+
+def _told_by_rest(events: Sequence[SizedEvent]) -> int:
+    return sum(isinstance(event, UserEvent) and event.source == "reconcile" for event, _ in events)

@@ -7,6 +7,7 @@ import logging
 import time
 
 from aggstream._base.blocking_calls import Abandoned, Job, WorkThread
+from aggstream._base.moments import moment
 from aggstream._stream.catch_up import CatchUp, Read, ReadBalances
 from aggstream.errors import AggStreamError, AuthenticationRejected
 from aggstream.events._records import Balances, OrdersPage
@@ -40,7 +41,7 @@ class RestReader:
         Args:
             token: the one that the stream uses; REST takes the same.
         """
-        now, wall_ns = time.monotonic(), time.time_ns()
+        now, wall_ns = moment(), time.time_ns()
         if self._job is not None and self._read is not None:
             if self._job.done:
                 self._answer(self._job, self._read, now, wall_ns)
@@ -115,4 +116,4 @@ class RestReader:
     def _once(self, read: Read, token: Token) -> OrdersPage | Balances:
         if isinstance(read, ReadBalances):
             return self._calls.balances(token.secret)
-        return self._calls.orders_page(token.secret, cursor=read.cursor)
+        return self._calls.orders_page(token.secret, status=read.status, cursor=read.cursor)

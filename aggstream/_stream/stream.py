@@ -159,6 +159,11 @@ class Stream:
         return self._tracker.continuity
 
     @property
+    def unknown_statuses(self) -> tuple[str, ...]:
+        """The words that the service has told as an order's status, and that nobody knows."""
+        return self._tracker.unknown_statuses
+
+    @property
     def is_switching(self) -> bool:
         """True while another user was asked for, and the connection of the one before is not ended yet."""
         return self._dispatcher.calls.epoch != self.pipeline.epoch
@@ -439,6 +444,8 @@ class Stream:
 
     def _take(self, session: Session, events: Sequence[SizedEvent]) -> None:
         """Take events from the session. Those behind a sign-in may have to wait for what REST says."""
+        if session.has_doubt:
+            self._note_doubt(session)
         if not session.sign_in_received():
             if events:
                 self.pipeline.take(events, session.last_heard)
@@ -454,6 +461,21 @@ class Stream:
             if is_signed_in:
                 self.pipeline.connected(session.token, session.user_id, time.monotonic(), self._attempts)
 
+    def _note_doubt(self, session: Session) -> None:
+        """Have REST asked about what a message has not told: it was not understood, or names another user."""
+        foreign = session.take_doubt()
+        if foreign:
+            if not self.counters.foreign_events:
+                who = session.shown(session.foreign_user or "")
+                logger.error(
+                    "%s: a message names the user %s, who is not signed in: it is not delivered (check_user_id)",
+                    self._options.name,
+                    who,
+                )
+            self.counters.foreign_events += foreign
+        if self.live_since is not None:
+            self.pipeline.raise_doubt()
+
     def _accept(self, session: Session) -> None:
         """Note that the service has signed the user in, before anybody sees the event that tells of it."""
         self.user_id = user_id = session.user_id
@@ -468,7 +490,8 @@ class Stream:
 
     def _end_connection(self, connection: Connection) -> None:
         session, now = connection.session, time.monotonic()
-        self.pipeline.disconnected(now, is_wanted=session.error is None and self.loop.stop_requested)
+        is_wanted = session.error is None and self.loop.stop_requested
+        self.pipeline.disconnected(now, session.last_heard, is_wanted=is_wanted)
         self._credentials.cancel()
         self.live_since = None
         self.pressure.end(now)

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from aggstream.cli._lines import Line, line_at
-from aggstream.events import Source, Verdict
+from aggstream.events import Source, Verdict, normal_form
 from aggstream.events._records import OrderRecord
 from aggstream.orders._order import Contradiction, Order, Outcome
 from aggstream.orders._state import OrderState
@@ -30,7 +30,7 @@ _SOURCES: dict[Source, str] = {"stream": "stream", "reconcile": "REST"}
 def order_of(record: OrderRecord) -> Order:
     """Return what REST says of an order as what is known of it."""
     fold = OrderState(record.id)
-    fold.fold_record(record, record.status.lower().removeprefix("order_"), deliver=False)
+    fold.fold_record(record, normal_form(record.status), telling="never")
     return fold.snapshot()
 
 

@@ -28,20 +28,23 @@ from aggstream.events._lifecycle import (
 )
 from aggstream.events._ownership import is_users
 from aggstream.events._snapshot import BalanceSnapshot
-from aggstream.events._user import (
+from aggstream.events._statuses import (
     ORDER_EVENTS,
-    BalanceUpdate,
     Family,
-    OrderEvent,
     OrderEventKind,
     OrderEventName,
+    Verdict,
+    normal_form,
+    order_event_kind,
+)
+from aggstream.events._user import (
+    BalanceUpdate,
+    OrderEvent,
     OrderSubmitted,
     Side,
     Source,
     UserEvent,
     Venue,
-    Verdict,
-    order_event_kind,
 )
 
 __all__ = [
@@ -83,6 +86,7 @@ __all__ = [
     "Venue",
     "Verdict",
     "is_users",
+    "normal_form",
     "order_event_kind",
     "shown",
 ]

@@ -98,24 +98,31 @@ class Resumed(LifecycleEvent):
 @lifecycle
 @attrs.frozen(kw_only=True, repr=False)
 class Reconciled(LifecycleEvent):
-    """A look at the REST API has ended, and with it the gaps that made it necessary: resolved, or not.
+    """The REST API was looked at for what may have been missed, and it is resolved, or not.
 
-    What had changed was delivered before this, as user events with `source="reconcile"`.
+    It is resolved by a complete look that began `rest_lag` after the gap had ended, because REST may trail the
+    stream for that long. What had changed was delivered before this, as user events with `source="reconcile"`. Not
+    resolved is told once, when events are no longer held back for REST; REST is asked again, and once it answers
+    the gap is told as resolved.
     """
 
     TYPE: ClassVar[str] = "reconciled"
 
     gaps: tuple[int, ...] = ()
-    """The numbers of the gaps that this is about; none: it was the first look, or the handlers
-    were behind."""
+    """The numbers of the gaps that this is about; none: it was the first look, a message was not understood, or
+    the handlers were behind."""
     resolved: bool
-    """True if everything that may have been missed is known now."""
+    """True if everything that may have been missed is known now, unless REST trails by more than `rest_lag`, or
+    does not list an order: see `unlisted`."""
     orders: int = 0
-    """How many orders were read."""
+    """How many orders were read, in all looks."""
     pages: int = 0
     """In how many pages."""
     changed: int = 0
-    """How many events were delivered because of it."""
+    """How many events were delivered because of it: those that a journal had already are not among them."""
+    unlisted: tuple[str, ...] = ()
+    """The ids of orders that are known to be open, and that the last look did not list. What became of them is not
+    known."""
     took: float = 0.0
     """Seconds."""
     error: AggStreamError | None = None

@@ -51,12 +51,28 @@ class OrderRecord:
 
     @property
     def amount_raw(self) -> int | None:
-        """The ordered amount in base units; None if it is absent or not all digits."""
+        """The ordered amount in base units; None if it is absent, or is no whole number."""
         return raw_amount(self.amount_text)
 
     @property
+    def quoted_price_raw(self) -> int | None:
+        """The quoted price in base units; None if it is absent, or is no whole number."""
+        return raw_amount(self.quoted_price_text)
+
+    @property
+    def quoted_cost_raw(self) -> int | None:
+        """The quoted cost in base units; None if it is absent, or is no whole number."""
+        return raw_amount(self.quoted_cost_text)
+
+    @property
+    def remaining_text(self) -> str | None:
+        """The ordered amount less the filled one, if both are known and count the same thing; else None."""
+        amount, filled = self.amount_raw, self.filled_amount_raw
+        return None if amount is None or filled is None or filled > amount else str(amount - filled)
+
+    @property
     def filled_amount_raw(self) -> int | None:
-        """The amount filled so far in base units; None if it is absent or not all digits."""
+        """The amount filled so far in base units; None if it is absent, or is no whole number."""
         return raw_amount(self.filled_amount_text)
 
 
@@ -69,6 +85,8 @@ class OrdersPage:
     """The cursor of the next page; None: this is the last page."""
     problems: tuple[DecodeError, ...] = ()
     """The errors of those orders of the page that were not understood, and are not in `orders`."""
+    date_ms: int | None = attrs.field(default=None, eq=False, repr=False)
+    """The `Date` of the answer, in milliseconds since the epoch; None if it had none."""
 
 
 @attrs.frozen(kw_only=True)
@@ -95,7 +113,7 @@ class CashBalance:
 
     @property
     def total(self) -> Decimal | None:
-        """The total in whole tokens, exact; None if `totalRaw` is not all digits, or `decimals` makes no sense."""
+        """The total in whole tokens, exact; None if `totalRaw` or `decimals` is no number that makes sense."""
         raw = raw_amount(self.total_text)
         if raw is None or self.decimals is None or not 0 <= self.decimals <= _MOST_DECIMALS:
             return None
@@ -120,5 +138,7 @@ class Balances:
     positions: tuple[VenueBalance, ...] = ()
     problems: tuple[DecodeError, ...] = ()
     """The errors of those entries that were not understood, and are in neither of the two."""
+    date_ms: int | None = attrs.field(default=None, eq=False, repr=False)
+    """The `Date` of the answer, in milliseconds since the epoch; None if it had none."""
     raw: Mapping[str, Any] = attrs.field(default=_NOTHING, eq=False, repr=False)
     """As received, with numbers as `int` and `Decimal`."""

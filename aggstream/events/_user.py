@@ -6,7 +6,6 @@ Source: the service's page on user events, unless a docstring says otherwise.
 from __future__ import annotations
 
 import datetime as dt
-import enum
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -17,11 +16,17 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias, cast
 import attrs
 
 from aggstream._base.times import moment_of_ms
-from aggstream.events._amounts import raw_amount
+from aggstream.events._amounts import normal_amount, raw_amount
 from aggstream.events._base import Event, wire
-
-Family: TypeAlias = Literal["run", "step", "terminal"]
-"""The subject of an order_event: the run of the order's execution graph, a step of it, or the order's status."""
+from aggstream.events._statuses import (
+    ORDER_EVENTS,
+    PROGRESS,
+    Family,
+    OrderEventKind,
+    OrderEventName,
+    normal_form,
+    order_event_kind,
+)
 
 
 class Side:
@@ -44,81 +49,6 @@ class Venue:
     HYPERLIQUID: Final = "hyperliquid"
 
 
-class OrderEventName:
-    """Known values of `OrderEvent.event`. The set is open: compare, do not convert.
-
-    `dag_started` and `step_started` stand in the public documentation; the others are assumed.
-    """
-
-    DAG_STARTED: Final = "dag_started"
-    DAG_COMPLETED: Final = "dag_completed"
-    DAG_FAILED: Final = "dag_failed"
-    STEP_STARTED: Final = "step_started"
-    STEP_COMPLETED: Final = "step_completed"
-    STEP_FAILED: Final = "step_failed"
-    STEP_RETRYING: Final = "step_retrying"
-    PARTIALLY_FILLED: Final = "partially_filled"
-    FILLED: Final = "filled"
-    FAILED: Final = "failed"
-    CANCELLED: Final = "cancelled"
-    EXPIRED: Final = "expired"
-
-
-class Verdict(enum.Enum):
-    """How an order ended."""
-
-    FILLED = "filled"
-    PARTIALLY_FILLED = "partially_filled"
-    """It ended before all of it was filled: the rest failed, was cancelled, or expired."""
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-    UNKNOWN = "unknown"
-    """It cannot be told, or not yet. Never a guess."""
-
-
-@attrs.frozen
-class OrderEventKind:
-    """The meaning of an order_event's name: one row of `ORDER_EVENTS`."""
-
-    family: Family
-    is_terminal: bool = False
-    """True if nothing more happens to the order after this event."""
-    verdict: Verdict = Verdict.UNKNOWN
-    """The verdict on an order that ends with this event."""
-
-
-ORDER_EVENTS: dict[str, OrderEventKind] = {
-    # More fills may follow a partial one. Calling it the end would stop a program from looking too early.
-    OrderEventName.PARTIALLY_FILLED: OrderEventKind("terminal"),
-    OrderEventName.FILLED: OrderEventKind("terminal", is_terminal=True, verdict=Verdict.FILLED),
-    OrderEventName.FAILED: OrderEventKind("terminal", is_terminal=True, verdict=Verdict.FAILED),
-    OrderEventName.CANCELLED: OrderEventKind("terminal", is_terminal=True, verdict=Verdict.CANCELLED),
-    OrderEventName.EXPIRED: OrderEventKind("terminal", is_terminal=True, verdict=Verdict.EXPIRED),
-}
-"""The order's statuses by name; `dag_*` and `step_*` need no row. An `order_` prefix is ignored.
-
-Add a row for a status that the service has and this version does not know:
-`ORDER_EVENTS["settled"] = OrderEventKind("terminal", is_terminal=True, verdict=Verdict.FILLED)`.
-"""
-
-_PREFIX = "order_"
-_RUN, _STEP = OrderEventKind("run"), OrderEventKind("step")
-
-
-def order_event_kind(name: str) -> OrderEventKind | None:
-    """Return what `name` stands for, or None if neither the table nor its prefix tells."""
-    bare = name.removeprefix(_PREFIX)
-    kind = ORDER_EVENTS.get(name) or ORDER_EVENTS.get(bare)
-    if kind is not None:
-        return kind
-    if bare.startswith("dag_"):
-        return _RUN
-    if bare.startswith("step_"):
-        return _STEP
-    return None
-
-
 Source: TypeAlias = Literal["stream", "reconcile"]
 """Where a fact came from: the socket, or the REST API after something may have been missed on the socket."""
 
@@ -133,6 +63,8 @@ class UserEvent(Event):
 
     timestamp: int
     """When it happened, by the service's clock: milliseconds since the epoch."""
+    user_id: str | None = None
+    """The AGG user whose event it is: by the message, else the user who was signed in when it came."""
     source: Source = attrs.field(default="stream", eq=False)
     """"reconcile" if it was read from the REST API, because the stream may have missed it."""
     redelivered: bool = attrs.field(default=False, eq=False)
@@ -140,9 +72,23 @@ class UserEvent(Event):
     text: str = attrs.field(default="", eq=False, repr=False)
     """The JSON text that it was made of: the message as received, or what was made of a REST answer."""
 
+    stored_id: str = attrs.field(default="", eq=False, repr=False)
+    """The id under which it was stored, if it comes from a store; else empty. `id` is this one then."""
+
     @property
     def id(self) -> str:
-        """The id by which repeats are known, 24 hex digits: the same whenever and from wherever a fact comes."""
+        """The id by which repeats are known, 24 hex digits: the same whenever and from wherever a fact comes.
+
+        It follows from the user's id and the whole text of the message. An event that comes from a store has the
+        id under which it was stored, also if a later version of aggstream makes ids in another way.
+        """
+        return self.stored_id or self._made_id()
+
+    def _made_id(self) -> str:
+        text = self.text or repr(attrs.evolve(self, source="stream", redelivered=False))
+        return _digest(self.TYPE, self.user_id or "", text)
+
+    def _id_of_version_1(self) -> str:
         return _digest(self.TYPE, self.text or repr(attrs.evolve(self, source="stream", redelivered=False)))
 
     @property
@@ -239,9 +185,8 @@ class OrderEvent(UserEvent):
     TYPE: ClassVar[str] = "order_event"
 
     event: str
-    """See `OrderEventName`."""
+    """The name as received. `sub_event` is its normal form; see `OrderEventName`."""
     order_id: str
-    user_id: str | None = None
     venue: str | None = None
     """See `Venue`."""
     filled_amount_text: str | None = None
@@ -254,44 +199,84 @@ class OrderEvent(UserEvent):
     step_type: str | None = None
     template_name: str | None = None
     attempt: int | None = None
+    named_as: str = attrs.field(default="", eq=False, repr=False)
+    """The name that `RestOptions.status_names` gives to `event`; empty if it gives none."""
 
     @property
     def filled_amount_raw(self) -> int | None:
-        """The amount filled so far in base units; None if it is absent or not all digits."""
+        """The amount filled so far in base units; None if it is absent, or is no whole number."""
         return raw_amount(self.filled_amount_text)
 
     @property
     def remaining_amount_raw(self) -> int | None:
-        """The amount not filled yet in base units; None if it is absent or not all digits."""
+        """The amount not filled yet in base units; None if it is absent, or is no whole number."""
         return raw_amount(self.remaining_amount_text)
 
     @property
     def id(self) -> str:
         """The id by which repeats are known, 24 hex digits: the same whenever and from wherever a fact comes.
 
-        An order takes on a status once, from whichever source: of a status, the id follows from the order, the
-        status and, if it is not the end, the filled amount. Of anything else it follows from the whole message.
+        Of a status of the order, it follows from the user, the order, the status and the filled amount. So the
+        same status with another amount is another event. Of anything else it follows from the user and the whole
+        message.
         """
+        return self.stored_id or self._made_id()
+
+    def _made_id(self) -> str:
+        if not self._is_status():
+            return super()._made_id()
+        # By its letters alone: in that form a word keeps its id when it becomes a known one.
+        word = self._normal_form().replace("_", "")
+        amount = normal_amount(self.filled_amount_text)
+        return _digest("status", self.user_id or "", self.order_id, word, amount)
+
+    def _id_of_version_1(self) -> str:
         kind = order_event_kind(self.event)
-        # REST always tells an order's status, also by a name that is not known.
         if self.source == "stream" and (kind is None or kind.family != "terminal"):
-            return super().id
-        filled = "" if kind is not None and kind.is_terminal else str(self.filled_amount_raw)
-        return _digest("status", self.order_id, self.sub_event, filled)
+            return super()._id_of_version_1()
+        filled = (
+            "" if kind is not None and kind.is_terminal else str(_amount_of_version_1(self.filled_amount_text))
+        )
+        return _digest("status", self.order_id, self.event.removeprefix("order_"), filled)
+
+    def _is_status(self) -> bool:
+        """Return True if it tells of the order itself. The table of words has no say, because ids must last."""
+        return not self._normal_form().startswith(("dag_", "step_"))
+
+    def _normal_form(self) -> str:
+        return self.event if self.event in _NORMAL else normal_form(self.event)
 
     @property
     def sub_event(self) -> str:
-        """`event` without an `order_` prefix: the name by which handlers are found."""
-        return self.event.removeprefix(_PREFIX)
+        """The normal form of `event`, by which handlers are found: "filled" for "FILLED" and "order_filled"."""
+        event = self.named_as or self.event
+        return event if event in _NORMAL else normal_form(event)
 
     @property
     def family(self) -> Family | None:
-        """`"run"`, `"step"` or `"terminal"` by `ORDER_EVENTS`; None for a name that nobody has heard of."""
-        kind = order_event_kind(self.event)
+        """`"run"`, `"step"` or `"terminal"` by `ORDER_EVENTS`; None for a name that is not known."""
+        kind = self._kind()
         return None if kind is None else kind.family
 
     @property
     def is_terminal(self) -> bool:
         """True if nothing more happens to the order after this event, by `ORDER_EVENTS`."""
-        kind = order_event_kind(self.event)
+        kind = self._kind()
         return kind is not None and kind.is_terminal
+
+    def _kind(self) -> OrderEventKind | None:
+        name = self.named_as or self.event
+        return PROGRESS.get(name) or ORDER_EVENTS.get(name) or order_event_kind(name)
+
+
+# Nearly all events come in these writings, which need no look at their letters.
+_NORMAL = frozenset(name for key, name in vars(OrderEventName).items() if key.isupper())
+
+
+def id_of_version_1(event: UserEvent) -> str:
+    """Return the id under which aggstream 1 stored this fact. Old stores keep it."""
+    return event._id_of_version_1()  # noqa: SLF001  (the class's own module)
+
+
+def _amount_of_version_1(text: str | None) -> int | None:
+    return int(text) if text is not None and len(text) <= 78 and text.isascii() and text.isdigit() else None  # noqa: PLR2004

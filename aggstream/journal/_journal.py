@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from aggstream._base.fork_and_exit import call_in_child
 from aggstream._base.text import shown
 from aggstream.errors import JournalFull, StateError, UserMismatch
-from aggstream.events import OrderEvent, UserEvent
+from aggstream.events import OrderEvent, OrderSubmitted, UserEvent
+from aggstream.events._user import id_of_version_1
 from aggstream.journal._file import (
     BUSY_TIMEOUT,
     connect,
@@ -29,7 +30,7 @@ from aggstream.journal._file import (
 from aggstream.journal._file_lock import FileLock
 from aggstream.journal._options import JournalOptions
 from aggstream.journal._retention import Retention
-from aggstream.journal._schema import check_version, create, is_new
+from aggstream.journal._schema import check_version, create, is_new, upgrade
 from aggstream.journal._store import StoreMemory
 from aggstream.journal._stored import (
     INSERT,
@@ -84,6 +85,9 @@ class Journal:
         self._retention = Retention(keep_for=options.keep_for, max_size=options.max_size)
         # When the owner before this one closed it; None if it was killed, or if there was none.
         self._closed_ns: int | None = None
+        # Up to this number events have ids of version 1.
+        self._old_ids_until = 0
+        self._user_id: str | None = None
         try:
             self._open()
         except BaseException:
@@ -113,7 +117,12 @@ class Journal:
             with transaction(connection):
                 if new:
                     create(connection)
-                [self._closed_ns] = connection.execute("SELECT closed_ns FROM meta").fetchone()
+                else:
+                    upgrade(connection)
+                self._closed_ns, self._old_ids_until, user_id = connection.execute(
+                    "SELECT closed_ns, old_ids_until, user_id FROM meta"
+                ).fetchone()
+                self._user_id = None if user_id is None else from_column(user_id)
                 connection.execute("UPDATE meta SET owner_pid = ?, closed_ns = NULL", (os.getpid(),))
 
     # --- the life of an event ---------------------------------------------------------------------------
@@ -132,11 +141,13 @@ class Journal:
         Raises:
             ValueError: an event was made without its text. Nothing is stored.
         """
-        rows = [to_row(event) for event in events]
+        rows: list[tuple[object, ...] | None] = [to_row(event) for event in events]
         if not rows:
             return []
         with self._writing() as connection:
             last, anything_followed = connection.execute(_BEFORE).fetchone()
+            if self._old_ids_until:
+                rows = [None if self._has_old(connection, e) else row for e, row in zip(events, rows, strict=True)]
             seqs = _insert(connection, rows, last)
             if anything_followed:
                 ends = [(to_column(event.order_id),) for event in events if _is_end(event)]
@@ -145,6 +156,15 @@ class Journal:
             if fresh and complete:
                 connection.execute(_LAST, last_times(fresh))
         return seqs
+
+    def _has_old(self, connection: sqlite3.Connection, event: UserEvent) -> bool:
+        """Return True if an event is stored under the id that version 1 gave to it."""
+        values = (id_of_version_1(event), self._old_ids_until)
+        if isinstance(event, (OrderEvent, OrderSubmitted)):
+            row = connection.execute(_OLD_OF_ORDER, (*values, to_column(event.order_id)))
+        else:
+            row = connection.execute(_OLD_OF_NONE, (*values, to_integer(event.timestamp)))
+        return row.fetchone() is not None
 
     def done(self, seqs: Sequence[int]) -> None:
         """Note, in one transaction, that the handlers of these pending events have finished."""
@@ -194,8 +214,8 @@ class Journal:
         A `timestamp` that was more than a day ahead of its event's receipt does not count: it is no time.
         """
         with self._using() as connection:
-            last_timestamp, last_received_ns, history_until = connection.execute(
-                "SELECT last_timestamp, last_received_ns, history_until FROM meta"
+            last_timestamp, last_received_ns, history_until, known_until, is_searched = connection.execute(
+                "SELECT last_timestamp, last_received_ns, history_until, known_until, is_searched FROM meta"
             ).fetchone()
             open_orders = connection.execute(_OPEN_ORDERS).fetchall()
         return StoreMemory(
@@ -203,15 +223,26 @@ class Journal:
             last_received_ns=last_received_ns,
             closed_ns=self._closed_ns,
             history_until=history_until,
+            known_until=known_until,
+            is_searched=bool(is_searched),
             open_orders=frozenset(from_column(order_id) for (order_id,) in open_orders),
         )
 
-    def remember(self, *, open_orders: Iterable[str] = (), history_until: int | None = None) -> None:
+    def remember(
+        self,
+        *,
+        open_orders: Iterable[str] = (),
+        history_until: int | None = None,
+        known_until: int | None = None,
+        is_searched: bool = False,
+    ) -> None:
         """Keep for later streams which orders are open though no event says so, and up to when all was over.
 
         Args:
             open_orders: they are open until their terminal event is stored.
             history_until: the service's time in milliseconds; the first one that is given is kept.
+            known_until: the service's time in milliseconds; the largest one that is given is kept.
+            is_searched: whether all old open orders were searched for.
         """
         followed = [(to_column(order_id),) for order_id in open_orders]
         with self._writing() as connection:
@@ -220,6 +251,13 @@ class Journal:
                 connection.execute(
                     "UPDATE meta SET history_until = COALESCE(history_until, ?)", (to_integer(history_until),)
                 )
+            if known_until is not None:
+                connection.execute(
+                    "UPDATE meta SET known_until = MAX(COALESCE(known_until, :at), :at)",
+                    {"at": to_integer(known_until)},
+                )
+            if is_searched:
+                connection.execute("UPDATE meta SET is_searched = 1")
 
     def counts(self) -> JournalCounts:
         """Return how many events are in each state, and the size on disk. Takes longer the more there are."""
@@ -247,6 +285,7 @@ class Journal:
                     "UPDATE meta SET user_id = ?, last_received_ns = COALESCE(last_received_ns, ?)",
                     (to_column(user_id), time.time_ns()),
                 )
+            self._user_id = user_id
         elif owner != user_id:
             new, old = shown(user_id, _SHOWN_USER), shown(owner, _SHOWN_USER)
             raise UserMismatch(
@@ -340,7 +379,7 @@ class Journal:
     def _events(self, query: str, *values: object) -> list[StoredEvent]:
         with self._using() as connection:
             rows = connection.execute(query, values).fetchall()
-        return list(map(from_row, rows))
+        return [from_row(row, self._user_id) for row in rows]
 
     def _value(self, query: str, *values: object) -> Any:
         with self._using() as connection:
@@ -370,10 +409,20 @@ UPDATE meta SET last_received_ns = :received_ns,
 """
 
 
-def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]], last: int) -> list[int | None]:
-    """Insert rows with the numbers after `last`; return for each its number, or None for a repeat."""
+_OLD_OF_ORDER = "SELECT 1 FROM facts WHERE id = ? AND seq <= ? AND order_id = ?"
+_OLD_OF_NONE = "SELECT 1 FROM facts WHERE id = ? AND seq <= ? AND timestamp = ? AND order_id IS NULL"
+
+
+def _insert(
+    connection: sqlite3.Connection, rows: Sequence[tuple[object, ...] | None], last: int
+) -> list[int | None]:
+    """Insert rows with the numbers after `last`; return for each its number, or None for a repeat.
+
+    A row that is None is known to be a repeat.
+    """
     numbers = range(last + 1, last + 1 + len(rows))
-    connection.executemany(INSERT, [(seq, *row) for seq, row in zip(numbers, rows, strict=True)])
+    fresh = [(seq, *row) for seq, row in zip(numbers, rows, strict=True) if row is not None]
+    connection.executemany(INSERT, fresh)
     stored = {seq for (seq,) in connection.execute("SELECT seq FROM facts WHERE seq > ?", (last,))}
     connection.execute("INSERT INTO states (seq) SELECT seq FROM facts WHERE seq > ?", (last,))
     return [seq if seq in stored else None for seq in numbers]

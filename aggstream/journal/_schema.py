@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 
+from aggstream.errors import JournalError
 from aggstream.journal._file import corrupt
 
-VERSION = 1
+VERSION = 2
 
 _SCHEMA = (
     """CREATE TABLE meta (
@@ -18,6 +19,9 @@ _SCHEMA = (
         last_timestamp INTEGER,
         last_received_ns INTEGER,
         history_until INTEGER,
+        known_until INTEGER,
+        is_searched INTEGER NOT NULL DEFAULT 0,
+        old_ids_until INTEGER NOT NULL DEFAULT 0,
         last_seq INTEGER NOT NULL DEFAULT 0
     )""",
     # Orders that were open when REST told of them, without an event that told the handlers.
@@ -66,6 +70,17 @@ _SCHEMA = (
 )
 
 
+# From one version to the next. The events of version 1 have ids that were made in another way.
+_UPGRADES = {
+    1: (
+        "ALTER TABLE meta ADD COLUMN known_until INTEGER",
+        "ALTER TABLE meta ADD COLUMN is_searched INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE meta ADD COLUMN old_ids_until INTEGER NOT NULL DEFAULT 0",
+        "UPDATE meta SET version = 2, old_ids_until = COALESCE((SELECT MAX(seq) FROM facts), 0)",
+    ),
+}
+
+
 def is_new(connection: sqlite3.Connection) -> bool:
     """Return True if nothing is in the file yet."""
     return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
@@ -77,15 +92,31 @@ def create(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Make a journal of an older version one of this version, inside a transaction."""
+    [version] = connection.execute("SELECT version FROM meta").fetchone()
+    for older in range(version, VERSION):
+        for statement in _UPGRADES[older]:
+            connection.execute(statement)
+
+
 def check_version(connection: sqlite3.Connection, path: str) -> None:
-    """See that the file is a journal of this version.
+    """See that the file is a journal of this version, or of an older one.
 
     Raises:
+        JournalError: it is a journal of a newer version.
         JournalCorrupt: it is something else.
     """
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not {"meta", "facts"} <= names:
         raise corrupt(path, "it is a database, but no journal")
     row = connection.execute("SELECT version FROM meta").fetchone()
-    if row != (VERSION,):
-        raise corrupt(path, f"its version is {row and row[0]!a}, this aggstream knows {VERSION}")
+    version = row and row[0]
+    if isinstance(version, int) and version > VERSION:
+        raise JournalError(
+            f"the journal {path} was written by a newer aggstream (its version is {version}, this one "
+            f"knows {VERSION}): install that one, or give this one a journal of its own. It is left as it is",
+            path=path,
+        )
+    if version not in (*_UPGRADES, VERSION):
+        raise corrupt(path, f"its version is {version!a}, this aggstream knows {VERSION}")

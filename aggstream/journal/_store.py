@@ -27,6 +27,10 @@ class StoreMemory:
     """When the stream before closed the store, in nanoseconds since the epoch; None if it did not."""
     history_until: int | None = None
     """The service's time, in milliseconds, up to which all was over before the first stream; None if unknown."""
+    known_until: int | None = None
+    """The service's time, in milliseconds, before which a look at REST need not go back; None if unknown."""
+    is_searched: bool = False
+    """True if all old open orders were searched for, to the end."""
     open_orders: frozenset[str] = frozenset()
     """The orders that are followed, or have events but no end."""
 
@@ -85,13 +89,23 @@ class EventStore(Protocol):
         """Return what earlier streams knew when they ended."""
         ...
 
-    def remember(self, *, open_orders: Iterable[str] = (), history_until: int | None = None) -> None:
+    def remember(
+        self,
+        *,
+        open_orders: Iterable[str] = (),
+        history_until: int | None = None,
+        known_until: int | None = None,
+        is_searched: bool = False,
+    ) -> None:
         """Keep, for later streams, something that this one has found out without an event.
 
         Args:
             open_orders: orders that are open, until an end of theirs is stored.
             history_until: the service's time, in milliseconds, up to which nothing is news for any stream. The
                 first one that is given counts; later ones change nothing.
+            known_until: the service's time, in milliseconds, before which a look at REST need not go back. The
+                largest one that is given counts.
+            is_searched: True once all old open orders were searched for; it stays true.
         """
         ...
 

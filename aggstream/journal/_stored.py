@@ -69,6 +69,8 @@ class StoredEvent:
     """How often its handlers have failed."""
     last_error: str | None
     settled_ns: int | None
+    user_id: str | None = attrs.field(default=None, kw_only=True)
+    """The user whose event it is; None if the store does not say."""
 
     @property
     def received_at(self) -> dt.datetime:
@@ -90,7 +92,8 @@ class StoredEvent:
         event = DECODERS.get(self.type, _CODEC.decode)(self.text, self.received_ns)
         if not isinstance(event, UserEvent):
             raise DecodeError("no event about orders and balances in this version", path="$.type")
-        return attrs.evolve(event, source=self.source, redelivered=True)
+        user_id = event.user_id or self.user_id
+        return attrs.evolve(event, source=self.source, redelivered=True, stored_id=self.id, user_id=user_id)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything about it in a form for JSON; `message` is the parsed text, with `Decimal`s.
@@ -132,6 +135,19 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 
 
+# What stands in the column `terminal`. An order whose last word nobody knows may have ended: it is not sought for
+# as an open one, and its events need not be kept for ever.
+_END, _MAYBE_END = 1, 2
+
+
+def _terminal(event: UserEvent) -> int:
+    if not isinstance(event, OrderEvent):
+        return 0
+    if event.is_terminal:
+        return _END
+    return _MAYBE_END if event.family is None else 0
+
+
 def to_row(event: UserEvent) -> tuple[object, ...]:
     """Return the values for `INSERT`, but for `seq`, the first of them.
 
@@ -147,7 +163,7 @@ def to_row(event: UserEvent) -> tuple[object, ...]:
         event.TYPE,
         None if sub_event is None else to_column(sub_event),
         None if order_id is None else to_column(order_id),
-        isinstance(event, OrderEvent) and event.is_terminal,
+        _terminal(event),
         event.source,
         to_integer(event.timestamp),
         to_integer(event.received_ns),
@@ -166,8 +182,8 @@ def last_times(events: Sequence[UserEvent]) -> dict[str, int | None]:
     return {"received_ns": to_integer(events[-1].received_ns), "timestamp": newest_timestamp(events)}
 
 
-def from_row(row: tuple[Any, ...]) -> StoredEvent:
-    """Return the event of a row of the view `events`."""
+def from_row(row: tuple[Any, ...], user_id: str | None = None) -> StoredEvent:
+    """Return the event of a row of the view `events`, which is a user's."""
     seq, id_, type_, sub_event, order_id, terminal, source, timestamp, received_ns, text, *rest = row
     return StoredEvent(
         seq,
@@ -175,12 +191,13 @@ def from_row(row: tuple[Any, ...]) -> StoredEvent:
         type_,
         None if sub_event is None else from_column(sub_event),
         None if order_id is None else from_column(order_id),
-        bool(terminal),
+        terminal == _END,
         source,
         timestamp,
         received_ns,
         from_column(text),
         *rest,
+        user_id=user_id,
     )
 
 

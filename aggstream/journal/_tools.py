@@ -54,6 +54,8 @@ class JournalReader:
             connection, self.path = stack.enter_context(_opened(path))
             connection.execute("PRAGMA query_only = ON")
             self._connection: sqlite3.Connection | None = connection
+            [user_id] = connection.execute("SELECT user_id FROM meta").fetchone()
+            self._user_id = None if user_id is None else from_column(user_id)
             self._stack = stack.pop_all()
 
     def find(
@@ -77,7 +79,7 @@ class JournalReader:
         query, values = _select("*", state, {"after": after, "order_id": order_id, "of_type": of_type})
         with self._using() as connection:
             rows = connection.execute(query, {**values, "limit": limit}).fetchall()
-        return list(map(from_row, rows))
+        return [from_row(row, self._user_id) for row in rows]
 
     def show(self, event: int | str) -> StoredEvent | None:
         """Return one event by its `seq` (a number) or its `id` (a text); None if it is not there."""
@@ -86,7 +88,7 @@ class JournalReader:
         value = _value(event)
         with self._using() as connection:
             row = connection.execute(query, (value,)).fetchone()
-        return None if row is None else from_row(row)
+        return None if row is None else from_row(row, self._user_id)
 
     def newest(self) -> int:
         """Return the `seq` of the newest event; 0 if there is none."""

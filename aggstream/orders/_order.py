@@ -12,10 +12,15 @@ import attrs
 from aggstream._base.times import moment_of_ms
 from aggstream.events import Source, Verdict, order_event_kind
 
-__all__ = ["Contradiction", "Order", "Outcome", "Step", "StepState"]
+__all__ = ["AmountsDoubt", "Contradiction", "Order", "Outcome", "Step", "StepState"]
 
 StepState: TypeAlias = Literal["started", "retrying", "failed", "completed"]
 """How far a step has come. The set is open: a `step_*` event of another name gives its own."""
+
+
+AmountsDoubt: TypeAlias = Literal["", "unreadable", "disagree", "confirmed"]
+"""Why the amounts of an order's end are no ground for a verdict: there is no doubt; an amount cannot be read; the
+word of the end and its amounts disagree; they disagree, and the last look at REST has said the same amounts."""
 
 
 @attrs.frozen(kw_only=True)
@@ -59,7 +64,9 @@ class Order:
 
     order_id: str
     status: str | None = None
-    """"submitted", a name of an order_event such as "partially_filled" or "filled", or what REST says."""
+    """The normal form of the last status that was told, as in `OrderEvent.sub_event`; "submitted" at first."""
+    unknown_status: str | None = None
+    """The last status that was told, if aggstream does not know the word: see `RestOptions.status_names`."""
     venue: str | None = None
     side: str | None = None
     price: Decimal | None = None
@@ -68,10 +75,20 @@ class Order:
     """As submitted: a number of shares."""
     outcome_id: str | None = None
     amount_raw: int | None = None
-    """The ordered amount in base units, which only REST tells."""
+    """The ordered amount in base units, which only REST tells. Nothing says that `filled_amount_raw` has the same
+    unit: a purchase may be stated in money."""
+    quoted_price_raw: int | None = None
+    """As quoted, in base units, which only REST tells; likewise `quoted_cost_raw`."""
+    quoted_cost_raw: int | None = None
     filled_amount_raw: int | None = None
     """Base units; likewise `remaining_amount_raw`."""
     remaining_amount_raw: int | None = None
+    unreadable_amount: str | None = None
+    """What was said last of the filled amount, if it is no whole number: then the amount is not known."""
+    amounts_doubt: AmountsDoubt = ""
+    """Why the amounts of the order's end are no ground for a verdict; empty if they are."""
+    was_partly_filled: bool = False
+    """True if it was told that a part was filled, with or without an amount."""
     execution_price: Decimal | None = None
     """Only REST tells it."""
     error_reason: str | None = None
@@ -84,7 +101,7 @@ class Order:
     """The earliest thing that was told: milliseconds since the epoch, by the service's clock."""
     last_timestamp: int | None = None
     """The latest, likewise."""
-    sources: Mapping[str, Source] = attrs.field(factory=dict)
+    sources: Mapping[str, Source] = attrs.field(factory=dict, hash=False)
     """Where each of the fields came from."""
     contradictions: tuple[Contradiction, ...] = ()
 
@@ -96,13 +113,21 @@ class Order:
 
     @property
     def verdict(self) -> Verdict:
-        """How it ended; `Verdict.UNKNOWN` if it has not ended, or was said to have ended in two ways."""
+        """How it ended.
+
+        It is `Verdict.UNKNOWN` if the order has not ended, was said to have ended in two ways, or if the amounts
+        of its end cannot be read or disagree with the word: see `amounts_doubt`.
+        """
         kind = None if self.status is None else order_event_kind(self.status)
         if kind is None or not kind.is_terminal or self.is_contradicted:
             return Verdict.UNKNOWN
-        if kind.verdict not in (Verdict.FILLED, Verdict.UNKNOWN) and self.filled_amount_raw:
-            return Verdict.PARTIALLY_FILLED
-        return kind.verdict
+        if self.amounts_doubt == "confirmed":
+            return Verdict.PARTIALLY_FILLED if self.filled_amount_raw else Verdict.UNKNOWN
+        if self.amounts_doubt:
+            return Verdict.UNKNOWN
+        if kind.verdict in (Verdict.FILLED, Verdict.UNKNOWN):
+            return kind.verdict
+        return Verdict.PARTIALLY_FILLED if self.filled_amount_raw or self.was_partly_filled else kind.verdict
 
     @property
     def is_contradicted(self) -> bool:

@@ -3,9 +3,13 @@
 Rules, whatever comes late, twice, out of order, or with parts missing:
 - A status only moves on: submitted, other statuses, partially filled, the end. An end is never undone; another end
   contradicts it.
-- An amount only grows. A smaller one that is older is late; one that is newer contradicts the larger one.
+- An amount only grows, in whatever event it stands. A smaller one that is older is late; one that is newer
+  contradicts the larger one. An amount that cannot be read is not known.
+- The amounts of an end are compared with its word, and with each other.
 - A step is as far as its newest attempt is.
 - Anything else is what was said first; something else, said later, contradicts it.
+
+Beside what is known stands what the handlers were told: it only grows as well.
 """
 
 from __future__ import annotations
@@ -13,22 +17,39 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from aggstream._base.times import milliseconds
-from aggstream.events import OrderEvent, OrderSubmitted, Source, order_event_kind
+from aggstream.events import (
+    ORDER_EVENTS,
+    OrderEvent,
+    OrderEventKind,
+    OrderSubmitted,
+    Source,
+    Verdict,
+    order_event_kind,
+)
+from aggstream.events._amounts import is_unreadable, raw_amount
 from aggstream.events._records import OrderRecord
-from aggstream.orders._order import Contradiction, Order, Step
+from aggstream.events._statuses import PROGRESS
+from aggstream.orders._order import AmountsDoubt, Contradiction, Order, Step
 
-Told: TypeAlias = Literal["stream", "reconcile", "silently"]
-"""How a status came to the handlers: by the socket's event, by one of ours, or not at all."""
+Telling: TypeAlias = Literal["now", "never", "later"]
+"""What becomes of a record that REST tells: handlers are told of it now, or never, because it is history or late,
+or they are owed it: the stream or a later look tells them."""
 
 _SUBMITTED = "submitted"
 _PARTIALLY_FILLED = "partially_filled"
 # A status has moved on if it has a higher rank.
-_RANKS = {None: 0, _SUBMITTED: 1, _PARTIALLY_FILLED: 3}
+_RANKS = {None: 0, _SUBMITTED: 1, "pending": 1, _PARTIALLY_FILLED: 3}
 _OTHER, _END = 2, 4
+# Handlers were told more by a higher one of these. Of the words before the first fill none tells more than
+# another.
+_TOLD_RANKS = {_PARTIALLY_FILLED: 2}
+_TOLD_OF, _TOLD_END = 1, 3
 _STEP_RANKS = {"started": 0, "retrying": 1, "failed": 2, "completed": 3}
 # A service in alpha can say any number of things of one order; what is kept of them must not grow with them.
 _MOST_STEPS = 256
 _MOST_CONTRADICTIONS = 16
+_MOST_TEXTS = 16
+_NO_TEXTS: frozenset[str] = frozenset()
 
 
 # The few words that come again with each order. Bounded, because a service may say any number of them, and not
@@ -87,20 +108,31 @@ class OrderState:
 
     __slots__ = (
         "_amounts_at",
+        "_amounts_doubt",
         "_contradictions",
+        "_doubted",
         "_error_rank",
         "_facts",
         "_first",
         "_from_rest",
         "_last",
         "_rank",
+        "_rest_told",
         "_snapshot",
         "_steps",
-        "_told",
+        "_told_filled",
+        "_told_rank",
+        "_told_texts",
+        "_unknown_at",
+        "_unreadable",
+        "_unreadable_at",
+        "_was_partly_filled",
         "is_known",
         "is_terminal",
+        "is_unlisted",
         "order_id",
         "status",
+        "unknown_status",
     )
 
     def __init__(self, order_id: str) -> None:
@@ -110,6 +142,10 @@ class OrderState:
         self.status: str | None = None
         self.is_terminal = False
         """True if nothing more happens to the order."""
+        self.unknown_status: str | None = None
+        """The last thing that was said of its status, if nobody knows the word; else None."""
+        self.is_unlisted = False
+        """True if the last look at REST did not list it, although it was known to be open."""
         self._rank = 0
         self._facts: dict[str, Any] = {}
         # The names of the facts that REST told first, and "status"; all others are the stream's. There may be a
@@ -117,23 +153,49 @@ class OrderState:
         self._from_rest: frozenset[str] = frozenset()
         self._steps: dict[str, _StepProgress] = {}
         self._contradictions: tuple[Contradiction, ...] = ()
-        # By status, and for a partial fill its amount as well, which only grows: the last one alone is kept.
-        self._told: dict[str, tuple[int | None, Told]] = {}
         self._amounts_at: int | None = None
+        # An amount that cannot be read, and when it was said; None once a newer one can be read.
+        self._unreadable: str | None = None
+        self._unreadable_at = 0
+        self._unknown_at = 0
+        self._was_partly_filled = False
+        # Why the amounts of the end are no ground for a verdict; and how much was filled, of how much in all, by
+        # the message that says so.
+        self._amounts_doubt: AmountsDoubt = ""
+        self._doubted: tuple[int | None, int | None] = (None, None)
+        # What the handlers were told: how far the order is, how much is filled, and by which texts that have no
+        # rank: words of ends, words that nobody knows, amounts that cannot be read.
+        self._told_rank = 0
+        self._told_filled = 0
+        self._told_texts = _NO_TEXTS
+        # The statuses that handlers were told by REST, each with its amount: None if it came without one.
+        self._rest_told: dict[str, int | None] | None = None
         self._error_rank = -1
         self._first: int | None = None
         self._last: int | None = None
         self._snapshot: Order | None = None
 
     @property
-    def was_told_by_rest(self) -> bool:
-        """True if the handlers have the order's end from a reconciliation."""
-        return self.status is not None and self._told.get(self.status, (None, ""))[1] == "reconcile"
+    def end_told_by_rest(self) -> tuple[str, int | None] | None:
+        """The order's end and its amount, if the handlers have them from REST; else None."""
+        if self._rest_told is None or self.status not in self._rest_told or not self.is_terminal:
+            return None
+        return self.status, self._rest_told[self.status]
 
     @property
     def last_timestamp(self) -> int | None:
         """Of the latest thing that was told: milliseconds since the epoch, by the service's clock."""
         return self._last
+
+    @property
+    def is_open(self) -> bool:
+        """True if it is known not to have ended. If nobody knows the last word about it, that is not known."""
+        return not self.is_terminal and self.unknown_status is None
+
+    @property
+    def has_doubtful_amounts(self) -> bool:
+        """True if the order has ended, and the amounts of its end are no ground for a verdict."""
+        return self.is_terminal and self._doubt_of_end() != ""
 
     def fold_submitted(self, event: OrderSubmitted) -> None:
         """Take an `order_submitted`."""
@@ -152,18 +214,20 @@ class OrderState:
         elif not told.items() <= self._facts.items():
             for name, value in told.items():
                 self._fact(name, value, source, event.timestamp)
-        self._mark_told(_SUBMITTED, None, "stream")
+        if not self._told_rank:
+            self._told_rank = _TOLD_OF
         self._move(_SUBMITTED, source, event.timestamp)
 
     def fold_event(self, event: OrderEvent) -> bool:
         """Take an `order_event`.
 
         Returns:
-            True if it only repeats a status that a reconciliation has delivered before.
+            True if it only repeats a status that REST has delivered before, with no more than its amount.
         """
         self._snapshot = None
         if self._last is None or event.timestamp > self._last or event.timestamp < (self._first or 0):
             self._hear(event.timestamp)
+        self.is_unlisted = False
         source = event.source
         # Most events repeat these.
         facts = self._facts
@@ -171,57 +235,104 @@ class OrderState:
             self._fact("venue", _shared(event.venue), source, event.timestamp)
         if event.dag_run_id != facts.get("dag_run_id"):
             self._fact("dag_run_id", event.dag_run_id, source, event.timestamp)
-        kind = order_event_kind(event.event)
+        filled_text, remaining_text = event.filled_amount_text, event.remaining_amount_text
+        if filled_text is not None or remaining_text is not None:
+            self._amounts(filled_text, remaining_text, source, event.timestamp)
+        name = event.named_as or event.event
+        kind = PROGRESS.get(name) or ORDER_EVENTS.get(name) or order_event_kind(name)
         family = None if kind is None else kind.family
-        status = event.sub_event
         if family == "step":
-            self._step(event, status.removeprefix("step_"))
+            self._step(event, event.sub_event.removeprefix("step_"))
         elif family == "run":
-            self._run(event, status.removeprefix("dag_"))
-        elif family == "terminal" or source == "reconcile":
-            status = _shared(status)
-            self._amounts(event.filled_amount_raw, event.remaining_amount_raw, source, event.timestamp)
-            self._error(event.error_reason, _END, source)
-            how = self._how_told(status, event.filled_amount_raw)
-            if how != "reconcile":
-                self._mark_told(status, event.filled_amount_raw, source)
-            self._move(status, source, event.timestamp)
-            return how == "reconcile" and source == "stream"
+            self._run(event, event.sub_event.removeprefix("dag_"))
+        else:
+            return self._fold_status(event, kind)
+        if not self._told_rank:
+            self._told_rank = _TOLD_OF
         return False
 
-    def fold_record(self, record: OrderRecord, status: str, *, deliver: bool) -> bool:
+    def _fold_status(self, event: OrderEvent, kind: OrderEventKind | None) -> bool:
+        status = _shared(event.sub_event)
+        source, filled_text = event.source, event.filled_amount_text
+        is_repeat = self._rest_told is not None and source == "stream" and self._repeats(status, filled_text)
+        if not is_repeat:
+            self._mark_told(status, kind, filled_text, by_rest=source == "reconcile")
+        if event.error_reason is not None:
+            self._error(event.error_reason, _END, source)
+        self._take_status(status, kind, source, event.timestamp)
+        if kind is not None and kind.is_terminal:
+            self._check_end(
+                status, kind.verdict, filled_text, event.remaining_amount_text, source, event.timestamp
+            )
+        return is_repeat
+
+    def says_more(self, status: str, filled_text: str | None) -> bool:
+        """Return True if a status, or its amount, is more than the handlers were told.
+
+        Args:
+            status: its normal form.
+            filled_text: `filledAmountRaw` as received.
+        """
+        kind = order_event_kind(status)
+        filled = raw_amount(filled_text)
+        if filled is not None and filled > self._told_filled:
+            return True
+        if is_unreadable(filled_text) and filled_text not in self._told_texts:
+            return True
+        rank = _told_rank(status, kind)
+        if rank != self._told_rank:
+            return rank > self._told_rank  # else REST trails
+        return _has_no_rank(status, kind) not in (None, *self._told_texts)
+
+    def fold_record(self, record: OrderRecord, status: str, *, telling: Telling, one_unit: bool = False) -> None:
         """Take what REST says of the order.
 
         Args:
             record: the order.
-            status: its status, by the name that an `order_event` would have.
-            deliver: whether the handlers should be told if it is news.
-
-        Returns:
-            True if the handlers were not told of this status before and are to be told now.
+            status: the normal form of its status.
+            telling: whether the handlers are told of it.
+            one_unit: whether `amountRaw` and `filledAmountRaw` count the same thing, so that they can be compared.
         """
+        kind = order_event_kind(status)
         updated = milliseconds(record.updated_at)
-        moves_on = _rank(status) >= self._rank and (
-            self.status != status or (record.filled_amount_raw or 0) > (self._facts.get("filled_amount_raw") or 0)
-        )
-        how = self._how_told(status, record.filled_amount_raw)
-        # That it was submitted goes without saying once it has been told of something later.
-        is_late = status == _SUBMITTED and (updated or 0) < (self._last or 0)
         self._hear(updated)
         self._hear(milliseconds(record.created_at))
+        self.is_unlisted = False
         self._fact("venue", _shared(record.venue), "reconcile", updated)
         self._fact("side", _shared(record.side), "reconcile", updated)
-        self._fact("amount_raw", record.amount_raw, "reconcile", updated)
-        self._fact("execution_price", record.execution_price, "reconcile", updated)
-        filled, amount = record.filled_amount_raw, record.amount_raw
-        remaining = amount - filled if amount is not None and filled is not None and amount >= filled else None
-        self._amounts(filled, remaining, "reconcile", updated)
+        for name in ("amount_raw", "quoted_price_raw", "quoted_cost_raw", "execution_price"):
+            self._fact(name, getattr(record, name), "reconcile", updated)
+        filled_text = record.filled_amount_text
+        remaining_text = record.remaining_text if one_unit else None
+        if filled_text is not None:
+            self._amounts(filled_text, remaining_text, "reconcile", updated)
         self._error(record.error_message, _OTHER, "reconcile")
-        contradicts = self._move(status, "reconcile", updated)
-        is_news = how in (None, "silently") and (moves_on or contradicts or how == "silently") and not is_late
-        if is_news:
-            self._mark_told(status, record.filled_amount_raw, "reconcile" if deliver else "silently")
-        return is_news and deliver
+        if telling != "later":
+            self._mark_told(status, kind, filled_text, by_rest=telling == "now")
+        self._take_status(_shared(status), kind, "reconcile", updated)
+        if kind is not None and kind.is_terminal:
+            self._check_end(status, kind.verdict, filled_text, remaining_text, "reconcile", updated)
+
+    def settle_debt(self) -> None:
+        """Take everything that is known for told: what was owed has lapsed."""
+        filled = self._facts.get("filled_amount_raw")
+        if self.status is not None:
+            kind = order_event_kind(self.status)
+            self._mark_told(self.status, kind, None if filled is None else str(filled), by_rest=False)
+
+    def confirm_amounts(self, filled: int | None) -> None:
+        """Note that the last look at REST says this of how much is filled.
+
+        If the word of the end and its amounts disagree, and REST says the same amounts, they are what is true.
+        """
+        doubted, _ = self._doubted
+        if self._amounts_doubt == "disagree" and filled is not None and doubted in (None, filled):
+            self._amounts_doubt = "confirmed"
+            self._snapshot = None
+
+    def set_unlisted(self) -> None:
+        """Note that the last look at REST did not list the order, although it is known to be open."""
+        self.is_unlisted = True
 
     def snapshot(self) -> Order:
         """Return what is known; the same object as long as nothing changes."""
@@ -229,6 +340,10 @@ class OrderState:
             self._snapshot = Order(
                 order_id=self.order_id,
                 status=self.status,
+                unknown_status=self.unknown_status,
+                unreadable_amount=self._unreadable,
+                amounts_doubt=self._doubt_of_end(),
+                was_partly_filled=self._was_partly_filled,
                 steps=tuple(step.snapshot() for step in self._steps.values()),
                 first_timestamp=self._first,
                 last_timestamp=self._last,
@@ -237,6 +352,40 @@ class OrderState:
                 **self._facts,
             )
         return self._snapshot
+
+    # --- what handlers were told ------------------------------------------------------------------------
+
+    def _mark_told(
+        self, status: str, kind: OrderEventKind | None, filled_text: str | None, *, by_rest: bool
+    ) -> None:
+        rank = _told_rank(status, kind)
+        self._told_rank = max(self._told_rank, rank)
+        filled = None if filled_text is None else raw_amount(filled_text)
+        if filled is not None and filled > self._told_filled:
+            self._told_filled = filled
+        if kind is None or kind.is_terminal or (filled is None and filled_text is not None):
+            self._remember_texts(_has_no_rank(status, kind), filled_text if filled is None else None)
+        if by_rest:
+            told = self._rest_told = self._rest_told or {}
+            before = told.get(status)
+            told[_shared(status)] = filled if before is None or filled is None else max(before, filled)
+
+    def _remember_texts(self, *texts: str | None) -> None:
+        new = {text for text in texts if text is not None}
+        if not new <= self._told_texts and len(self._told_texts) < _MOST_TEXTS:
+            self._told_texts = _shared_texts(self._told_texts | new)
+
+    def _repeats(self, status: str, filled_text: str | None) -> bool:
+        """Return True if REST has told the same status, with at least as much of its amount."""
+        assert self._rest_told is not None
+        if status not in self._rest_told:
+            return False
+        if filled_text is None:
+            return True
+        filled, told = raw_amount(filled_text), self._rest_told[status]
+        if filled is None:
+            return filled_text in self._told_texts
+        return told is not None and filled <= told
 
     # --- inside -----------------------------------------------------------------------------------------
 
@@ -260,27 +409,29 @@ class OrderState:
         if self._first is None or timestamp < self._first:
             self._first = timestamp
 
-    def _how_told(self, status: str, filled: int | None) -> Told | None:
-        """Return how the handlers were told of a status; of one that can be taken on again, with this amount."""
-        found = self._told.get(status)
-        return found[1] if found is not None and (_rank(status) == _END or found[0] == filled) else None
+    def _take_status(
+        self, status: str, kind: OrderEventKind | None, source: Source, timestamp: int | None
+    ) -> None:
+        if kind is None:
+            self.unknown_status = status
+            self._unknown_at = timestamp or 0
+        elif self.unknown_status is not None and (kind.is_terminal or (timestamp or 0) >= self._unknown_at):
+            self.unknown_status = None
+        if status == _PARTIALLY_FILLED:
+            self._was_partly_filled = True
+        self._move(status, source, timestamp)
 
-    def _mark_told(self, status: str, filled: int | None, how: Told) -> None:
-        before = self._told.get(status)
-        if before is None or (before[0] or 0) <= (filled or 0):
-            self._told[status] = (filled, how)
-
-    def _move(self, status: str, source: Source, timestamp: int | None) -> bool:
-        """Move on to a status; return True if it contradicts the end that is known."""
+    def _move(self, status: str, source: Source, timestamp: int | None) -> None:
+        """Move on to a status, unless the order is further already."""
         if status == self.status:
-            return False
+            return
         rank = _rank(status)
         if self._rank == _END:
-            return rank == _END and self._contradict("status", self.status, status, source, timestamp)
-        if rank >= self._rank:
+            if rank == _END:
+                self._contradict("status", self.status, status, source, timestamp)
+        elif rank >= self._rank:
             self.status, self._rank, self.is_terminal = status, rank, rank == _END
             self._came_from("status", source)
-        return False
 
     def _fact(self, name: str, value: object, source: Source, timestamp: int | None) -> None:
         known = self._facts.get(name)
@@ -292,9 +443,16 @@ class OrderState:
         else:
             self._contradict(name, known, value, source, timestamp)
 
-    def _amounts(self, filled: int | None, remaining: int | None, source: Source, timestamp: int | None) -> None:
+    def _amounts(
+        self, filled_text: str | None, remaining_text: str | None, source: Source, timestamp: int | None
+    ) -> None:
+        filled = raw_amount(filled_text)
         if filled is None:
+            if filled_text is not None and (timestamp is None or timestamp >= self._unreadable_at):
+                self._unreadable, self._unreadable_at = filled_text, timestamp or 0
             return
+        if self._unreadable is not None and timestamp is not None and timestamp >= self._unreadable_at:
+            self._unreadable = None
         known = self._facts.get("filled_amount_raw")
         if known is not None and filled < known:
             if source == "stream" and timestamp is not None and timestamp > (self._amounts_at or timestamp):
@@ -305,9 +463,52 @@ class OrderState:
             self._facts.pop("remaining_amount_raw", None)
             self._came_from("filled_amount_raw", source)
             self._amounts_at = timestamp
+        remaining = None if remaining_text is None else raw_amount(remaining_text)
         if remaining is not None and "remaining_amount_raw" not in self._facts:
             self._facts["remaining_amount_raw"] = remaining
             self._came_from("remaining_amount_raw", source)
+
+    def _check_end(
+        self,
+        status: str,
+        verdict: Verdict,
+        filled_text: str | None,
+        remaining_text: str | None,
+        source: Source,
+        timestamp: int | None,
+    ) -> None:
+        """Compare the word of an end with the amounts of the same message."""
+        if filled_text is None and remaining_text is None:
+            return
+        filled = raw_amount(filled_text)
+        if filled is not None and filled < self._facts.get("filled_amount_raw", 0):
+            return  # it is late
+        doubt = _doubt(verdict, filled_text, remaining_text)
+        if doubt == "disagree":
+            said = ", ".join(
+                f"{name} {text}" for name, text in (("filled", filled_text), ("remaining", remaining_text)) if text
+            )
+            self._contradict("amounts", status, said, source, timestamp)
+        if doubt:
+            self._amounts_doubt = doubt
+            remaining = raw_amount(remaining_text)
+            self._doubted = (filled, None if filled is None or remaining is None else filled + remaining)
+        elif self._amounts_doubt and filled is not None:
+            self._clear_doubt(filled)
+
+    def _clear_doubt(self, filled: int) -> None:
+        """Take an amount that goes with the word of the end: is there still a doubt?"""
+        doubted, total = self._doubted
+        if self._amounts_doubt == "unreadable" or (total is not None and filled >= total > (doubted or 0)):
+            self._amounts_doubt = ""
+        elif doubted is not None and filled > doubted:
+            self._amounts_doubt, self._doubted = "disagree", (filled, total)
+
+    def _doubt_of_end(self) -> AmountsDoubt:
+        if self._amounts_doubt or not self.is_terminal or self._unreadable is None:
+            return self._amounts_doubt
+        kind = None if self.status is None else order_event_kind(self.status)
+        return "" if kind is None or kind.verdict is Verdict.FILLED else "unreadable"
 
     def _error(self, reason: str | None, rank: int, source: Source) -> None:
         """Take a reason; that of the order's status says more than that of its run."""
@@ -346,3 +547,40 @@ class OrderState:
 def _rank(status: str | None) -> int:
     kind = None if status is None else order_event_kind(status)
     return _END if kind is not None and kind.is_terminal else _RANKS.get(status, _OTHER)
+
+
+def _told_rank(status: str, kind: OrderEventKind | None) -> int:
+    return _TOLD_END if kind is not None and kind.is_terminal else _TOLD_RANKS.get(status, _TOLD_OF)
+
+
+def _has_no_rank(status: str, kind: OrderEventKind | None) -> str | None:
+    """Return the status if no other one tells more or less than it: an end, or a word that nobody knows."""
+    return status if kind is None or kind.is_terminal else None
+
+
+def _doubt(verdict: Verdict, filled_text: str | None, remaining_text: str | None) -> AmountsDoubt:
+    """Return why the amounts of one message are no ground for the verdict that its word means."""
+    filled, remaining = raw_amount(filled_text), raw_amount(remaining_text)
+    if verdict is Verdict.UNKNOWN:
+        return ""
+    if verdict is Verdict.FILLED:
+        if is_unreadable(remaining_text):
+            return "unreadable"
+        return "disagree" if remaining or filled == 0 else ""
+    if is_unreadable(filled_text):
+        return "unreadable"
+    if filled and remaining_text is not None and not remaining:
+        return "unreadable" if remaining is None else "disagree"
+    return ""
+
+
+# Nearly all orders end by one of a few words.
+_TEXTS: dict[frozenset[str], frozenset[str]] = {}
+
+
+def _shared_texts(texts: frozenset[str]) -> frozenset[str]:
+    """Return the same object for equal sets of words, so that each is kept once."""
+    known = _TEXTS.get(texts)
+    if known is None and len(_TEXTS) < _MOST_WORDS and all(len(text) <= _LONGEST_WORD for text in texts):
+        _TEXTS[texts] = texts
+    return texts if known is None else known

@@ -61,6 +61,13 @@ class TrackedOrder:
         order = self.order
         return f"<TrackedOrder {self.order_id!a}: {'unheard of' if order is None else order.status}>"
 
+    def __eq__(self, other: object) -> bool:
+        """Two are equal if they follow one order of one client."""
+        return self._tracked is other._tracked if isinstance(other, TrackedOrder) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._tracked)
+
     @property
     def order_id(self) -> str:
         """The order's id."""

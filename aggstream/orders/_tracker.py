@@ -6,22 +6,27 @@ handler may itself wait for one, and what REST says is compared with all that ha
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from aggstream._base.deadline import Deadline
-from aggstream._base.times import NS_PER_MS
-from aggstream.events import Event, OrderEvent, OrderSubmitted, UserEvent, Verdict
+from aggstream.events import Event, OrderEvent, OrderSubmitted, Verdict, order_event_kind, shown
+from aggstream.events._amounts import raw_amount
 from aggstream.events._records import OrderRecord
 from aggstream.health import Continuity
 from aggstream.orders._order import Order, Outcome
-from aggstream.orders._state import OrderState
+from aggstream.orders._state import OrderState, Telling
+
+logger = logging.getLogger("aggstream.orders")
 
 # Orders that have not ended are kept until they do, but a service must not be able to fill the memory with them.
 _MOST_OPEN = 100_000
 _REMEMBERED = 100_000
+# A service can say any number of words that nobody knows.
+_MOST_WORDS, _LONGEST_WORD = 32, 60
 
 
 class OrderEntry(OrderState):
@@ -42,13 +47,20 @@ class OrderEntry(OrderState):
 class Tracker:
     """Holds the orders. `fold…`, `forget…` and `set_continuity` are for the I/O thread, the rest for any."""
 
-    def __init__(self, *, kept: int, kept_for: float) -> None:
+    def __init__(self, *, kept: int, kept_for: float, name: str = "aggstream") -> None:
         """Make one.
 
         Args:
             kept: how many orders that have ended are remembered.
             kept_for: for how many seconds.
+            name: begins the log lines.
         """
+        self.unknown_statuses: tuple[str, ...] = ()
+        """The words that were told as the status of an order and that nobody knows; the first 32 of them."""
+        self.has_doubtful_end = False
+        """True once the stream told of an end whose amounts are no ground for a verdict. `CatchUp` takes it
+        back."""
+        self._name = name
         # Guards everything below. It is held for a batch of events or one question, no user code runs under it,
         # and no other lock is taken.
         self._lock = threading.RLock()
@@ -63,9 +75,8 @@ class Tracker:
         self._ended: dict[str, float] = {}
         # When the first of them is old enough to be forgotten.
         self._prune_at = math.inf
-        # Ended and forgotten, and whether its end was delivered as `source="reconcile"`.
-        self._forgotten: dict[str, bool] = {}
-        self._known_until: int | None = None
+        # Ended and forgotten; with the end and its amount, if the handlers have them from REST.
+        self._forgotten: dict[str, tuple[str, int | None] | None] = {}
         self._lost_gaps = 0
         self.continuity = Continuity.UNKNOWN
         self.stopped = False
@@ -84,10 +95,6 @@ class Tracker:
         repeats: set[int] = set()
         with self._lock:
             for at, event in enumerate(events):
-                if not isinstance(event, UserEvent):
-                    continue
-                if event.timestamp > (self._known_until or 0):
-                    self._know(event.timestamp, event.received_ns // NS_PER_MS)
                 if isinstance(event, OrderEvent):
                     if self._fold_event(event, settled):
                         repeats.add(at)
@@ -101,41 +108,77 @@ class Tracker:
         self,
         records: Sequence[OrderRecord],
         now: float,
-        wall_ms: int,
         *,
         status_of: Callable[[OrderRecord], str],
-        is_news: Callable[[OrderRecord, bool], bool],
-    ) -> list[OrderRecord]:
-        """Take what REST says; return the orders that the handlers are to be told of.
+        judge: Callable[[OrderRecord, bool, bool], Telling],
+        one_unit: bool = False,
+    ) -> tuple[list[OrderRecord], list[str]]:
+        """Take what REST says; return the orders that the handlers are told of, and the ids of those owed to them.
 
         Args:
             records: the orders.
             now: monotonic seconds.
-            wall_ms: the time of this machine, in milliseconds since the epoch.
-            status_of: gives a record's status the name that an order_event has for it.
-            is_news: tells, of a record and whether its order is known to be open, if handlers are to be told.
+            status_of: gives the normal form of a record's status.
+            judge: decides, of a record, whether its order is known, and whether it says more than the handlers
+                were told, what becomes of it.
+            one_unit: whether a record's amounts can be compared.
         """
         settled: list[OrderEntry] = []
-        told = []
+        told, owed = [], []
         with self.changed:
             for record in records:
                 if record.id in self._forgotten and record.id not in self._awaited:
                     continue
                 order = self._find(record.id)
+                status = status_of(record)
+                says_more = order.says_more(status, record.filled_amount_text)
+                telling = judge(record, order.is_known, says_more)
                 was_terminal = order.is_terminal
-                was_open = order.is_known and not was_terminal
-                if order.fold_record(record, status_of(record), deliver=is_news(record, was_open)):
+                order.fold_record(record, status, telling=telling, one_unit=one_unit)
+                self._note_unknown(order)
+                if telling == "now":
                     told.append(record)
+                elif telling == "later":
+                    owed.append(record.id)
                 if order.is_terminal and not was_terminal and record.id in self._orders:
                     settled.append(order)
-                self._know(order.last_timestamp, wall_ms)
             self._end(settled, now)
-        return told
+        return told, owed
+
+    def confirm_amounts(self, records: Iterable[OrderRecord]) -> None:
+        """Note what the last look at REST says of the amounts of orders whose ends are in doubt."""
+        with self.changed:
+            for record in records:
+                order = self._orders.get(record.id)
+                if order is not None and order.has_doubtful_amounts:
+                    order.confirm_amounts(raw_amount(record.filled_amount_text))
+
+    def settle_debts(self, order_ids: Iterable[str]) -> None:
+        """Take what is known of some orders for told: what was owed to the handlers has lapsed."""
+        with self.changed:
+            for order_id in order_ids:
+                if (order := self._orders.get(order_id)) is not None:
+                    order.settle_debt()
+
+    def set_unlisted(self, order_ids: Iterable[str]) -> None:
+        """Note that the last look at REST did not list these orders, although they are known to be open."""
+        with self.changed:
+            for order_id in order_ids:
+                if (order := self._orders.get(order_id)) is not None:
+                    order.set_unlisted()
+                    if order in self._waiting:
+                        self._settle(order)
+            self.changed.notify_all()
+
+    def doubtful_orders(self) -> set[str]:
+        """Return the ids of the orders that have ended with amounts that are no ground for a verdict."""
+        with self.changed:
+            return {id_ for id_, order in self._orders.items() if order.is_terminal and order.has_doubtful_amounts}
 
     def open_orders(self) -> set[str]:
-        """Return the ids of the orders that something is known of, but not their end."""
+        """Return the ids of the orders that are known to be open."""
         with self.changed:
-            return {order_id for order_id, order in self._orders.items() if not order.is_terminal}
+            return {order_id for order_id, order in self._orders.items() if order.is_open}
 
     def knows(self, order_id: str) -> bool:
         """Return True if anything is known of an order."""
@@ -149,20 +192,12 @@ class Tracker:
     def is_open(self, order_id: str) -> bool:
         """Return True if an order is known not to have ended."""
         order = self._orders.get(order_id)
-        return order is not None and not order.is_terminal
+        return order is not None and order.is_open
 
     def expect(self, order_id: str) -> None:
         """Know that there is an order, and that it has not ended as far as anybody knows."""
         with self.changed:
             self._find(order_id).is_known = True
-
-    def known_until(self) -> int | None:
-        """Return the service's time of the latest thing that was told, in milliseconds; None if nothing was."""
-        return self._known_until
-
-    def know_until(self, timestamp: int | None) -> None:
-        """Take over up to when an earlier process knew everything."""
-        self._known_until = timestamp
 
     def set_continuity(self, continuity: Continuity, *, lost_gaps: int = 0) -> None:
         """Publish how sure what is known is; with the number of gaps that can never be closed."""
@@ -186,8 +221,9 @@ class Tracker:
             self._ended.clear()
             self._forgotten.clear()
             self._awaited = weakref.WeakValueDictionary()
-            self._known_until = None
             self._lost_gaps = 0
+            self.unknown_statuses = ()
+            self.has_doubtful_end = False
             self.changed.notify_all()
 
     def stop(self, error: BaseException | None) -> None:
@@ -244,7 +280,7 @@ class Tracker:
         """
         with self.changed:
             while not (order.is_terminal or order.is_abandoned or self.stopped or deadline.expired()):
-                if deadline.at is None and self._is_lost(order):
+                if deadline.at is None and (self._is_lost(order) or order.is_unlisted):
                     break
                 self.changed.wait(deadline.remaining())
             return self._outcome(order)
@@ -272,12 +308,36 @@ class Tracker:
         order = self._orders.get(event.order_id) or self._find(event.order_id)
         was_terminal = order.is_terminal
         repeats = order.fold_event(event)
+        if order.unknown_status is not None:
+            self._note_unknown(order)
         if order.is_terminal:
             if self._forgotten and event.is_terminal and event.source == "stream":
-                repeats = repeats or self._forgotten.get(event.order_id, False)
+                repeats = repeats or self._repeats_forgotten(event)
+            if order.has_doubtful_amounts:
+                self.has_doubtful_end = True
             if not was_terminal and event.order_id in self._orders:
                 settled.append(order)
         return repeats
+
+    def _repeats_forgotten(self, event: OrderEvent) -> bool:
+        told = self._forgotten.get(event.order_id)
+        if told is None or told[0] != event.sub_event:
+            return False
+        filled = event.filled_amount_raw
+        return event.filled_amount_text is None or (None not in (filled, told[1]) and filled <= told[1])  # type: ignore[operator]
+
+    def _note_unknown(self, order: OrderEntry) -> None:
+        word = order.unknown_status
+        if word is None or order_event_kind(word) is not None:
+            return
+        word = word[:_LONGEST_WORD]
+        if word not in self.unknown_statuses and len(self.unknown_statuses) < _MOST_WORDS:
+            self.unknown_statuses += (word,)
+            logger.warning(
+                "%s: %s is no status that aggstream knows: name it in RestOptions.status_names",
+                self._name,
+                shown(word),
+            )
 
     def _find(self, order_id: str) -> OrderEntry:
         order = self._orders.get(order_id)
@@ -289,11 +349,6 @@ class Tracker:
                     return order
             self._orders[order_id] = order
         return order
-
-    def _know(self, timestamp: int | None, wall_ms: int) -> None:
-        # A time that has not come yet would hide all that happens until then.
-        if timestamp is not None and (self._known_until or 0) < (seen := min(timestamp, wall_ms)):
-            self._known_until = seen
 
     def _end(self, settled: list[OrderEntry], now: float) -> None:
         for order in settled:
@@ -309,7 +364,7 @@ class Tracker:
                 break
             del self._ended[order_id]
             forgotten = self._orders.pop(order_id) if order_id in self._orders else None
-            self._forgotten[order_id] = forgotten is not None and forgotten.was_told_by_rest
+            self._forgotten[order_id] = None if forgotten is None else forgotten.end_told_by_rest
         while len(self._forgotten) > _REMEMBERED:
             del self._forgotten[next(iter(self._forgotten))]
         while len(self._orders) - len(self._ended) > _MOST_OPEN:
@@ -320,7 +375,7 @@ class Tracker:
         return order.gaps < self._lost_gaps and not order.is_terminal
 
     def _is_over(self, order: OrderEntry) -> bool:
-        return order.is_terminal or order.is_abandoned or self.stopped or self._is_lost(order)
+        return order.is_terminal or order.is_abandoned or self.stopped or order.is_unlisted or self._is_lost(order)
 
     def _settle(self, order: OrderEntry) -> None:
         self._waiting.discard(order)
@@ -343,11 +398,16 @@ class Tracker:
         if snapshot is not None and snapshot.is_contradicted:
             return "it was said to have ended in two ways: look at order.contradictions"
         if snapshot is not None and snapshot.is_terminal:
-            return f"it ended as {snapshot.status!a}: give its row in ORDER_EVENTS a verdict"
+            return _why_end_is_unknown(snapshot)
         reasons = (
             (order.is_abandoned, "another user was signed in before its end was told"),
             (self.stopped, "nobody told of its end before the stream ended"),
             (self._is_lost(order), "it may have ended in a gap, and there is no REST API to ask: see rest_url"),
+            (
+                order.unknown_status is not None,
+                f"{shown(order.unknown_status or '')} is no status that aggstream knows: name it in status_names",
+            ),
+            (order.is_unlisted, "the REST API does not list it any more, and nobody has told of its end"),
             (
                 self.continuity is not Continuity.LIVE,
                 "nobody has told of its end, and something may be missing: the continuity is not LIVE",
@@ -355,6 +415,16 @@ class Tracker:
             (snapshot is None, "nothing was heard of it"),
         )
         return next((words for applies, words in reasons if applies), "it has not ended yet")
+
+
+def _why_end_is_unknown(order: Order) -> str:
+    if order.amounts_doubt == "unreadable":
+        said = order.unreadable_amount
+        what = "an amount of it" if said is None else f"its filled amount, {shown(said)},"
+        return f"it ended as {order.status!a}, and {what} cannot be read"
+    if order.amounts_doubt:
+        return f"it ended as {order.status!a}, and its amounts say otherwise: look at order.contradictions"
+    return f"it ended as {order.status!a}: give its row in ORDER_EVENTS a verdict"
 
 
 class OrdersView(Mapping[str, Order]):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 from urllib.parse import urlencode
 
+import attrs
 import urllib3
 
 from aggstream._base.fork_and_exit import call_in_child
@@ -23,7 +24,7 @@ from aggstream.rest._options import RestOptions
 
 __all__ = ["Calls", "Unauthorized"]
 
-T = TypeVar("T")
+T = TypeVar("T", OrdersPage, Balances)
 
 _KEPT_CONNECTIONS = 8
 _OK = 200
@@ -142,10 +143,14 @@ class Calls:
             problem = f"it is larger than answer_size ({self.options.answer_size})"
         elif problem is None:
             try:
-                return decode(answer.body, self._parser)
+                return _dated(decode(answer.body, self._parser), answer.date_ms)
             except DecodeError as error:
                 problem = str(error)
         return RestError(f"the answer of {what} is of no use: {problem}", status=_OK)
+
+
+def _dated(decoded: T, date_ms: int | None) -> T:
+    return attrs.evolve(decoded, date_ms=date_ms)
 
 
 def _failure(what: str, error: urllib3.exceptions.HTTPError) -> RestError:

@@ -8,10 +8,11 @@ from typing import Any
 
 import attrs
 
-from aggstream._base.checks import check_count, count, seconds, without_frames
+from aggstream._base.checks import check_count, count, flag, seconds, without_frames
 from aggstream._base.secret import Secret
 from aggstream._base.service_checks import check_headers, check_path, check_url
 from aggstream.errors import ConfigurationError
+from aggstream.events import normal_form
 
 LARGEST_PAGE = 100
 """The most orders that the service gives in one page."""
@@ -53,9 +54,9 @@ def _status_names(value: Mapping[str, str]) -> Mapping[str, str]:
         isinstance(text, str) and text for item in value.items() for text in item
     ):
         raise ConfigurationError(
-            'status_names must map statuses of the REST API to names of events, like {"done": "filled"}'
+            'status_names must map statuses of the service to names of events, like {"done": "filled"}'
         )
-    return MappingProxyType({status.lower(): name for status, name in value.items()})
+    return MappingProxyType({normal_form(status): name for status, name in value.items()})
 
 
 def _check_url(_: object, field: attrs.Attribute[Any], value: Any) -> None:
@@ -96,4 +97,8 @@ class RestOptions:
     answer_size: int = count(4 << 20)
     """The largest answer."""
     status_names: Mapping[str, str] = attrs.field(factory=dict, converter=_status_names)
-    """Names of order events by the status of an order, in any case, where the service's spellings differ."""
+    """The names of order events for statuses that aggstream does not know, in any writing; for the stream's
+    messages as well as for REST."""
+    amounts_in_one_unit: bool = flag(default=False)
+    """Whether an order's `amountRaw` and `filledAmountRaw` count the same thing, so that they can be compared.
+    Nothing says so: a purchase may be stated in money."""

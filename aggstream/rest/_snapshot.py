@@ -12,18 +12,20 @@ from aggstream.events._records import Balances
 from aggstream.rest._decoding import decode_balances
 
 
-def make_snapshot(balances: Balances, wall_ns: int) -> BalanceSnapshot:
+def make_snapshot(balances: Balances, wall_ns: int, user_id: str | None = None) -> BalanceSnapshot:
     """Return the event that tells of balances.
 
     Args:
         balances: as they were read.
         wall_ns: when, in nanoseconds since the epoch.
+        user_id: the user whose balances they are; None if the service has not named the user.
     """
     timestamp = wall_ns // NS_PER_MS
     message = {"type": BalanceSnapshot.TYPE, "timestamp": timestamp, "balances": balances.raw}
     return BalanceSnapshot(
         timestamp=timestamp,
         balances=balances,
+        user_id=user_id,
         source="reconcile",
         received_ns=wall_ns,
         raw=message,

@@ -110,7 +110,14 @@ class SimulatedUser:
             self._synced_ms = self._last_ms
         else:
             order.updated_ms = self._last_ms
+            self.history.changed(order)
         return _encode(frame)
+
+    def as_of(self, ms: int) -> SimulatedUser:
+        """Return the account with its orders as they were at a moment, in milliseconds since the epoch."""
+        twin = copy.copy(self)
+        twin.history = self.history.as_of(ms)
+        return twin
 
     def contradict(self, order_id: str, *, status: str | None, filled_raw: int | None, error: str | None) -> None:
         """Let REST say something else of an order than what happened; with nothing given, the truth again."""

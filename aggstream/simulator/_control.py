@@ -225,6 +225,7 @@ class _Control:
     async def rest(self, body: _Body) -> dict[str, Any]:
         stalled, frozen = (body.take(name, bool, None) for name in ("stalled", "frozen"))
         drop = body.take("drop", int, None)
+        trail = body.take("trail", (int, float), None)
         body.end()
         if stalled is not None:
             self._service.rest.stall(stalled)
@@ -232,6 +233,8 @@ class _Control:
             self._service.freeze_rest(frozen)
         if drop is not None:
             self._service.rest.drop(drop)
+        if trail is not None:
+            self._service.trail_rest(trail)
         return {}
 
     async def heartbeats(self, body: _Body) -> dict[str, Any]:

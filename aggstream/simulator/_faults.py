@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
+
+N = TypeVar("N", int, float)
 
 
 @dataclass
@@ -42,7 +45,7 @@ class Refused(Exception):
         self.retry_after = retry_after
 
 
-def at_least_zero(name: str, number: int) -> int:
+def at_least_zero(name: str, number: N) -> N:
     """Return the number.
 
     Raises:

@@ -34,6 +34,8 @@ class History:
     _positions: dict[str, int] = field(default_factory=dict)
     # The status that REST is to tell of an order in place of the true one.
     _said: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # What each order was before, from when REST began to trail; None while it does not.
+    _past: dict[str, list[Order]] | None = None
 
     def __contains__(self, order_id: str) -> bool:
         return order_id in self._positions
@@ -56,6 +58,26 @@ class History:
         if oldest := self._orders.pop(position - self.size, None):
             del self._positions[oldest.id]
             self._said.pop(oldest.id, None)
+
+    def keep_past(self) -> None:
+        """Remember from now on what orders were."""
+        if self._past is None:
+            self._past = {order.id: [copy.copy(order)] for order in self._orders.values()}
+
+    def changed(self, order: Order) -> None:
+        """Note that something has happened to an order."""
+        if self._past is not None:
+            self._past.setdefault(order.id, []).append(copy.copy(order))
+
+    def as_of(self, ms: int) -> History:
+        """Return the orders as they were at a moment, in milliseconds since the epoch."""
+        past = self._past or {}
+        then = History(self.size)
+        for _, order in reversed(list(self._newest(self._submitted))):
+            versions = [it for it in past.get(order.id, [order]) if it.updated_ms <= ms]
+            if versions:
+                then.add(versions[-1])
+        return then
 
     def contradict(self, order_id: str, said: dict[str, Any]) -> None:
         """Let REST say something else of an order, in place of all that it was made to say before."""

@@ -5,7 +5,15 @@ order_submitted ─ balance_update (funds reserved) ─ dag_started ─ step_sta
     filled, partial, retried:  [partially_filled ─ balance_update]… filled ─ balance_update ─ dag_completed
     cancelled, expired:        dag_completed ─ [partially_filled ─ balance_update]… cancelled ─ balance_update
     failed:                    step_failed ─ dag_failed ─ failed ─ balance_update (funds released)
+    rejected:                  dag_failed ─ rejected ─ balance_update
+    fak:                       filled with a part of its amount ─ balance_update ─ dag_completed
+    ioc:                       dag_completed ─ cancelled with a part of its amount ─ balance_update
 ```
+An order of the scenarios "fak" and "ioc" is filled at once as far as it goes, and the rest ends. Assumed: with the
+one the service says "filled", with the other "cancelled"; how much was filled say the amounts alone.
+
+`Order.status` is the word by which REST tells of the order: it is documented. The words of the events are assumed.
+
 A failed attempt that is not the last one is `step_failed ─ step_retrying`. A `balance_update` comes only when
 a balance changed: selling reserves no money.
 
@@ -31,9 +39,12 @@ OPENING_CENTS = 100_000
 
 SIDES = ("buy", "sell")
 VENUES = ("kalshi", "polymarket", "limitless", "opinion", "predict", "probable", "myriad", "hyperliquid")
-SCENARIOS = ("filled", "partial", "failed", "cancelled", "expired", "retried")
-TERMINAL = frozenset({"filled", "failed", "cancelled", "expired"})
-_WEIGHTS = (40, 25, 10, 8, 5, 12)
+SCENARIOS = ("filled", "partial", "failed", "cancelled", "expired", "retried", "rejected", "fak", "ioc")
+TERMINAL = frozenset({"filled", "failed", "rejected", "cancelled", "expired"})
+# The last ones are played only if they are asked for.
+_WEIGHTS = (40, 25, 10, 8, 5, 12, 0, 0, 0)
+# What REST says where an event has another word for it.
+_REST_WORDS = {"partially_filled": "partially_filled_open"}
 
 # Venues that hold the user's money themselves; with the others it moves on a chain first.
 CUSTODIAL = frozenset({"kalshi"})
@@ -216,13 +227,24 @@ class Lifecycle:
         if order.side == "buy":
             self._wallet.reserve(order.cents(order.size_raw))
             yield self._balance()
+        order.status = "open"
         yield self._event("dag_started", self._run())
+        if self._scenario == "rejected":
+            order.error = "rejected by the venue"
+            yield self._event("dag_failed", {"errorReason": order.error} | self._run())
+            order.status = "rejected"
+            yield self._event("rejected", self._amounts() | {"errorReason": order.error})
+            yield from self._release()
+            return
         yield from self._steps()
         if self._scenario == "failed":
             yield self._event("dag_failed", {"errorReason": order.error} | self._run())
             order.status = "failed"
             yield self._event("failed", self._amounts() | {"errorReason": order.error})
             yield from self._release()
+            return
+        if self._scenario in ("fak", "ioc"):
+            yield from self._fill_at_once()
             return
         rests = self._scenario in ("cancelled", "expired")
         if rests:
@@ -273,11 +295,22 @@ class Lifecycle:
         if self._scenario not in parts or self._scenario == "partial":
             yield from self._fill(order.size_raw - order.filled_raw, "filled")
 
+    def _fill_at_once(self) -> Iterator[Frame]:
+        """Fill a part at once, and end with it."""
+        part = max(1, self.order.size_raw * self._rng.randint(20, 60) // 100)
+        if self._scenario == "fak":
+            yield from self._fill(part, "filled")
+            yield self._event("dag_completed", self._run())
+        else:
+            yield self._event("dag_completed", self._run())
+            yield from self._fill(part, "cancelled")
+        yield from self._release()
+
     def _fill(self, shares_raw: int, status: str) -> Iterator[Frame]:
         order, wallet = self.order, self._wallet
         before = order.cents(order.filled_raw)
         order.filled_raw += shares_raw
-        order.status = status
+        order.status = _REST_WORDS.get(status, status)
         yield self._event(status, self._amounts())
         cents = order.cents(order.filled_raw) - before
         if not cents:
@@ -299,7 +332,7 @@ class Lifecycle:
 
     def _submitted(self) -> Frame:
         order = self.order
-        order.status = "submitted"
+        order.status = "pending"
         return {
             "type": "order_submitted",
             "venue": order.venue,

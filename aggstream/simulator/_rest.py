@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aggstream.simulator._faults import Refusals, at_least_zero
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from aggstream.simulator._account import SimulatedUser
 
@@ -16,11 +16,18 @@ if TYPE_CHECKING:
 class RestFaults:
     """Belongs to the simulator's event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
+        """Begin without a fault.
+
+        Args:
+            now: seconds since the epoch.
+        """
         self._refused = Refusals()
         self._drops = 0
         self._stalled = False
         self._frozen: dict[str, SimulatedUser] | None = None
+        self._lag = 0.0
+        self._now = now
         # Those who wait for the end of a stall. Futures and no event: that would belong to one loop for ever.
         self._held: set[asyncio.Future[None]] = set()
 
@@ -49,6 +56,13 @@ class RestFaults:
         copies = None if accounts is None else {user_id: account.copy() for user_id, account in accounts.items()}
         self._frozen = copies
 
+    def trail(self, seconds: float, accounts: Mapping[str, SimulatedUser]) -> None:
+        """Answer with the orders as they were so many seconds ago."""
+        self._lag = at_least_zero("seconds", seconds)
+        if seconds:
+            for account in accounts.values():
+                account.history.keep_past()
+
     def check(self) -> None:
         """Let a call pass.
 
@@ -60,7 +74,10 @@ class RestFaults:
     def seen(self, account: SimulatedUser) -> SimulatedUser:
         """Return the account as REST sees it."""
         if self._frozen is None:
-            return account
+            if not self._lag:
+                return account
+            account.history.keep_past()
+            return account.as_of(int((self._now() - self._lag) * 1000))
         # A user who came later was not there then.
         return self._frozen.get(account.user_id) or account.blank()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -132,6 +133,8 @@ class _Server:
             answer = web.json_response(self._service.call(request.headers.get("x-app-id"), token, read))
         except Refused as refusal:
             answer = _refused(refusal)
+        # By the simulator's clock, which may be another one than this machine's.
+        answer.headers["Date"] = formatdate(self._service.now(), usegmt=True)
         rest = self._service.rest
         # The answer is made before it waits: one that comes late tells of what was when it was asked for.
         await rest.held()

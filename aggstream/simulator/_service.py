@@ -52,12 +52,13 @@ class Service:
         self.app_id = app_id
         self.connections = Connections()
         self.player = Player(self.connections, seed=seed, now=now, history=history)
-        self.rest = RestFaults()
+        self.rest = RestFaults(now)
         self._origins = origins
         self._issuer = Issuer(lifetime=token_lifetime, reuse_revokes=reuse_revokes, now=now)
         self._heartbeat_interval = heartbeat_interval
         self._enforce_expiry = enforce_expiry
-        self._now = now
+        self.now = now
+        """Seconds since the epoch, by the simulator's clock."""
         self._counts = Counts()
         self._refused_tokens = Refusals()
         self._refused_connections = Refusals()
@@ -212,7 +213,7 @@ class Service:
     def _beat(self, connection: ServerConnection) -> None:
         # A stalled connection would get the whole backlog at once, which no heart does.
         if not (self._heartbeats_stalled or connection.stalled):
-            connection.send({"type": "heartbeat", "ts": int(self._now() * 1000)})
+            connection.send({"type": "heartbeat", "ts": int(self.now() * 1000)})
         connection.later("heartbeat", self._heartbeat_interval, self._beat)
 
     # Calls of the developer.
@@ -254,6 +255,9 @@ class Service:
 
     def refuse_refreshes(self, n: int, status: int) -> None:
         self._refused_refreshes = Refusals(n, status)
+
+    def trail_rest(self, seconds: float) -> None:
+        self.rest.trail(seconds, self.player.accounts)
 
     def freeze_rest(self, frozen: bool) -> None:
         self.rest.freeze(self.player.accounts if frozen else None)

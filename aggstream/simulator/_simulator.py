@@ -390,6 +390,10 @@ class Simulator:
         """Reset the connection (TCP RST) in the middle of the next `n` answers of /execution/*, errors as well."""
         self._call(self._service.rest.drop, n)
 
+    def trail_rest(self, seconds: float) -> None:
+        """Answer /execution/orders with what was so many seconds ago, as a replica that trails; 0: what is."""
+        self._call(self._service.trail_rest, seconds)
+
     def freeze_rest(self, frozen: bool = True) -> None:
         """Answer /execution/* from what is now, as a replica that lags, or from what is then again.
 

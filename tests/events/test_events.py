@@ -345,8 +345,28 @@ def test_balances_are_exact_dollars_also_under_a_tiny_decimal_context(cents: int
         ("", None),
         ("string", None),
         ("-1", None),
+        ("-0.0", None),
         ("1.5", None),
-        (" 1", None),
+        ("4.00", 4),
+        ("4e2", 400),
+        ("+4.20E+2", 420),
+        ("400e-2", 4),
+        ("4e-1", None),
+        (".0", 0),
+        ("0e99", 0),
+        (" 1", 1),
+        ("1e77", 10**77),
+        ("1e78", None),
+        ("1e9999", None),
+        ("1e99999999", None),
+        ("1.", 1),
+        (".", None),
+        ("e5", None),
+        ("1,000", None),
+        ("NaN", None),
+        ("Infinity", None),
+        ("4" + "." + "0" * 200, 4),
+        ("4" + "." + "0" * 300, None),
         ("1_000", None),
         ("\u0661", None),
         ("\u00b2", None),
@@ -355,7 +375,7 @@ def test_balances_are_exact_dollars_also_under_a_tiny_decimal_context(cents: int
     ],
     ids=lambda value: ascii(value)[:12],
 )
-def test_a_raw_amount_is_an_integer_when_it_is_all_digits_and_its_text_is_kept(
+def test_a_raw_amount_is_a_whole_number_however_it_is_written_and_its_text_is_kept(
     text: str | None, amount: int | None
 ) -> None:
     event = order_event(filled_amount_text=text, remaining_amount_text=text)
@@ -389,7 +409,15 @@ def test_a_raw_amount_is_an_integer_when_it_is_all_digits_and_its_text_is_kept(
         ("settled", None, False),
         ("order_", None, False),
         ("", None, False),
-        ("FILLED", None, False),
+        ("FILLED", "terminal", True),
+        ("orderFilled", "terminal", True),
+        ("canceled", "terminal", True),
+        ("rejected", "terminal", True),
+        ("partially_filled_open", "terminal", False),
+        ("PARTIALLYFILLED", "terminal", False),
+        ("Step-Started", "step", False),
+        ("open", "terminal", False),
+        ("settling", None, False),
     ],
 )
 def test_the_family_and_the_end_of_an_order_event(name: str, family: str | None, terminal: bool) -> None:

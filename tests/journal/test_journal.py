@@ -316,13 +316,13 @@ def test_threads_may_store_and_settle_at_once(owned: Open) -> None:
 
 def test_half_of_a_surrogate_pair_is_stored_found_and_exported(owned: Open, path: pathlib.Path) -> None:
     journal = owned()
-    text = '{"type": "order_event", "event": "\ud83d", "orderId": "\udc00", "timestamp": 1}'
-    half = attrs.evolve(happened("o"), event="\ud83d", order_id="\udc00", text=text)
+    text = '{"type": "order_event", "event": "dag_\ud83d", "orderId": "\udc00", "timestamp": 1}'
+    half = attrs.evolve(happened("o"), event="dag_\ud83d", order_id="\udc00", text=text)
     whole = happened("\N{GRINNING FACE}\0")
     assert journal.store([half, whole, half]) == [1, 2, None]
     assert journal.recall().open_orders == {"\udc00", "\N{GRINNING FACE}\0"}
     [stored] = journal.events_of("\udc00")
-    assert (stored.text, stored.order_id, stored.sub_event) == (text, "\udc00", "\ud83d")
+    assert (stored.text, stored.order_id, stored.sub_event) == (text, "\udc00", "dag_\ud83d")
     assert stored.event.order_id == "\N{REPLACEMENT CHARACTER}"  # type: ignore[attr-defined]
     assert journal.events_of("\udc00")
     journal.belongs_to("\ud800")
@@ -330,7 +330,7 @@ def test_half_of_a_surrogate_pair_is_stored_found_and_exported(owned: Open, path
     assert journal.user_id == "\ud800"
     with JournalReader(path) as reader:
         assert [found.seq for found in reader.find(order_id="\udc00")] == [1]
-        assert r"\ud83d" in to_json([found.as_dict() for found in reader.export()])
+        assert r"dag_\ud83d" in to_json([found.as_dict() for found in reader.export()])
 
 
 def test_integers_beyond_64_bits_do_not_stop_the_journal(owned: Open) -> None:
@@ -605,15 +605,19 @@ def write_another_database(path: pathlib.Path) -> None:
     connection.close()
 
 
-def write_another_version(path: pathlib.Path) -> None:
+def write_an_odd_version(path: pathlib.Path) -> None:
+    write_a_newer_version(path, -1)
+
+
+def write_a_newer_version(path: pathlib.Path, version: int = 99) -> None:
     Journal(JournalOptions(path=path)).close()
     connection = sqlite3.connect(path)
-    connection.execute("UPDATE meta SET version = 99")
+    connection.execute("UPDATE meta SET version = ?", (version,))
     connection.commit()
     connection.close()
 
 
-@pytest.mark.parametrize("write", [write_a_text, write_another_database, write_another_version])
+@pytest.mark.parametrize("write", [write_a_text, write_another_database, write_an_odd_version])
 def test_a_file_that_is_no_journal_of_this_version_is_refused_and_left_as_it_is(
     write: Callable[[pathlib.Path], None], owned: Open, path: pathlib.Path
 ) -> None:

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import aggstream
-from aggstream import Order, OrderEvent, OrderRecord, OrderSubmitted, Verdict
+from aggstream import BalanceUpdate, Order, OrderEvent, OrderRecord, OrderSubmitted, Outcome, Verdict
 from aggstream._protocol.codec import Codec
+from aggstream.events import ORDER_EVENTS, OrderEventKind
 from aggstream.orders._state import OrderState
 from aggstream.simulator import _orders
 
@@ -221,7 +222,7 @@ def test_whatever_comes_late_twice_or_out_of_order_makes_no_difference(data: st.
         "run_state",
     ):
         assert getattr(other, name) == getattr(in_order, name), name
-    assert other.contradictions == ()
+    assert {c.refused for c in other.contradictions} == {c.refused for c in in_order.contradictions}
     assert sorted(other.steps, key=lambda step: step.first_timestamp) == list(in_order.steps)
 
 
@@ -236,91 +237,241 @@ def test_without_its_end_nobody_says_that_it_has_ended(data: st.DataObject) -> N
 # --- what REST says -------------------------------------------------------------------------------------
 
 
+def said(fold: OrderState, status: str, **fields: Any) -> bool:
+    """Take a record, and tell of it if it says more than was told; return whether it did."""
+    told = record(status, **fields)
+    says_more = fold.says_more(status, told.filled_amount_text)
+    fold.fold_record(told, status, telling="now" if says_more else "never")
+    return says_more
+
+
 def test_rest_adds_what_the_stream_does_not_tell_and_says_where_it_came_from() -> None:
     fold = fold_of(submitted())
-    assert fold.fold_record(
-        record("filled", amount_text="100", filled_amount_text="100", execution_price=Decimal("0.54")),
+    assert said(
+        fold,
         "filled",
-        deliver=True,
+        amount_text="100",
+        filled_amount_text="100",
+        quoted_price_text="5",
+        quoted_cost_text="500.0",
+        execution_price=Decimal("0.54"),
     )
     order = fold.snapshot()
     assert (order.status, order.amount_raw, order.filled_amount_raw) == ("filled", 100, 100)
-    assert (order.remaining_amount_raw, order.execution_price) == (0, Decimal("0.54"))
+    assert (order.quoted_price_raw, order.quoted_cost_raw) == (5, 500)
+    assert order.execution_price == Decimal("0.54")
+    assert order.remaining_amount_raw is None  # nothing says that the two amounts have one unit
     assert (order.sources["status"], order.sources["price"]) == ("reconcile", "stream")
 
 
-def test_a_record_is_news_once() -> None:
+def test_what_remains_is_told_by_rest_only_where_its_amounts_have_one_unit() -> None:
+    fold = OrderState(ID)
+    part = record("cancelled", amount_text="100", filled_amount_text="40")
+    fold.fold_record(part, "cancelled", telling="now", one_unit=True)
+    assert fold.snapshot().remaining_amount_raw == 60
+
+
+def test_a_record_says_more_once() -> None:
     fold = fold_of(submitted())
-    said = record("filled", filled_amount_text="100")
-    assert [fold.fold_record(said, "filled", deliver=True) for _ in range(2)] == [True, False]
+    assert [said(fold, "filled", filled_amount_text="100") for _ in range(2)] == [True, False]
 
 
-def test_a_record_is_no_news_of_what_the_stream_has_told() -> None:
+def test_a_record_says_no_more_than_what_the_stream_has_told() -> None:
     fold = fold_of(filled("partially_filled", 30), filled("filled", 100))
-    assert not fold.fold_record(record("filled", filled_amount_text="100"), "filled", deliver=True)
-    assert not fold.fold_record(
-        record("partially_filled", filled_amount_text="30"), "partially_filled", deliver=True
-    )
-    assert not fold.fold_record(record("submitted"), "submitted", deliver=True)
+    assert not said(fold, "filled", filled_amount_text="100.0")
+    assert not said(fold, "partially_filled", filled_amount_text="30")
+    assert not said(fold, "open")
+    assert said(fold, "filled", filled_amount_text="101")
 
 
-def test_a_record_that_was_read_in_silence_is_news_to_the_handlers_later() -> None:
+def test_a_record_that_is_owed_to_the_handlers_says_more_later_and_one_that_is_history_does_not() -> None:
+    for telling, says_more in (("later", True), ("never", False)):
+        fold = OrderState(ID)
+        fold.fold_record(record("filled"), "filled", telling=telling)  # type: ignore[arg-type]
+        assert fold.says_more("filled", None) is says_more
+
+
+def test_what_was_owed_and_has_lapsed_is_not_told_any_more() -> None:
     fold = OrderState(ID)
-    said = record("filled")
-    assert not fold.fold_record(said, "filled", deliver=False)
-    assert fold.fold_record(said, "filled", deliver=True)
+    fold.fold_record(record("partially_filled", filled_amount_text="4"), "partially_filled", telling="later")
+    fold.settle_debt()
+    assert not fold.says_more("partially_filled", "4")
+    assert fold.says_more("partially_filled", "5")
 
 
-def test_the_streams_event_only_repeats_what_a_record_was_delivered_for() -> None:
+def test_the_streams_event_only_repeats_what_rest_has_told_with_as_much_of_its_amount() -> None:
     fold = OrderState(ID)
-    fold.fold_record(record("partially_filled", filled_amount_text="60"), "partially_filled", deliver=True)
-    assert not fold.fold_event(filled("partially_filled", 30))
+    assert said(fold, "partially_filled", filled_amount_text="60")
+    assert fold.fold_event(filled("partially_filled", 30))
     assert fold.fold_event(filled("partially_filled", 60))
     assert not fold.fold_event(filled("partially_filled", 80))
     assert not fold.fold_event(event("step_completed", step_id="s1"))
-    fold.fold_record(record("filled", filled_amount_text="100"), "filled", deliver=True)
+    assert said(fold, "filled", filled_amount_text="100")
     assert fold.fold_event(filled("filled", 100))
     assert fold.fold_event(event("filled"))
-    read_in_silence = OrderState(ID)
-    read_in_silence.fold_record(record("filled"), "filled", deliver=False)
-    assert not read_in_silence.fold_event(event("filled"))
+    assert not fold.fold_event(filled("filled", 120))
+    for telling in ("later", "never"):
+        other = OrderState(ID)
+        other.fold_record(record("filled"), "filled", telling=telling)
+        assert not other.fold_event(event("filled"))
 
 
-def test_a_record_that_lags_behind_is_no_news_and_no_contradiction() -> None:
+def test_an_end_that_rest_has_told_without_an_amount_is_told_with_it_by_the_stream() -> None:
+    fold = OrderState(ID)
+    assert said(fold, "filled")
+    assert not fold.fold_event(filled("filled", 100))
+
+
+def test_a_record_that_lags_behind_says_no_more_and_is_no_contradiction() -> None:
     fold = fold_of(submitted(), filled("filled", 100))
-    for status, amount in (("submitted", "0"), ("partially_filled", "60")):
-        assert not fold.fold_record(record(status, filled_amount_text=amount), status, deliver=True)
+    for status, amount in (("open", "0"), ("partially_filled", "60"), ("settling", "60")):
+        assert not said(fold, status, filled_amount_text=amount)
     assert fold.snapshot().contradictions == ()
 
 
 def test_another_end_by_rest_is_a_contradiction_and_is_told_once() -> None:
     fold = fold_of(event("failed"))
-    told = [fold.fold_record(record("filled"), "filled", deliver=True) for _ in range(2)]
-    assert told == [True, False]
+    assert [said(fold, "filled") for _ in range(2)] == [True, False]
     order = fold.snapshot()
     assert (order.status, order.verdict) == ("failed", Verdict.UNKNOWN)
     assert order.contradictions[0].source == "reconcile"
 
 
-def test_a_status_that_nobody_has_heard_of_is_news_and_no_end() -> None:
+def test_a_status_that_nobody_has_heard_of_says_more_once_and_is_no_end() -> None:
     fold = fold_of(submitted())
-    assert fold.fold_record(record("settling"), "settling", deliver=True)
-    assert fold.snapshot().status == "settling"
-    assert not fold.fold_record(record("settling"), "settling", deliver=True)
-    assert fold.fold_record(record("filled"), "filled", deliver=True)
+    assert [said(fold, "settling") for _ in range(2)] == [True, False]
+    assert (fold.snapshot().status, fold.snapshot().unknown_status) == ("settling", "settling")
+    assert not fold.is_open  # nobody knows
+    assert said(fold, "filled")
+    assert fold.snapshot().unknown_status is None
+
+
+# --- the words of an end, and its amounts ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "amounts", "verdict", "doubt"),
+    [
+        ("filled", ("1000", "0"), Verdict.FILLED, ""),
+        ("filled", ("1e3", "0.0"), Verdict.FILLED, ""),
+        ("filled", (None, None), Verdict.FILLED, ""),
+        ("filled", ("1000", None), Verdict.FILLED, ""),
+        ("filled", ("400", "600"), Verdict.UNKNOWN, "disagree"),
+        ("filled", (None, "600"), Verdict.UNKNOWN, "disagree"),
+        ("filled", ("0", None), Verdict.UNKNOWN, "disagree"),
+        ("filled", ("400", "0.5"), Verdict.UNKNOWN, "unreadable"),
+        ("filled", ("4.5", "0"), Verdict.FILLED, ""),
+        ("cancelled", (None, None), Verdict.CANCELLED, ""),
+        ("cancelled", ("0", "1000"), Verdict.CANCELLED, ""),
+        ("canceled", ("400", "600"), Verdict.PARTIALLY_FILLED, ""),
+        ("expired", ("400", None), Verdict.PARTIALLY_FILLED, ""),
+        ("failed", ("1000", "0"), Verdict.UNKNOWN, "disagree"),
+        ("cancelled", ("4.5", None), Verdict.UNKNOWN, "unreadable"),
+        ("cancelled", ("", "0"), Verdict.UNKNOWN, "unreadable"),
+        ("expired", ("-4", "6"), Verdict.UNKNOWN, "unreadable"),
+        ("rejected", (None, None), Verdict.FAILED, ""),
+        ("REJECTED", ("0x10", None), Verdict.UNKNOWN, "unreadable"),
+    ],
+)
+def test_no_verdict_rests_on_a_word_against_its_own_amounts_or_on_an_amount_that_cannot_be_read(
+    word: str, amounts: tuple[str | None, str | None], verdict: Verdict, doubt: str
+) -> None:
+    order = folded(event(word, filled_amount_text=amounts[0], remaining_amount_text=amounts[1]))
+    assert (order.verdict, order.amounts_doubt) == (verdict, doubt)
+    assert order.is_terminal
+    assert bool(order.contradictions) is (doubt == "disagree")
+
+
+def test_an_amount_that_cannot_be_read_counts_wherever_it_stands() -> None:
+    order = folded(event("partially_filled_open", filled_amount_text="4.5"), event("cancelled", 2))
+    assert (order.verdict, order.unreadable_amount) == (Verdict.UNKNOWN, "4.5")
+    order = folded(event("step_completed", step_id="s", filled_amount_text="400"), event("cancelled", 2))
+    assert (order.verdict, order.filled_amount_raw) == (Verdict.PARTIALLY_FILLED, 400)
+    order = folded(event("settling", filled_amount_text="400"), event("cancelled", 2))
+    assert (order.verdict, order.filled_amount_raw) == (Verdict.PARTIALLY_FILLED, 400)
+
+
+def test_an_amount_that_can_be_read_takes_the_place_of_an_older_one_that_cannot() -> None:
+    newer = [event("partially_filled", 1, filled_amount_text="x"), event("cancelled", 2, filled_amount_text="5")]
+    order = folded(*newer)
+    assert (order.verdict, order.filled_amount_raw, order.unreadable_amount) == (Verdict.PARTIALLY_FILLED, 5, None)
+    order = folded(event("cancelled", 2, filled_amount_text="x"), filled("partially_filled", 5, 1))
+    assert (order.verdict, order.unreadable_amount) == (Verdict.UNKNOWN, "x")
+
+
+def test_that_a_part_was_filled_counts_also_without_an_amount() -> None:
+    assert folded(event("partially_filled"), event("expired", 2)).verdict is Verdict.PARTIALLY_FILLED
+
+
+def test_a_doubt_about_amounts_ends_when_the_whole_is_told_and_is_confirmed_by_the_last_look() -> None:
+    whole = fold_of(event("filled", filled_amount_text="400", remaining_amount_text="600"))
+    said(whole, "filled", filled_amount_text="700")
+    assert whole.snapshot().verdict is Verdict.UNKNOWN
+    said(whole, "filled", filled_amount_text="1000")
+    assert whole.snapshot().verdict is Verdict.FILLED
+    part = fold_of(event("filled", filled_amount_text="400", remaining_amount_text="600"))
+    part.confirm_amounts(700)
+    assert part.snapshot().verdict is Verdict.UNKNOWN
+    part.confirm_amounts(400)
+    order = part.snapshot()
+    assert (order.verdict, [c.field for c in order.contradictions]) == (Verdict.PARTIALLY_FILLED, ["amounts"])
+
+
+def test_a_snapshot_can_be_kept_in_a_set() -> None:
+    orders = [folded(submitted(), event("filled", 2)) for _ in range(2)]
+    assert orders[0] is not orders[1]
+    assert len(set(orders)) == 1
+    outcomes = {Outcome(order_id=ID, verdict=order.verdict, order=order) for order in orders}
+    assert len(outcomes) == 1
 
 
 # --- the id of an event ---------------------------------------------------------------------------------
 
 
 def test_the_same_fact_has_the_same_id_by_whatever_way_it_comes() -> None:
-    by_stream = decode(
-        json.dumps({"type": "order_event", "event": "order_filled", "orderId": ID, "timestamp": 5}), 1
-    )
+    text = {
+        "type": "order_event",
+        "event": "order_FILLED",
+        "orderId": ID,
+        "timestamp": 5,
+        "filledAmountRaw": "1e2",
+    }
+    by_stream = decode(json.dumps(text), 1)
     assert isinstance(by_stream, OrderEvent)
-    by_rest = filled("filled", 100, 9, source="reconcile", text='{"other": "text"}')
+    by_rest = filled("filled", 100, 9, source="reconcile", venue="kalshi", text='{"other": "text"}')
     assert by_stream.id == by_rest.id == attrs.evolve(by_rest, redelivered=True).id
     assert len(by_stream.id) == 24
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {"filled_amount_text": "4"}),
+        ({"filled_amount_text": "4.5"}, {"filled_amount_text": "4.6"}),
+        ({"filled_amount_text": ""}, {"filled_amount_text": "-"}),
+        ({"filled_amount_text": "?4"}, {"filled_amount_text": "4"}),
+        ({"user_id": "usr_1"}, {"user_id": "usr_2"}),
+        ({"user_id": "usr_1"}, {}),
+    ],
+)
+@pytest.mark.parametrize("word", ["partially_filled", "filled", "settling"])
+def test_another_amount_or_user_makes_another_event(word: str, one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert event(word, **one).id != event(word, **other).id
+
+
+def test_the_table_of_words_has_no_say_in_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = event("settling", filled_amount_text="4")
+    before = told.id
+    monkeypatch.setitem(ORDER_EVENTS, "settling", OrderEventKind("terminal", is_terminal=True))
+    assert (told.is_terminal, told.id) == (True, before)
+    assert attrs.evolve(told, event="Settling", named_as="filled", timestamp=7).id == before
+
+
+def test_two_users_balances_are_two_events() -> None:
+    text = '{"type":"balance_update","venue":"v","tradingBalanceCents":1,"walletBalanceCents":1,"timestamp":1}'
+    balance = decode(text, 1)
+    assert isinstance(balance, BalanceUpdate)
+    assert len({attrs.evolve(balance, user_id=user).id for user in ("usr_1", "usr_2", None)}) == 3
 
 
 def test_different_facts_have_different_ids() -> None:
@@ -353,7 +504,7 @@ def test_the_words_of_a_hundred_thousand_orders_are_kept_once() -> None:
 
 def test_where_the_facts_come_from_is_kept() -> None:
     fold = fold_of(submitted(), filled("partially_filled", 5))
-    fold.fold_record(record("filled", filled_amount_text="9", error_message="late"), "filled", deliver=True)
+    said(fold, "filled", filled_amount_text="9", error_message="late")
     sources = fold.snapshot().sources
     assert {name for name, source in sources.items() if source == "reconcile"} == {
         "status",

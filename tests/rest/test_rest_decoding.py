@@ -127,7 +127,7 @@ def test_an_execution_price_is_taken_as_a_number_or_as_its_text(written: str, pr
         ({"status": []}, "status: expected a string"),
         ({"side": 1}, "side: expected a string"),
         ({"venue": {}}, "venue: expected a string"),
-        ({"amountRaw": 5.5}, "amountRaw: expected a string"),
+        ({"amountRaw": [5]}, "amountRaw: expected a string"),
         ({"filledAmountRaw": True}, "filledAmountRaw: expected a string"),
         ({"slippageBps": "50"}, "slippageBps: expected an integer"),
         ({"slippageBps": 50.5}, "slippageBps: expected an integer"),
@@ -278,7 +278,7 @@ def test_decimals_that_make_no_sense_give_no_total(decimals: str) -> None:
 def test_a_broken_entry_costs_that_entry_only() -> None:
     balances = decode_balances(
         """{"cash": [{"tokenSymbol": "USDC", "decimals": "6"}, {"tokenSymbol": "A"}, {"chains": []},
-            {"tokenSymbol": "B", "chains": [{}, {"balanceRaw": 1.5}]}, {"tokenSymbol": "C", "chains": {}}],
+            {"tokenSymbol": "B", "chains": [{}, {"balanceRaw": [1]}]}, {"tokenSymbol": "C", "chains": {}}],
         "positions": [{"balance": "1"}, {"venue": "kalshi", "balance": true}, {"venue": "v"}]}"""
     )
     assert [cash.token_symbol for cash in balances.cash] == ["A"]

@@ -37,7 +37,10 @@ KEYS = {
         "timestamp",
     ],
 }
-SETTLED = {"filled", "failed", "cancelled", "expired"}
+SETTLED = {"rejected", "filled", "failed", "cancelled", "expired"}
+
+# The words of REST that are not those of the events.
+REST_WORDS = {"partially_filled": "partially_filled_open"}
 
 
 def play(account: SimulatedUser, **choices: Any) -> list[dict[str, Any]]:
@@ -73,7 +76,7 @@ def test_every_life_is_in_order(seed: int, **choices: Any) -> None:
             assert ("stepId" in frame) == event.startswith("step_")
             assert ("attempt" in frame) == event.startswith("step_")
             assert ("filledAmountRaw" in frame) == (event in SETTLED | {"partially_filled"})
-            assert ("errorReason" in frame) == (event in ("failed", "dag_failed", "step_failed"))
+            assert ("errorReason" in frame) == (event in ("failed", "rejected", "dag_failed", "step_failed"))
         else:
             assert list(frame) == keys
     timestamps = [frame["timestamp"] for frame in frames]
@@ -111,14 +114,16 @@ def test_every_life_is_in_order(seed: int, **choices: Any) -> None:
 def test_a_snapshot_agrees_with_the_stream_after_every_frame(seed: int, scenario: str) -> None:
     user = account(seed)
     life = user.begin(choose(scenario, "kalshi"))
-    status, filled, free = "submitted", "0", "1000000000"
+    status, filled, free = "pending", "0", "1000000000"
     assert user.history.page(status=None, cursor=None, limit=1)["data"] == []
     for text in iter(lambda: user.advance(life), None):
         frame = json.loads(text)
         if frame["type"] == "balance_update":
             free = str(frame["tradingBalanceCents"] * 10_000)
         elif "filledAmountRaw" in frame:
-            status, filled = frame["event"], frame["filledAmountRaw"]
+            status, filled = REST_WORDS.get(frame["event"], frame["event"]), frame["filledAmountRaw"]
+        elif frame.get("event") == "dag_started":
+            status = "open"
         (row,) = user.history.page(status=None, cursor=None, limit=1)["data"]
         assert (row["status"], row["filledAmountRaw"]) == (status, filled)
         assert user.balances()["positions"][0]["balance"] == free
@@ -139,6 +144,9 @@ def test_the_page_has_this_very_example() -> None:
         ("failed", "step_failed dag_failed failed balance_update"),
         ("cancelled", "cancelled balance_update"),
         ("expired", "expired balance_update"),
+        ("rejected", "dag_failed rejected balance_update"),
+        ("fak", "filled balance_update dag_completed balance_update"),
+        ("ioc", "dag_completed cancelled balance_update balance_update"),
     ],
 )
 def test_a_scenario_ends_as_its_name_says(scenario: str, expected: str) -> None:

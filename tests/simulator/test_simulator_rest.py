@@ -17,6 +17,9 @@ from aggstream.simulator import Simulator
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# The words of REST that are not those of the events.
+REST_WORDS = {"partially_filled": "partially_filled_open"}
+
 
 @pytest.fixture
 def simulator() -> Iterator[Simulator]:
@@ -49,13 +52,16 @@ def test_the_snapshot_says_what_the_stream_said_last(api: Api, simulator: Simula
                 balances[frame["venue"]] = str(frame["tradingBalanceCents"] * 10_000)
                 wallets[frame["venue"]] = frame["walletBalanceCents"]
                 continue
-            order = said.setdefault(frame["orderId"], {"status": "submitted", "filled": "0"})
+            order = said.setdefault(frame["orderId"], {"status": "pending", "filled": "0"})
             if "filledAmountRaw" in frame:
-                order |= {"status": frame["event"], "filled": frame["filledAmountRaw"]}
+                status = REST_WORDS.get(frame["event"], frame["event"])
+                order |= {"status": status, "filled": frame["filledAmountRaw"]}
+            elif frame.get("event") == "dag_started":
+                order["status"] = "open"
     rows = everything(api, limit="7")
     assert [row["id"] for row in rows] == list(reversed(said)), "newest first"
     assert {row["id"]: {"status": row["status"], "filled": row["filledAmountRaw"]} for row in rows} == said
-    assert {"submitted", "filled"} <= {row["status"] for row in rows}
+    assert {"open", "filled"} <= {row["status"] for row in rows}
     answer = api.get("/execution/balances")
     assert {row["venue"]: row["balance"] for row in answer["positions"]} == balances
     assert answer["cash"][0]["totalRaw"] == str(sum(wallets.values()) * 10_000)

@@ -402,35 +402,27 @@ class Calls:
     depth = 5
 
     def __init__(self) -> None:
-        self.handlers_are_behind = self.too_much_is_held = False
+        self.handlers_are_behind = False
         self.followed: list[str] = []
 
-    def is_full(self) -> bool:
-        return self.handlers_are_behind
-
     def should_pause(self) -> bool:
-        return self.too_much_is_held
+        return self.handlers_are_behind
 
     def put(self, event: aggstream.Event) -> None:
         self.followed.append(event.type)
 
-    def overflowed(self, now: float) -> None:
-        self.followed.append("look at REST")
+    def overflowed(self, now: float, since: float) -> None:
+        self.followed.append(f"look at REST from {since} to {now}")
 
 
-@pytest.mark.parametrize("handlers_fall_behind", [False, True])
-def test_every_reason_of_a_pause_counts_also_one_that_comes_later(handlers_fall_behind: bool) -> None:
+def test_a_pause_is_followed_by_a_look_at_rest_that_begins_where_it_began() -> None:
     calls: Any = Calls()
     pressure = BackPressure(calls, calls, Counters(), "test")
     session = Session(SessionOptions(), Token.of("t"))
-    calls.too_much_is_held = True
+    calls.handlers_are_behind = True
     pressure.update(session, 1.0)
     assert pressure.paused
-    calls.handlers_are_behind = handlers_fall_behind
     pressure.update(session, 2.0)
-    calls.too_much_is_held = False
-    pressure.update(session, 3.0)
     calls.handlers_are_behind = False
     pressure.update(session, 4.0)
-    after = ["look at REST"] if handlers_fall_behind else []
-    assert calls.followed == ["reading_paused", "reading_resumed", *after]
+    assert calls.followed == ["reading_paused", "reading_resumed", "look at REST from 1.0 to 4.0"]

@@ -74,38 +74,59 @@ def record(
 
 
 class Life:
-    """A catch_up, its clock, and what the handlers get."""
+    """A catch_up, its clock, and what the handlers get. The service's clock shows NOW_MS when the client's shows
+    100."""
 
-    def __init__(self, options: RestOptions | None = None, *, rest: bool = True) -> None:
+    def __init__(
+        self,
+        options: RestOptions | None = None,
+        *,
+        rest: bool = True,
+        rest_lag: float = 0.0,
+        dated: bool = True,
+        gaps: Gaps | None = None,
+    ) -> None:
         self.tracker = Tracker(kept=1000, kept_for=1e9)
         self.options = (options or RestOptions()) if rest else None
         self.counters = Counters()
         self.catch_up = CatchUp(
             self.tracker,
-            Gaps(has_rest=rest),
+            gaps or Gaps(has_rest=rest),
             self.options,
             self.counters,
-            hold_timeout=30.0,
+            hold_timeout=10.0,
             most_held=5,
             most_held_size=1000,
             pauses=FullJitter(1.0, 60.0, lambda: 1.0),
+            rest_lag=rest_lag,
         )
         self.passed: list[SizedEvent] = []
         self.now = 100.0
         self.gaps = 0
+        self.dated = dated
 
     def connect(self, *, gap: bool = False) -> None:
         told = None
         if gap:
             self.gaps += 1
             told = Gap(number=self.gaps, started_ns=0, ended_ns=1)
-        self.catch_up.connected(self.now, NOW_MS, told)
+        self.catch_up.connected(self.now, told, "usr_1")
+        self.drain()
 
     def disconnect(self) -> None:
-        self.catch_up.disconnected()
+        self.catch_up.disconnected(self.now)
+        self.drain()
+
+    @property
+    def service_ms(self) -> int | None:
+        return NOW_MS + round((self.now - 100.0) * 1000) if self.dated else None
+
+    def drain(self) -> None:
+        """Take what is there, as the pipeline does after each step."""
+        self.passed += self.catch_up.events()
+        self.passed += [(report, 0) for report in self.catch_up.reports()]
 
     def live(self, *events: Event) -> None:
-        self.passed += self.catch_up.events()  # what was there before them goes before them
         self.passed += self.catch_up.passed([(event, 10) for event in events], self.now)
 
     def asked(self) -> Read:
@@ -116,32 +137,47 @@ class Life:
     def page(self, *orders: OrderRecord, cursor: str | None = None, problems: Sequence[DecodeError] = ()) -> None:
         read = self.asked()
         assert isinstance(read, ReadOrders)
-        page = OrdersPage(orders=orders, next_cursor=cursor, problems=tuple(problems))
+        page = OrdersPage(orders=orders, next_cursor=cursor, problems=tuple(problems), date_ms=self.service_ms)
         self.catch_up.page_received(read, page, self.now, (NOW_MS + DAY) * 1_000_000)
+        self.drain()
 
     def balances(self, balances: Balances | None = None) -> None:
         read = self.asked()
         assert isinstance(read, ReadBalances)
         self.catch_up.balances_received(read, balances or Balances(), self.now, (NOW_MS + DAY) * 1_000_000)
+        self.drain()
 
     def rest(self, *orders: OrderRecord) -> None:
-        """REST tells everything in one page."""
+        """REST tells everything in one page, and then that there are no old open orders."""
         self.page(*orders)
         self.balances()
+        self.sweep()
+
+    def sweep(self, *orders: OrderRecord) -> None:
+        """REST tells which orders are open, if that is what it is asked for."""
+        while (read := self.catch_up.request()) is not None:
+            assert isinstance(read, ReadOrders)
+            shown = tuple(order for order in orders if read.status in (None, order.status))
+            page = OrdersPage(orders=shown, date_ms=self.service_ms)
+            self.catch_up.page_received(read, page, self.now, (NOW_MS + DAY) * 1_000_000)
+            self.drain()
 
     def fail(self, error: aggstream.AggStreamError = DOWN) -> None:
         self.catch_up.read_failed(self.asked(), error, self.now)
+        self.drain()
 
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         self.catch_up.handle_deadline(self.now)
+        self.drain()
 
     def told(self) -> list[str]:
         """Return what the handlers got since the last call."""
         return [self.in_words(event) for event in self.events()]
 
     def events(self) -> list[Event]:
-        passed, self.passed = [*self.passed, *self.catch_up.events()], []
+        self.drain()
+        passed, self.passed = self.passed, []
         return [event for event, _ in passed]
 
     @staticmethod
@@ -177,7 +213,7 @@ def test_the_first_look_learns_what_is_there_and_delivers_nothing_of_it() -> Non
     assert life.continuity() is Continuity.UNKNOWN
     life.connect()
     assert life.continuity() is Continuity.CATCHING_UP
-    life.rest(record("a", "submitted"), record("b", "filled", at=-1))
+    life.rest(record("a", "open"), record("b", "filled", at=-1))
     assert life.told() == ["resolved []"]
     assert life.continuity() is Continuity.LIVE
     assert life.tracker.open_orders() == {"a"}
@@ -187,7 +223,7 @@ def test_the_first_look_learns_what_is_there_and_delivers_nothing_of_it() -> Non
 def test_the_first_look_goes_back_as_long_as_pages_have_open_orders() -> None:
     life = Life()
     life.connect()
-    life.page(record("a", "filled"), record("b", "submitted"), cursor="2")
+    life.page(record("a", "filled"), record("b", "open"), cursor="2")
     life.page(record("c", "filled"), cursor="3")
     life.balances()
     assert life.tracker.open_orders() == {"b"}
@@ -254,6 +290,8 @@ def test_an_orders_events_stay_in_order(life: Life) -> None:
 
 
 def test_a_gap_is_read_back_to_where_everything_is_known(life: Life) -> None:
+    life.pass_time(600)
+    life.page(record("a", "open"))  # the late look
     life.live(order_event("filled", "a", at=10 * MINUTE))
     life.told()
     life.disconnect()
@@ -265,13 +303,13 @@ def test_a_gap_is_read_back_to_where_everything_is_known(life: Life) -> None:
 
 
 def test_an_open_order_is_looked_for_however_far_back_it_is(life: Life) -> None:
-    life.live(submitted("z", at=60 * MINUTE))
+    life.live(submitted("z", at=1))
     life.told()
     life.disconnect()
     life.connect(gap=True)
-    life.page(record("z", "submitted", at=60 * MINUTE), cursor="2")
-    life.page(record("old", "filled", at=MINUTE), cursor="3")
-    life.page(record("a", "cancelled", at=61 * MINUTE, created=0), cursor="4")
+    life.page(record("z", "open", at=1), cursor="2")
+    life.page(record("old", "filled", at=-99 * MINUTE), cursor="3")
+    life.page(record("a", "cancelled", at=2, created=-100 * MINUTE), cursor="4")
     life.balances()
     assert life.told() == ["a cancelled (rest)", "resolved [1]"]
 
@@ -279,7 +317,7 @@ def test_an_open_order_is_looked_for_however_far_back_it_is(life: Life) -> None:
 def test_pages_are_bounded_and_a_gap_that_is_too_deep_stays_open() -> None:
     life = Life(RestOptions(max_pages=2))
     life.connect()
-    life.rest(record("a", "submitted"))
+    life.rest(record("a", "open"))
     life.told()
     life.disconnect()
     life.connect(gap=True)
@@ -287,8 +325,8 @@ def test_pages_are_bounded_and_a_gap_that_is_too_deep_stays_open() -> None:
     life.page(record("x", "filled", at=1), cursor="3")
     assert life.told() == ["y filled (rest)", "x filled (rest)", "unresolved [1]"]
     assert life.continuity() is Continuity.UNKNOWN
-    assert life.catch_up.next_deadline() is None
     assert "max_pages" in str(life.catch_up.last_error)
+    assert life.catch_up.next_deadline() == life.now + 60.0
 
 
 def test_several_gaps_are_resolved_together(life: Life) -> None:
@@ -341,7 +379,7 @@ def test_an_order_that_is_not_understood_is_told_and_the_gap_stays_open_if_it_ma
 def test_statuses_with_other_names_are_translated() -> None:
     life = Life(RestOptions(status_names={"DONE": "filled"}))
     life.connect()
-    life.rest(record("a", "ORDER_SUBMITTED"))
+    life.rest(record("a", "ORDER_OPEN"))
     life.disconnect()
     life.connect(gap=True)
     life.rest(record("a", "Done", at=1))
@@ -365,7 +403,7 @@ def test_balances_that_changed_are_delivered_after_a_gap(life: Life) -> None:
     for number, expected in ((1, ["balance_snapshot (rest)"]), (2, [])):
         life.disconnect()
         life.connect(gap=True)
-        life.page(record("a", "submitted"))
+        life.page(record("a", "open"))
         balances = Balances(positions=(VenueBalance(venue="kalshi", balance_text="7"),), raw={"positions": []})
         life.balances(balances)
         assert life.told() == [*expected, f"resolved [{number}]"]
@@ -403,14 +441,15 @@ def test_held_events_are_released_when_rest_takes_too_long_and_the_gap_is_closed
     life.connect(gap=True)
     life.live(submitted("b", at=2))
     late = life.asked()
-    life.pass_time(29.9)
+    life.pass_time(9.9)
     assert life.told() == []
     life.pass_time(0.2)
     assert life.told() == ["b order_submitted", "unresolved [1]"]
     assert life.continuity() is Continuity.UNKNOWN
-    assert not life.catch_up.awaits(late)
+    assert life.catch_up.awaits(late)  # what it says is still wanted
     life.live(order_event("dag_started", "b", at=3))
     assert life.told() == ["b dag_started"]
+    life.catch_up.read_failed(late, DOWN, life.now)
     life.pass_time(60.0)
     life.page(record("a", "filled", at=1))
     assert life.told() == ["a filled (rest)"]  # nothing waits for the balances
@@ -447,7 +486,7 @@ def test_a_gap_that_is_open_when_the_stream_ends_is_told_so(life: Life) -> None:
     life.disconnect()
     life.connect(gap=True)
     life.live(submitted("b"))
-    life.catch_up.stopped(None)
+    life.catch_up.stopped(None, life.now)
     assert life.told() == ["b order_submitted", "unresolved [1]"]
 
 
@@ -475,7 +514,7 @@ def test_an_order_that_nothing_is_known_of_is_looked_for_and_nobody_is_told(life
     life.catch_up.search_for("old", life.now)
     assert life.continuity() is Continuity.LIVE
     life.live(submitted("b"))
-    life.page(record("b", "submitted"), cursor="2")
+    life.page(record("b", "open"), cursor="2")
     life.page(record("old", "filled", at=-99 * MINUTE), record("older", "failed", at=-100 * MINUTE), cursor="3")
     assert life.catch_up.request() is None
     assert life.told() == ["b order_submitted"]
@@ -484,7 +523,7 @@ def test_an_order_that_nothing_is_known_of_is_looked_for_and_nobody_is_told(life
 
 def test_an_order_that_is_nowhere_costs_no_more_pages_than_there_are(life: Life) -> None:
     life.catch_up.search_for("nowhere", life.now)
-    life.page(record("a", "submitted"), cursor="2")
+    life.page(record("a", "open"), cursor="2")
     life.page(record("b", "filled"))
     assert life.catch_up.request() is None
     assert life.continuity() is Continuity.LIVE
@@ -497,9 +536,10 @@ def test_what_is_looked_for_before_the_first_connection_is_looked_for_with_it() 
     assert life.catch_up.request() is None
     life.connect()
     life.page(record("b", "filled"), cursor="2")
-    life.page(record("old", "expired"))
     life.balances()
-    assert life.catch_up.request() is None
+    assert life.continuity() is Continuity.LIVE
+    life.page(record("b", "filled"), cursor="2")
+    life.page(record("old", "expired"))
     assert life.tracker.outcome(tracked).verdict is aggstream.Verdict.EXPIRED
 
 
@@ -512,7 +552,7 @@ def test_an_order_that_was_open_long_before_the_start_is_found_in_the_background
     life.page(record("c", "filled", at=1), cursor="3")
     life.fail()
     life.pass_time(60.0)
-    life.page(record("old", "submitted", at=-99 * MINUTE), record("older", "failed", at=-100 * MINUTE))
+    life.page(record("old", "open", at=-99 * MINUTE), record("older", "failed", at=-100 * MINUTE))
     assert life.catch_up.request() is None
     assert life.told() == ["resolved []"]
     assert life.tracker.open_orders() == {"old"}
@@ -527,11 +567,10 @@ def test_an_order_that_was_open_long_before_the_start_is_found_in_the_background
 def test_what_ended_before_the_first_look_is_history_and_not_news() -> None:
     life = Life()
     life.connect()
-    life.rest(record("a", "filled", at=2), record("b", "filled", at=1))
-    life.pass_time(5.0)
+    life.rest(record("a", "filled", at=-5001), record("b", "filled", at=-6000))
     life.disconnect()
     life.connect(gap=True)
-    life.rest(record("c", "filled", at=3), record("a", "filled", at=2), record("z", "filled", at=0))
+    life.rest(record("c", "filled", at=3), record("a", "filled", at=-5001), record("z", "filled", at=-5000))
     assert life.told() == ["resolved []", "c filled (rest)", "resolved [1]"]
 
 
@@ -539,21 +578,22 @@ def test_what_ended_before_the_first_look_is_history_and_not_news() -> None:
 
 
 def test_after_handlers_were_behind_it_looks_again(life: Life) -> None:
-    life.catch_up.overflowed(life.now)
+    life.catch_up.overflowed(life.now, life.now - 1)
     assert life.continuity() is Continuity.CATCHING_UP
     life.rest(record("a", "filled", at=1))
     assert life.told() == ["a filled (rest)", "resolved []"]
 
 
-def test_so_much_is_held_back_and_then_reading_should_wait(life: Life) -> None:
+def test_so_much_is_held_back_and_then_it_goes_on(life: Life) -> None:
     life.disconnect()
     life.connect(gap=True)
     life.live(*[submitted(str(number)) for number in range(4)])
-    assert not life.catch_up.is_full()
-    life.live(submitted("b"))
-    assert life.catch_up.is_full()
-    life.rest(record("a", "submitted"))
-    assert not life.catch_up.is_full()
+    assert (life.told(), life.catch_up.held) == ([], 4)
+    life.live(submitted("4"), submitted("5"))
+    assert life.told() == [f"{number} order_submitted" for number in range(6)]
+    assert (life.catch_up.held, life.catch_up.is_holding) == (0, False)
+    life.rest(record("a", "open"))
+    assert life.told() == ["resolved [1]"]
 
 
 def test_nothing_of_a_user_is_left_once_another_one_is_signed_in(life: Life) -> None:
@@ -564,7 +604,7 @@ def test_nothing_of_a_user_is_left_once_another_one_is_signed_in(life: Life) -> 
     assert life.told() == []
     assert life.tracker.orders() == {}
     life.connect()
-    life.rest(record("theirs", "submitted"))
+    life.rest(record("theirs", "open"))
     assert life.told() == ["resolved []"]
 
 

@@ -12,17 +12,33 @@ from clients import BRISK, MakeClient
 from waiting import Until
 
 import aggstream
-from aggstream._stream import gaps
+from aggstream._stream import catch_up, gaps
 from aggstream.simulator import Simulator
 
 USER = "usr_1"
 
 
+class Clock:
+    """The simulator's, which a test sets."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
 @pytest.fixture
-def agg(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def agg(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[Simulator]:
     # Its minute would hide what was forgotten; behind the simulator's timestamps there is one clock.
-    monkeypatch.setattr(gaps, "_OVERLAP_MS", 0)
-    with Simulator() as simulator:
+    monkeypatch.setattr(gaps, "OVERLAP_MS", 0)
+    monkeypatch.setattr(catch_up, "OVERLAP_MS", 0)
+    with Simulator(now=clock) as simulator:
         yield simulator
 
 
@@ -86,10 +102,12 @@ def test_what_was_missed_while_rest_was_down_is_told_by_the_next_process(
 
 
 def test_what_was_over_before_the_first_process_is_history_for_the_next_one_as_well(
-    client_of: MakeClient, until: Until, tmp_path: pathlib.Path
+    client_of: MakeClient, clock: Clock, until: Until, tmp_path: pathlib.Path
 ) -> None:
-    with Simulator() as agg:  # and with the overlap, in which it lies
-        let_an_order_end(agg, until)
+    with Simulator(now=clock) as agg:  # and with the overlap, in which it lies
+        clock.ahead = -30.0
+        agg.place_order(USER, scenario="filled")
+        clock.ahead = 0.0
         first = Process(agg, client_of, tmp_path / "journal.db")
         first.live(until)
         first.stop()
@@ -104,9 +122,11 @@ def test_what_was_over_before_the_first_process_is_history_for_the_next_one_as_w
 
 
 def test_a_process_that_was_told_of_nothing_has_known_that_nothing_had_happened(
-    agg: Simulator, client_of: MakeClient, until: Until, tmp_path: pathlib.Path
+    agg: Simulator, client_of: MakeClient, clock: Clock, until: Until, tmp_path: pathlib.Path
 ) -> None:
-    let_an_order_end(agg, until)
+    clock.ahead = -30.0
+    agg.place_order(USER, scenario="filled")
+    clock.ahead = 0.0
     first = Process(agg, client_of, tmp_path / "journal.db")
     first.live(until)
     first.stop()

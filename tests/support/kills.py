@@ -134,8 +134,8 @@ class Books:
         if line["order"] is None:
             return line["timestamp"] in self.balances
         frames = self.said.get(line["order"], [])
-        names = [frame.get("event", "submitted") for frame in frames]
         if line["source"] == "reconcile":
+            names = [_REST_WORDS.get(name, name) for name in (frame.get("event", "") for frame in frames)]
             # A status, as of the latest thing that had happened to the order.
             return line["event"] in names and line["timestamp"] in [frame["timestamp"] for frame in frames]
         what = (line["type"], line["event"], line["timestamp"])
@@ -152,6 +152,10 @@ class Books:
             for handler in _HANDLERS
             if (handler, self.ids.get(("status", order, status, None), "")) not in self.finished
         ]
+
+
+# Until the first fill REST has words of its own for how far an order is.
+_REST_WORDS = {"": "pending", "dag_started": "open"}
 
 
 def _fact(line: Line) -> tuple[object, ...]:

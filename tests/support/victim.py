@@ -15,7 +15,7 @@ import threading
 from typing import Any
 
 import aggstream
-from aggstream._stream import gaps
+from aggstream._stream import catch_up, gaps
 from aggstream.journal import JournalOptions
 
 
@@ -69,7 +69,7 @@ def main() -> None:
     logging.getLogger("aggstream").setLevel(logging.CRITICAL)
     # Its minute hides what was forgotten in a crash, unless an outage is longer; the simulator needs none of it,
     # because one clock stands behind all of its timestamps.
-    gaps._OVERLAP_MS = 0
+    vars(gaps)["OVERLAP_MS"] = vars(catch_up)["OVERLAP_MS"] = 0
     client = aggstream.Client(
         app_id=settings["app_id"],
         origin=settings["origin"],
@@ -79,6 +79,7 @@ def main() -> None:
         rest_url=settings["rest_url"],
         rest=aggstream.RestOptions(timeout=2.0, page_size=settings["page_size"], max_pages=10_000),
         catch_up_timeout=0.5,
+        rest_lag=0,
         reconnect=aggstream.ReconnectPolicy(initial=0.02, maximum=0.2, healthy_after=0.2),
         close_timeout=0.2,
         workers=settings["workers"],

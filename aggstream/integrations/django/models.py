@@ -33,6 +33,12 @@ class Stream(models.Model):
     """When the last event came up to which everything is known."""
     history_until = models.BigIntegerField(null=True)
     """Up to when everything was over before the first stream began, by the service's clock, in milliseconds."""
+    known_until = models.BigIntegerField(null=True)
+    """Before this a look at REST need not go back, by the service's clock, in milliseconds."""
+    is_searched = models.BooleanField(default=False)
+    """True once all old open orders were searched for."""
+    old_ids_until = models.BigIntegerField(default=0)
+    """Up to this number, events have ids that aggstream 0.1 made in another way."""
 
     def __str__(self) -> str:
         return self.account
@@ -47,6 +53,8 @@ class Order(models.Model):
     """As `aggstream.Order.status`; empty while only REST has told of the order."""
     is_terminal = models.BooleanField(default=False)
     """True if nothing more happens to the order."""
+    is_unclear = models.BooleanField(default=False)
+    """True if aggstream does not know the last word about the order: it may have ended."""
     venue = NameField(max_length=NAME, blank=True, default="")
     side = NameField(max_length=NAME, blank=True, default="")
     outcome_id = NameField(max_length=KEY, blank=True, default="")

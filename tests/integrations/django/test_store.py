@@ -153,7 +153,7 @@ def test_no_text_of_the_service_is_too_odd_for_a_column(patience: Patience, orde
     store = store_of(patience)
     message = {
         "type": "order_event",
-        "event": order_id,
+        "event": f"dag_x{order_id}",
         "orderId": order_id,
         "timestamp": 5,
         "errorReason": order_id,

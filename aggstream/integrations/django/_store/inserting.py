@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from aggstream.events import OrderEvent, OrderSubmitted, UserEvent
+from aggstream.events._user import id_of_version_1
 from aggstream.integrations.django._columns import NAME, key, storable
 from aggstream.integrations.django._store.order_rows import FIELDS, Folding
 from aggstream.integrations.django._store.queries import PAGE, Rows, pages, stored
@@ -20,7 +21,9 @@ class Insertion:
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
-        self._folding = Folding(lambda order: stored(rows.events.filter(order=order)))
+        self._folding = Folding(lambda order: stored(rows.events.filter(order=order), user_id=rows.user_id))
+        self.old_ids_until = 0
+        """Up to this number, events have ids of version 1."""
 
     def undone(self) -> None:
         """The transaction of the last call was undone, or may have been."""
@@ -39,6 +42,10 @@ class Insertion:
         """
         found = self._numbers(by_id)
         new = {id_: event for id_, event in by_id.items() if id_ not in found}
+        if self.old_ids_until and new:
+            old = {id_: id_of_version_1(event) for id_, event in new.items()}
+            stored_ids = {id_ for id_, pk in self._numbers(set(old.values())).items() if pk <= self.old_ids_until}
+            new = {id_: event for id_, event in new.items() if old[id_] not in stored_ids}
         # If nobody could tell whether the attempt before has worked, and it has, its events are no repeats. They
         # are what is newer than the newest of before, because only the owner stores.
         seqs = {id_: seq for id_, seq in found.items() if seq > newest}

@@ -19,6 +19,7 @@ _MOST = 10_000
 FIELDS = (
     "status",
     "is_terminal",
+    "is_unclear",
     "venue",
     "side",
     "outcome_id",
@@ -82,6 +83,7 @@ def _write(order: Order, fold: OrderState) -> None:
     known = fold.snapshot()
     order.status = key(known.status or "", NAME)
     order.is_terminal = fold.is_terminal
+    order.is_unclear = not fold.is_terminal and not fold.is_open
     order.venue = key(known.venue or "", NAME)
     order.side = key(known.side or "", NAME)
     order.outcome_id = key(known.outcome_id or "", KEY)

@@ -30,6 +30,8 @@ class Rows:
         self.database = database
         self.stream = stream
         self.owner = owner
+        self.user_id: str | None = None
+        """The AGG user whose stream it is; None until the account has signed in."""
 
     @property
     def own(self) -> QuerySet[Stream]:
@@ -76,14 +78,14 @@ _COLUMNS = (
 )
 
 
-def _stored_event(seq: int, id_: str, type_: str, sub_event: str, *rest: Any) -> StoredEvent:
-    return StoredEvent(seq, id_, type_, sub_event or None, *rest)
+def _stored_event(user_id: str | None, seq: int, id_: str, type_: str, sub_event: str, *rest: Any) -> StoredEvent:
+    return StoredEvent(seq, id_, type_, sub_event or None, *rest, user_id=user_id)
 
 
-def stored(events: QuerySet[Event], limit: int | None = None) -> list[StoredEvent]:
-    """Return events as a stream knows them, oldest first, at most `limit`."""
+def stored(events: QuerySet[Event], limit: int | None = None, user_id: str | None = None) -> list[StoredEvent]:
+    """Return events of a user as a stream knows them, oldest first, at most `limit`."""
     rows = events.order_by("pk").values_list(*_COLUMNS)[:limit]
-    return [_stored_event(*row) for row in rows]
+    return [_stored_event(user_id, *row) for row in rows]
 
 
 def pages(items: Iterable[T]) -> Iterator[list[T]]:

@@ -69,7 +69,9 @@ class DatabaseStore:
             JournalInUse: another process has taken the stream over.
             JournalError: the database cannot be used.
         """
-        self._closed_ns, self._newest = self._patience.once(lambda: self._as_owner(self._begin))
+        self._closed_ns, self._newest, self._rows.user_id, self._insertion.old_ids_until = self._patience.once(
+            lambda: self._as_owner(self._begin)
+        )
         return self
 
     # --- the life of an event ---------------------------------------------------------------------------
@@ -142,28 +144,39 @@ class DatabaseStore:
             return []
         events = self._rows.events.filter(pk__in=again)
         self._patience.once(lambda: self._as_owner(lambda: events.update(state=Event.State.PENDING)))
-        return self._patience.once(lambda: stored(events))
+        return self._patience.once(lambda: stored(events, user_id=self._rows.user_id))
 
     # --- what is in it ----------------------------------------------------------------------------------
 
     def pending(self, after: int = 0, limit: int = 500) -> list[StoredEvent]:
         """Return the pending events that were stored after the event `after`, oldest first, at most `limit`."""
-        return self._read(lambda: stored(self._rows.pending.filter(pk__gt=after), limit))
+        return self._read(lambda: stored(self._rows.pending.filter(pk__gt=after), limit, self._rows.user_id))
 
     def events_of(self, order_id: str) -> list[StoredEvent]:
         """Return all events of an order, oldest first."""
-        return self._read(lambda: stored(self._rows.events.filter(order__order_id=key(order_id))))
+        return self._read(
+            lambda: stored(self._rows.events.filter(order__order_id=key(order_id)), user_id=self._rows.user_id)
+        )
 
     def recall(self) -> StoreMemory:
         """Return what earlier streams knew when they ended."""
-        names = ("last_timestamp", "last_received_ns", "history_until")
+        names = ("last_timestamp", "last_received_ns", "history_until", "known_until", "is_searched")
         row = self._read(lambda: self._rows.own.values(*names).first()) or {}
-        open_orders = self._rows.orders.filter(is_terminal=False).values_list("order_id", flat=True)
+        open_orders = self._rows.orders.filter(is_terminal=False, is_unclear=False).values_list(
+            "order_id", flat=True
+        )
         return StoreMemory(
             **row, closed_ns=self._closed_ns, open_orders=self._read(lambda: frozenset(open_orders.all()))
         )
 
-    def remember(self, *, open_orders: Iterable[str] = (), history_until: int | None = None) -> None:
+    def remember(
+        self,
+        *,
+        open_orders: Iterable[str] = (),
+        history_until: int | None = None,
+        known_until: int | None = None,
+        is_searched: bool = False,
+    ) -> None:
         """Keep for later streams which orders are open though no event says so, and up to when all was over."""
         ids = {key(order_id) for order_id in open_orders}
 
@@ -171,6 +184,11 @@ class DatabaseStore:
             self._insertion.orders_by_id(ids)
             if history_until is not None:
                 self._rows.own.filter(history_until=None).update(history_until=to_integer(history_until))
+            if known_until is not None:
+                at = to_integer(known_until)
+                self._rows.own.filter(Q(known_until=None) | Q(known_until__lt=at)).update(known_until=at)
+            if is_searched:
+                self._rows.own.update(is_searched=True)
 
         self._write(lambda: self._as_owner(keep))
 
@@ -190,7 +208,7 @@ class DatabaseStore:
         before = now_ns - int(self.options.keep_for * 1e9)
 
         def tidy() -> int:
-            may_go = Q(order=None) | Q(order__is_terminal=True)
+            may_go = Q(order=None) | Q(order__is_terminal=True) | Q(order__is_unclear=True)
             old = self._rows.events.filter(may_go, state=Event.State.DONE, settled_ns__lt=before).order_by(
                 "settled_ns"
             )
@@ -245,11 +263,14 @@ class DatabaseStore:
                 )
             return work()
 
-    def _begin(self) -> tuple[int | None, int]:
-        closed_ns = self._rows.own.values_list("closed_ns", flat=True).get()
+    def _begin(self) -> tuple[int | None, int, str | None, int]:
+        closed_ns, user_id, old_ids_until = self._rows.own.values_list(
+            "closed_ns", "user_id", "old_ids_until"
+        ).get()
         self._rows.own.update(closed_ns=None)
         self._rows.again.update(state=Event.State.PENDING)
-        return closed_ns, self._rows.events.aggregate(newest=Max("pk"))["newest"] or 0
+        newest = self._rows.events.aggregate(newest=Max("pk"))["newest"] or 0
+        return closed_ns, newest, user_id, old_ids_until
 
     def _see_to_user(self, user_key: str, user_id: str) -> None:
         owner, received_ns = self._rows.own.values_list("user_id", "last_received_ns").get()
@@ -268,6 +289,7 @@ class DatabaseStore:
                 f"a user has one account in AGGSTREAM"
             )
         self._rows.own.update(user_id=user_key, last_received_ns=received_ns or time.time_ns())
+        self._rows.user_id = user_key
 
 
 def _line(text: str) -> str:
