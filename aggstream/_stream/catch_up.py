@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -48,6 +49,9 @@ _REPEATED_AFTER = (2.0, 6.0, 14.0, 30.0)
 # Doubts that messages raise one after the other are looked at ever less often, up to so many seconds.
 _LONGEST_PAUSE = 60.0
 _MOST_LATE_LOOKS = 8
+# An order whose last word nobody knows may have ended. It is sought for so long, and then no more: if it is the
+# service's word for an end, there are ever more such orders.
+_UNCLEAR_FOR_MS = 3_600_000
 # So many of the newest orders of a look are kept, to know what stands above them in a later one.
 _MOST_LISTED = 200
 
@@ -189,7 +193,7 @@ class CatchUp:
             gaps.raise_doubt(now, set(), is_mild=True)
             self._begin_doubt(now, holds=False)
         elif gap is not None or gaps.doubt is not None or not gaps.was_read:
-            self._is_blind = is_first
+            self._is_blind = self._is_blind or is_first
             gaps.raise_doubt(now, self._tracker.open_orders(), gap=gap)
             self._begin_doubt(now, holds=True)
         self._publish()
@@ -231,8 +235,8 @@ class CatchUp:
             self._doubtful_messages = 0
         self._doubted_at = now
         self._doubtful_messages += 1
-        pause = min(2.0 ** min(self._doubtful_messages - 1, 6), _LONGEST_PAUSE) if self._looked_at else 0.0
-        at = max(now, self._looked_at + pause)
+        again = self._doubtful_messages - 2
+        at = now if again < 0 else max(now, self._looked_at + min(2.0 ** min(again, 6), _LONGEST_PAUSE))
         if is_new:
             self._tally = _Tally(now)
             self._repeated = 0
@@ -483,7 +487,7 @@ class CatchUp:
             return None
         at = nearest(self._due_at, *(late.at for late in self._late))
         if self._look is None and (self._wanted or self._must_sweep()):
-            at = 0.0
+            at = -math.inf
         return at if at is None or self._retry_at is None else max(at, self._retry_at)
 
     def _must_sweep(self) -> bool:
@@ -506,15 +510,17 @@ class CatchUp:
             return self._doubt_look(now)
         late = min(self._late, key=lambda late: late.at, default=None)
         if late is not None and now >= late.at:
-            wanted = self._tracker.open_orders()
+            wanted = self._sought(late.known_until)
             return LateLook(began=now, known_until=late.known_until, overlap_ms=OVERLAP_MS, wanted=wanted)
         if self._wanted:
             wanted = set(self._wanted)
             return Search(began=now, wanted=wanted, looked_for=frozenset(wanted), known_until=known_until)
         sweep, self._sweep = self._sweep, None
-        if sweep is None:
+        # An order that has ended meanwhile is not among those that are open.
+        is_filter_enough = self._is_filter_reliable and not self._gaps.had_doubt
+        if sweep is None or (sweep.is_filtered and not is_filter_enough):
             sweep = Sweep(began=now, known_until=known_until)
-            if self._is_filter_reliable:
+            if is_filter_enough:
                 sweep.begin_next()
             else:
                 sweep.go_without_filter()
@@ -530,9 +536,11 @@ class CatchUp:
         self._looked_at = now
         known_until = self._gaps.known_until(now)
         if doubt.is_mild or self._is_blind:
-            return FirstLook(began=now, wanted=self._tracker.open_orders())
+            looked_for = frozenset(self._wanted)
+            return FirstLook(began=now, wanted=self._tracker.open_orders() | looked_for, looked_for=looked_for)
         settles = now >= doubt.until + self._rest_lag
         wanted = {id_ for id_ in doubt.suspects if self._tracker.is_open(id_)} | self._tracker.doubtful_orders()
+        wanted |= self._unclear(known_until)
         return DoubtLook(
             began=now,
             known_until=known_until,
@@ -546,6 +554,13 @@ class CatchUp:
         """Go on as if nothing had been known before: nothing tells the service's time."""
         self._is_blind = True
         self._look = FirstLook(began=look.began, wanted=look.wanted)
+
+    def _sought(self, known_until: int | None) -> set[str]:
+        """Return the orders that may have ended unseen."""
+        return self._tracker.open_orders() | self._unclear(known_until)
+
+    def _unclear(self, known_until: int | None) -> set[str]:
+        return self._tracker.unclear_orders(None if known_until is None else known_until - _UNCLEAR_FOR_MS)
 
     def _answered(self, read: Read) -> Look | None:
         if read is not self._asked:
@@ -604,13 +619,14 @@ class CatchUp:
         if isinstance(look, FirstLook):
             return "never" if changed is None else "later"
         if isinstance(look, (Search, Sweep)) and gaps.doubt is None:
-            # The stream is about to tell, or has nothing to tell; but of an order that was open before anything was
-            # known, and ended in a gap, nothing else tells.
+            # The stream is about to tell, or has nothing to tell; but of an order that was open before anything
+            # was known, and ended in a gap, nothing else tells.
             is_lost = isinstance(look, Sweep) and says_more and self._has_ended(record) and self._is_old(record)
             return "now" if is_lost else "later"
+        is_above = changed is None and self._is_above_listed(look, record)
         if is_known:
             return "now" if says_more else "never"
-        return "now" if self._is_news(look, record, changed) else "never"
+        return "now" if is_above or self._is_news(look, record, changed) else "never"
 
     def _is_news(self, look: Look, record: OrderRecord, changed: int | None) -> bool:
         """Return True if an order that nothing was known of may have come about unseen.
@@ -621,22 +637,25 @@ class CatchUp:
             changed: the service's time, in milliseconds, when it last changed; None if nothing tells.
         """
         if changed is None:
-            return self._is_above_listed(look, record)
-        if look.known_until is None or changed > look.known_until - OVERLAP_MS:
+            return False
+        # What a late look still owes is told by whichever look finds it first.
+        known = [at for at in (look.known_until, *(late.known_until for late in self._late)) if at is not None]
+        if not known or changed > min(known) - OVERLAP_MS:
             return True
         return self._is_old(record)
 
     def _is_old(self, record: OrderRecord) -> bool:
-        """Return True if an order is older than all that is known, and such orders were not all searched for yet."""
+        """Return True if an order is older than all that is known, and was not searched for yet."""
         created, history_until = milliseconds(record.created_at), self._gaps.history_until
         is_old = created is not None and history_until is not None and created <= history_until
         return is_old and not self._gaps.is_searched
 
     def _is_above_listed(self, look: Look, record: OrderRecord) -> bool:
         """Return True if a record without a time stands above the newest orders of the last complete look."""
-        return (
-            self._listed is not None and not look.records.keys() & self._listed and record.id not in self._listed
-        )
+        if self._listed is None:
+            return False
+        look.is_below_listed = look.is_below_listed or record.id in self._listed
+        return not look.is_below_listed
 
     def _succeed(self, look: Look, now: float) -> None:
         self._failures = 0
@@ -648,10 +667,9 @@ class CatchUp:
             self._doubt_looked(look, now)
         elif isinstance(look, LateLook):
             self._late = [late for late in self._late if late.at > look.began]
-        elif isinstance(look, Search):
-            self._wanted -= look.looked_for
-        else:
+        elif isinstance(look, Sweep):
             gaps.is_searched = True
+        self._wanted -= look.looked_for
         if isinstance(look, (FirstLook, DoubtLook, LateLook)):
             self._listed = frozenset(itertools.islice(look.records, _MOST_LISTED))
             self._remember_known(look)

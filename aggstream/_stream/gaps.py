@@ -64,6 +64,8 @@ class Gaps:
         """What is in doubt at present; None: nothing is."""
         self.is_searched = False
         """True once the old open orders were searched to the end, by this process or an earlier one."""
+        self.had_doubt = False
+        """True once an order may have ended unseen since the user's first sign-in."""
         self.was_read = False
         """True once a look at REST was complete, in this process."""
         self._has_rest = has_rest
@@ -92,7 +94,7 @@ class Gaps:
         """Begin anew with another user: what the user before may have missed is no gap of theirs."""
         self._token = self._since_ns = self.doubt = None
         self._known_ms = self._known_at = self._history_ms = self._first_signed_in = None
-        self.is_connected = self.has_failed = self.is_searched = self.was_read = False
+        self.is_connected = self.has_failed = self.is_searched = self.was_read = self.had_doubt = False
         self.lost = 0
 
     # --- gaps, by this machine's clocks -----------------------------------------------------------------
@@ -193,6 +195,7 @@ class Gaps:
             is_mild: whether it is the first sign-in's.
         """
         numbers = () if gap is None else (gap.number,)
+        self.had_doubt = self.had_doubt or not is_mild
         if self.doubt is None or self.doubt.is_mild:
             self.doubt = Doubt(until=until, is_mild=is_mild, suspects=suspects, gaps=numbers)
             return
@@ -230,6 +233,11 @@ class Gaps:
             return self._history_ms
         first = self.clock.at(self._first_signed_in)
         return None if first is None else first - round(MARGIN * 1000)
+
+    @property
+    def history_to_keep(self) -> int | None:
+        """The same for later processes: once the service's own clock tells it, or REST does not answer."""
+        return self.history_until if self._clock.has_date or self.has_failed else None
 
     def continuity(self) -> Continuity:
         """Return whether something may be missing."""

@@ -33,6 +33,9 @@ class Look:
     wanted: set[str] = attrs.field(factory=set)
     """Orders that it must find, however far back they are, if they are listed at all."""
 
+    looked_for: frozenset[str] = frozenset()
+    """Of these, the ones that a program tracks and that nothing is known of. They need not be listed."""
+
     problem: DecodeError | None = None
     """Why an order that was read was not understood."""
     status: str | None = None
@@ -46,6 +49,8 @@ class Look:
     """How many events were made of it."""
     records: dict[str, OrderRecord] = attrs.field(factory=dict)
     """What it has read, by the orders' ids: rows may repeat over a page's border, and the last one counts."""
+    is_below_listed: bool = False
+    """True once it has come to an order that the last complete look had listed."""
     _cursors: set[str] = attrs.field(factory=set)
     _empty: int = 0
     _reached: bool = False
@@ -136,8 +141,6 @@ class LateLook(_LookBack):
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Search(Look):
     """A program tracks orders that nothing is known of."""
-
-    looked_for: frozenset[str] = frozenset()
 
     def _reaches_far_enough(self, page: OrdersPage, tracker: Tracker) -> bool:
         return True

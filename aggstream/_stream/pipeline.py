@@ -293,7 +293,7 @@ class Pipeline:
             self._emit_told()
             self.log.remember(
                 self.catch_up.found(),
-                history_until=self.gaps.history_until if self.gaps.clock.has_date else None,
+                history_until=self.gaps.history_to_keep,
                 known_until=self.catch_up.known_for_later,
                 is_searched=self.gaps.is_searched,
             )

@@ -180,6 +180,21 @@ class Tracker:
         with self.changed:
             return {order_id for order_id, order in self._orders.items() if order.is_open}
 
+    def unclear_orders(self, since: int | None) -> set[str]:
+        """Return the ids of the orders whose last word nobody knows, and that were heard of since a time.
+
+        Args:
+            since: the service's time, in milliseconds; None: whenever it was.
+        """
+        with self.changed:
+            return {
+                order_id
+                for order_id, order in self._orders.items()
+                if order.unknown_status is not None
+                and not order.is_terminal
+                and (since is None or (order.last_timestamp or 0) >= since)
+            }
+
     def knows(self, order_id: str) -> bool:
         """Return True if anything is known of an order."""
         return order_id in self._orders

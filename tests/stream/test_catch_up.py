@@ -28,6 +28,7 @@ from aggstream import (
     VenueBalance,
 )
 from aggstream._base.backoff import FullJitter
+from aggstream._base.deadline import Deadline
 from aggstream._base.json_text import Parser
 from aggstream._delivery.queue_items import SizedEvent
 from aggstream._protocol.codec import Codec
@@ -536,10 +537,9 @@ def test_what_is_looked_for_before_the_first_connection_is_looked_for_with_it() 
     assert life.catch_up.request() is None
     life.connect()
     life.page(record("b", "filled"), cursor="2")
-    life.balances()
-    assert life.continuity() is Continuity.LIVE
-    life.page(record("b", "filled"), cursor="2")
     life.page(record("old", "expired"))
+    life.balances()
+    life.sweep()
     assert life.tracker.outcome(tracked).verdict is aggstream.Verdict.EXPIRED
 
 
@@ -636,3 +636,294 @@ def test_late_news_of_an_order_that_was_forgotten_brings_nothing_back() -> None:
     life.catch_up.search_for("a", life.now)
     life.page(record("a", "filled"))
     assert life.tracker.outcome(tracked).verdict is aggstream.Verdict.FILLED
+
+
+# --- REST trails ----------------------------------------------------------------------------------------
+
+
+def lagging() -> Life:
+    """Return a life whose REST may trail by ten seconds. One order is open, and it has caught up."""
+    life = Life(rest_lag=10.0)
+    life.connect()
+    life.rest()
+    life.live(submitted("a"))
+    life.told()
+    life.disconnect()
+    life.connect(gap=True)
+    return life
+
+
+def test_one_look_is_no_proof_while_an_order_may_have_ended() -> None:
+    life = lagging()
+    life.rest(record("a", "open"))
+    assert (life.told(), life.continuity()) == ([], Continuity.CATCHING_UP)
+    moments = []
+    while life.catch_up.request() is None:
+        at = life.catch_up.next_deadline()
+        assert at is not None
+        life.pass_time(at - life.now)
+        moments.append(at - 100.0)
+        if len(moments) < 4:
+            life.page(record("a", "open"))
+            if moments[-1] >= 10:
+                life.balances()
+                break
+    assert moments == [2.0, 6.0, 14.0]
+    assert life.told() == ["resolved [1]"]
+    assert life.continuity() is Continuity.LIVE
+
+
+def test_an_end_that_rest_shows_a_second_later_is_told_when_it_does() -> None:
+    life = lagging()
+    life.rest(record("a", "open"))
+    life.pass_time(2.0)
+    life.page(record("a", "filled", at=1, filled=5))
+    assert life.told() == ["a filled (rest)"]
+    assert life.catch_up.next_deadline() == 115.0  # nothing is open any more; the last look is for what is unknown
+    life.pass_time(13.0)
+    life.page(record("b", "cancelled", at=1), record("a", "filled", at=1, filled=5))
+    life.balances()
+    assert life.told() == ["b cancelled (rest)", "resolved [1]"]
+
+
+def test_what_rest_shows_after_a_minute_is_told_and_holds_and_delays_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    life = lagging()
+    life.rest(record("a", "open"))
+    life.pass_time(14.0)
+    life.page(record("a", "open"))
+    life.balances()
+    assert life.told() == ["resolved [1]"]
+    at = life.catch_up.next_deadline()
+    assert at == 165.0
+    life.pass_time(at - life.now)
+    life.live(submitted("c", at=65_000))
+    assert life.told() == ["c order_submitted"]
+    life.page(record("c", "open", at=65_000), record("b", "filled", at=1), record("a", "failed", at=2))
+    assert life.told() == ["b filled (rest)", "a failed (rest)"]
+    assert life.continuity() is Continuity.LIVE
+    assert "rest_lag" in caplog.text
+    assert life.catch_up.next_deadline() is None
+
+
+def test_an_order_that_the_last_look_does_not_list_is_named_and_keeps_nothing_from_live(life: Life) -> None:
+    tracked = life.tracker.track("a")
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(record("b", "open", at=1))
+    [report] = [event for event in life.events() if isinstance(event, Reconciled)]
+    assert (report.resolved, report.unlisted) == (True, ("a",))
+    assert life.continuity() is Continuity.LIVE
+    outcome = life.tracker.wait(tracked, Deadline(None))  # it returns, though nobody tells of an end
+    assert outcome.verdict is aggstream.Verdict.UNKNOWN
+    assert "does not list it" in outcome.reason
+    life.live(order_event("filled", "a", at=2))
+    assert life.tracker.outcome(tracked).verdict is aggstream.Verdict.FILLED
+
+
+# --- doubts ---------------------------------------------------------------------------------------------
+
+
+def test_a_message_that_was_not_understood_is_looked_at_like_a_gap_but_holds_nothing(life: Life) -> None:
+    life.catch_up.raise_doubt(life.now)
+    assert life.continuity() is Continuity.CATCHING_UP
+    life.live(submitted("b", at=1))
+    assert life.told() == ["b order_submitted"]
+    life.page(record("b", "open", at=1), record("a", "filled", at=1))
+    life.balances()
+    life.sweep()
+    assert life.told() == ["a filled (rest)", "resolved []"]
+    assert life.continuity() is Continuity.LIVE
+
+
+def test_doubts_that_come_each_second_are_looked_at_ever_less_often(life: Life) -> None:
+    looks = []
+    for second in range(600):
+        life.catch_up.raise_doubt(life.now)
+        if (read := life.catch_up.request()) is not None:
+            looks.append(second)
+            assert isinstance(read, ReadOrders)
+            page = OrdersPage(orders=(record("a", "open"),), date_ms=life.service_ms)
+            life.catch_up.page_received(read, page, life.now, 0)
+            if life.catch_up.request() is not None:
+                life.catch_up.balances_received(life.catch_up._asked, Balances(), life.now, 0)  # type: ignore[arg-type]
+        life.pass_time(1.0)
+    assert len(looks) < 40
+    assert life.continuity() is not Continuity.LIVE or looks[-1] > 500
+
+
+def test_an_end_whose_word_and_amounts_disagree_is_looked_at_and_confirmed(life: Life) -> None:
+    tracked = life.tracker.track("a")
+    message = {"type": "order_event", "event": "filled", "orderId": "a", "timestamp": NOW_MS + 1}
+    text = json.dumps(message | {"filledAmountRaw": "400", "remainingAmountRaw": "600"})
+    life.live(decode(text, 1))
+    assert life.told() == ["a filled"]  # as it came
+    assert life.tracker.outcome(tracked).verdict is aggstream.Verdict.UNKNOWN
+    life.page(record("a", "filled", at=1, filled=400))
+    life.balances()
+    outcome = life.tracker.outcome(tracked)
+    assert outcome.verdict is aggstream.Verdict.PARTIALLY_FILLED
+    assert outcome.order is not None
+    assert outcome.order.contradictions
+
+
+def test_a_pause_of_reading_is_a_doubt_from_where_it_began(life: Life) -> None:
+    life.pass_time(600.0)
+    life.page(record("a", "open"))
+    life.catch_up.overflowed(life.now, life.now - 300.0)
+    life.page(record("b", "filled", at=301_000), record("a", "open"))
+    life.balances()
+    assert life.told() == ["b filled (rest)", "resolved []"]
+
+
+# --- whose clock ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hours", [-1, 0, 1])
+def test_neither_machine_need_know_what_time_it_is(hours: int) -> None:
+    ahead = hours * 60 * MINUTE
+    life = Life()
+    life.now += ahead / 1000  # of the service's clock by the client's
+    life.connect()
+    life.rest(record("old", "filled", at=ahead - 6000), record("a", "open", at=ahead - 6000))
+    life.disconnect()
+    life.connect(gap=True)
+    old = record("old", "filled", at=ahead - 6000)
+    life.rest(record("new", "filled", at=ahead + 1), old, record("a", "open", at=ahead - 6000))
+    assert life.told() == ["resolved []", "new filled (rest)", "resolved [1]"]
+
+
+def test_without_a_date_the_messages_tell_the_service_s_time() -> None:
+    life = Life(dated=False)
+    life.connect()
+    life.rest(record("old", "filled", at=-6000))
+    life.live(submitted("a"))
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(record("b", "filled", at=1), record("a", "open"), record("old", "filled", at=-6000))
+    assert life.told() == ["resolved []", "a order_submitted", "b filled (rest)", "resolved [1]"]
+
+
+def test_if_nothing_tells_the_service_s_time_a_gap_is_not_resolved_and_the_next_one_is() -> None:
+    life = Life(dated=False)
+    life.connect()
+    life.fail()
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(record("b", "filled", at=-6000))
+    events = life.events()
+    assert [event.resolved for event in events if isinstance(event, Reconciled)] == [False, False]
+    assert "nothing tells" in str(events[-1].error)  # type: ignore[attr-defined]
+    life.live(submitted("a", at=2))
+    life.told()
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(record("a", "filled", at=3), record("b", "filled", at=-6000))
+    assert life.told() == ["a filled (rest)", "resolved [2]"]
+
+
+def test_records_without_a_time_are_news_above_what_was_listed_before() -> None:
+    life = Life()
+    bare = {"created_at": None, "updated_at": None}
+    life.connect()
+    life.rest(OrderRecord(id="x", status="filled", **bare), OrderRecord(id="y", status="filled", **bare))  # type: ignore[arg-type]
+    life.disconnect()
+    life.connect(gap=True)
+    life.page(
+        OrderRecord(id="new", status="filled", **bare),  # type: ignore[arg-type]
+        OrderRecord(id="x", status="filled", **bare),  # type: ignore[arg-type]
+        OrderRecord(id="older", status="filled", **bare),  # type: ignore[arg-type]
+    )
+    life.balances()
+    assert life.told() == ["resolved []", "new filled (rest)", "resolved [1]"]
+
+
+def test_a_time_that_lies_ahead_of_the_service_s_own_clock_is_no_time(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(record("b", "filled", at=10 * MINUTE), record("a", "filled", at=10 * MINUTE))
+    assert life.told() == ["b filled (rest)", "a filled (rest)", "resolved [1]"]
+
+
+# --- pages that lead nowhere ----------------------------------------------------------------------------
+
+
+def test_pages_in_a_circle_end_the_look_with_words_and_are_asked_for_again_later(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    life.page(record("b", "filled", at=2), cursor="2")
+    life.page(record("c", "filled", at=1), cursor="2")
+    assert life.told() == ["b filled (rest)", "c filled (rest)", "unresolved [1]"]
+    assert "circle" in str(life.catch_up.last_error)
+    life.pass_time(60.0)
+    life.rest(record("a", "open"))
+    assert life.told() == ["resolved [1]"]
+
+
+def test_empty_pages_that_say_there_are_more_are_believed_for_a_while(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    for number in range(3):
+        life.page(cursor=str(number))
+    assert life.told() == ["unresolved [1]"]
+    assert "empty pages" in str(life.catch_up.last_error)
+
+
+def test_rows_that_repeat_over_a_page_s_border_are_counted_once(life: Life) -> None:
+    life.disconnect()
+    life.connect(gap=True)
+    life.page(record("c", "filled", at=2), record("b", "filled", at=1), cursor="2")
+    life.page(record("b", "filled", at=1), record("a", "open", created=-MINUTE * 9))
+    life.balances()
+    events = life.events()
+    report = events[-1]
+    assert isinstance(report, Reconciled)
+    assert (report.orders, report.pages, report.changed) == (3, 2, 2)
+
+
+# --- the search for old open orders ---------------------------------------------------------------------
+
+
+def test_the_search_for_old_open_orders_goes_by_status_and_goes_on_after_failures_and_gaps() -> None:
+    life = Life()
+    life.connect()
+    life.page(record("b", "filled"), cursor="2")
+    life.balances()
+    first = life.asked()
+    assert isinstance(first, ReadOrders)
+    assert first.status == "pending"
+    life.catch_up.read_failed(first, DOWN, life.now)
+    life.disconnect()
+    life.connect(gap=True)
+    life.page(record("b", "filled"), record("older", "filled", at=-99 * MINUTE))
+    life.balances()
+    # After a gap one that was open may have ended, so that no filter finds it.
+    read = life.asked()
+    assert isinstance(read, ReadOrders)
+    assert (read.status, read.cursor) == (None, None)
+
+
+def test_a_filter_that_is_not_heeded_is_not_relied_on() -> None:
+    life = Life()
+    life.connect()
+    life.page(record("b", "filled"), cursor="2")
+    life.balances()
+    life.page(record("b", "filled"), cursor="2")
+    read = life.asked()
+    assert isinstance(read, ReadOrders)
+    assert (read.status, read.cursor) == (None, None)
+    page = OrdersPage(orders=(record("old", "open", at=-99 * MINUTE),), date_ms=life.service_ms)
+    life.catch_up.page_received(read, page, life.now, 0)
+    assert life.catch_up.request() is None
+    assert life.tracker.open_orders() == {"old"}
+
+
+def test_nothing_is_told_after_a_gap_of_orders_to_which_nothing_has_happened() -> None:
+    life = Life()
+    life.connect()
+    life.rest(record("a", "open", at=-6000), record("b", "partially_filled_open", at=-7000, filled=3))
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(record("a", "open", at=-6000), record("b", "partially_filled_open", at=-7000, filled=3))
+    assert life.told() == ["resolved []", "resolved [1]"]
