@@ -52,6 +52,9 @@ class EventLog:
         """Why the store is not written to any more."""
         self.tidy_at = None if store is None else time.monotonic() + _TIDY_EVERY
         """When `tidy` is to be called, in monotonic seconds; None: never."""
+        self.asked_at: float | None = None
+        """When the store was asked to store what it has not stored yet, in monotonic seconds; None: nothing
+        waits."""
         self._opened = store
         self._name = name
         self._wake = wake
@@ -77,11 +80,14 @@ class EventLog:
         events = [event for event, _ in outgoing if isinstance(event, UserEvent)]
         if not events:
             return outgoing, None
+        self.asked_at = time.monotonic()
         try:
             numbers = self.store.store(events, complete=complete)
         except JournalError as error:
             self._give_up(error)
             return outgoing, None
+        finally:
+            self.asked_at = None
         if len(events) == len(outgoing) and None not in numbers:
             return outgoing, numbers
         number_of = iter(numbers)

@@ -18,6 +18,7 @@ from aggstream.health import Health
 _SILENCE_GRACE = 2.0
 # A doubt that lasts for longer is not one gap's.
 _LONG_DOUBT = 120.0
+_SLOW_STORE = 5.0
 
 
 def check_up(stream: Stream, dispatcher: Dispatcher, options: Options) -> Health:
@@ -87,6 +88,9 @@ def _problems_of_stream(stream: Stream) -> Iterator[str]:
         yield f"{held} events wait for what the REST API says of a gap"
     if (lasts := pipeline.doubt_lasts_for) is not None and lasts > _LONG_DOUBT and not pipeline.is_in_the_dark:
         yield f"something has been in doubt for {lasts:.0f} s: messages come again and again that raise it"
+    asked_at = pipeline.log.asked_at
+    if asked_at is not None and (waited := time.monotonic() - asked_at) > _SLOW_STORE:
+        yield f"the journal has not taken what came for {waited:.0f} s: another program may hold a lock on it"
     if pipeline.log.failure is not None:
         yield f"the journal is not written to: {pipeline.log.failure}"
     if stream.pressure.paused:

@@ -255,16 +255,18 @@ class OrderEvent(UserEvent):
     @property
     def family(self) -> Family | None:
         """`"run"`, `"step"` or `"terminal"` by `ORDER_EVENTS`; None for a name that is not known."""
-        kind = self._kind()
+        kind = self.kind
         return None if kind is None else kind.family
 
     @property
     def is_terminal(self) -> bool:
         """True if nothing more happens to the order after this event, by `ORDER_EVENTS`."""
-        kind = self._kind()
+        kind = self.kind
         return kind is not None and kind.is_terminal
 
-    def _kind(self) -> OrderEventKind | None:
+    @property
+    def kind(self) -> OrderEventKind | None:
+        """The meaning of `event` by `ORDER_EVENTS`; None for a name that is not known."""
         name = self.named_as or self.event
         return PROGRESS.get(name) or ORDER_EVENTS.get(name) or order_event_kind(name)
 

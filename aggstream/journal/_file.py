@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import os
 import pathlib
 import sqlite3
+import stat
+import time
 from collections.abc import Iterator
 
 from aggstream.errors import JournalCorrupt, JournalError, JournalFull, JournalInUse
 
+logger = logging.getLogger("aggstream.journal")
+
 BUSY_TIMEOUT = 5.0
-"""Seconds for which a lock of another program (a backup, a tool) is waited for."""
+"""Seconds for which a lock of another program (a backup, a tool) is waited for, by tools and at the opening."""
+
+# Others may not read the file, and only its owner may write it.
+_MODE = stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
 
 def create_private(path: str) -> None:
@@ -26,10 +36,53 @@ def create_private(path: str) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
-        pass
+        _make_private(path)
     except OSError as error:
         path = path.removesuffix("-owner")
+        if error.errno in _NO_DESCRIPTORS:
+            raise _no_descriptors(path) from error
         raise JournalFull(f"the journal {path} cannot be made: {error.strerror}", path=path) from error
+
+
+def _make_private(path: str) -> None:
+    """Take from others what only the owner of a journal may do with a file that is there already."""
+    for name in (path, f"{path}-wal", f"{path}-shm"):
+        with contextlib.suppress(OSError):  # it is not there; or it is somebody else's, and SQLite says so
+            mode = stat.S_IMODE(os.stat(name).st_mode)  # noqa: PTH116
+            if mode & ~_MODE:
+                os.chmod(name, mode & _MODE)  # noqa: PTH101
+                logger.warning("the mode of %s was %03o: it is %03o now", name, mode, mode & _MODE)
+
+
+def places_of(path: str, beside: str) -> tuple[tuple[int, int] | None, ...]:
+    """Return what tells the files at two paths from any others; None for one that is not there."""
+    places: list[tuple[int, int] | None] = []
+    for name in (path, beside):
+        try:
+            found = os.stat(name)  # noqa: PTH116  (for each write)
+        except OSError:
+            places.append(None)
+        else:
+            places.append((found.st_dev, found.st_ino))
+    return tuple(places)
+
+
+def patiently(connection: sqlite3.Connection, path: str, statement: str) -> None:
+    """Execute a statement. Wait for as long as another program, a backup say, holds a lock on the file."""
+    since = time.monotonic()
+    told_after = BUSY_TIMEOUT
+    while True:
+        try:
+            connection.execute(statement)
+        except sqlite3.OperationalError as error:
+            if not is_locked(error):
+                raise
+            waited = time.monotonic() - since
+            if waited >= told_after:
+                told_after *= 2
+                logger.warning("another program has locked the journal %s for %.0f s: events wait", path, waited)
+        else:
+            return
 
 
 def connect(path: str, *, timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
@@ -39,9 +92,19 @@ def connect(path: str, *, timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
 
 
 @contextlib.contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All that is written in it is written, or nothing is."""
-    connection.execute("BEGIN IMMEDIATE")
+def transaction(connection: sqlite3.Connection, path: str | None = None) -> Iterator[None]:
+    """All that is written in it is written, or nothing is.
+
+    Args:
+        connection: to the file.
+        path: the file, if a lock of another program is waited for; None: only for a short while.
+    """
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if path is None or not is_locked(error):
+            raise
+        patiently(connection, path, "BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
@@ -68,13 +131,20 @@ _LOCKED = ("locked", "locking protocol")
 _UNWRITABLE = ("is full", "disk i/o error", "readonly", "unable to open", "large file support")
 
 
+def is_locked(error: sqlite3.OperationalError) -> bool:
+    """Return True if another program holds a lock."""
+    return any(word in str(error).lower() for word in _LOCKED)
+
+
 def _meaning(error: sqlite3.DatabaseError, path: str) -> JournalError:
     words = str(error)
     if isinstance(error, sqlite3.OperationalError):
-        if any(word in words.lower() for word in _LOCKED):
+        if is_locked(error):
             return JournalInUse(
                 f"another program holds a lock on the journal {path} for more than {BUSY_TIMEOUT:.0f} s", path=path
             )
+        if _has_no_descriptors():
+            return _no_descriptors(path)
         if any(word in words.lower() for word in _UNWRITABLE):
             return JournalFull(
                 f"the journal {path} cannot be read or written: {words}. Make room, or see to the disk "
@@ -82,6 +152,23 @@ def _meaning(error: sqlite3.DatabaseError, path: str) -> JournalError:
                 path=path,
             )
     return corrupt(path, words)
+
+
+def _has_no_descriptors() -> bool:
+    # Not by opening the journal: closing it again would release the locks that this process holds on it.
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in _NO_DESCRIPTORS
+    return False
+
+
+def _no_descriptors(path: str) -> JournalError:
+    return JournalError(
+        f"the journal {path} cannot be opened or written: the process or the system has no file descriptors left. "
+        f"Raise the limit (ulimit -n), or close what is not needed; what was stored before is safe",
+        path=path,
+    )
 
 
 def corrupt(path: str, problem: str) -> JournalCorrupt:

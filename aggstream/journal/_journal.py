@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from aggstream._base.fork_and_exit import call_in_child
 from aggstream._base.text import shown
-from aggstream.errors import JournalFull, StateError, UserMismatch
+from aggstream.errors import JournalError, JournalFull, StateError, UserMismatch
 from aggstream.events import OrderEvent, OrderSubmitted, UserEvent
 from aggstream.events._user import id_of_version_1
 from aggstream.journal._file import (
@@ -22,6 +23,8 @@ from aggstream.journal._file import (
     create_private,
     from_column,
     never_close,
+    patiently,
+    places_of,
     to_column,
     to_integer,
     transaction,
@@ -45,6 +48,8 @@ from aggstream.journal._stored import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+logger = logging.getLogger("aggstream.journal")
+
 _SHOWN_ERROR = 500
 _SHOWN_USER = 40
 # The log is merged into the file when it has so many pages. A page that was written many times is merged once, and
@@ -57,13 +62,14 @@ _WAL_SIZE = 16 << 20
 class Journal:
     """A journal that this process owns, until it is closed or the process ends. All methods are thread-safe.
 
-    Every method may block for as long as the disk takes. If one raises a `JournalError`, nothing of what it was
-    to change is changed, what was stored before is safe, and the handle can be used further.
+    Every method may block for as long as the disk takes, or as another program, a backup say, holds a lock on it.
+    If one raises a `JournalError`, nothing of what it was to change is changed, what was stored before is safe,
+    and the handle can be used further.
 
     Raises (from every method but `close`):
         JournalFull: the disk is full, or fails.
         JournalCorrupt: the file is damaged.
-        JournalInUse: another program, a backup say, holds a lock on the file for more than 5 seconds.
+        JournalError: the files were moved or deleted. What they held is saved beside them.
         StateError: the journal is closed, or this is a forked child of the process that opened it.
     """
 
@@ -85,6 +91,9 @@ class Journal:
         self._retention = Retention(keep_for=options.keep_for, max_size=options.max_size)
         # When the owner before this one closed it; None if it was killed, or if there was none.
         self._closed_ns: int | None = None
+        # What tells the two files from others that may stand in their places.
+        self._places: tuple[tuple[int, int] | None, ...] = ()
+        self._beside = f"{self.path}-owner"
         # Up to this number events have ids of version 1.
         self._old_ids_until = 0
         self._user_id: str | None = None
@@ -104,6 +113,7 @@ class Journal:
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has no effect later
             else:
                 check_version(connection, self.path)
+            self._places = self._places_now()
             [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise JournalFull(
@@ -308,7 +318,7 @@ class Journal:
             How many were deleted.
         """
         with self._using() as connection:
-            return self._retention.step(connection, now_ns)
+            return self._retention.step(connection, self.path, now_ns)
 
     def checkpoint(self) -> None:
         """Merge what was written into the file, as far as readers let it; SQLite itself does so now and then."""
@@ -332,6 +342,8 @@ class Journal:
         with self._lock:
             connection = self._connection
             if connection is not None:
+                if self._places_now() != self._places:
+                    logger.error("%s", self._gone())
                 with contextlib.suppress(sqlite3.Error), transaction(connection):
                     connection.execute("UPDATE meta SET owner_pid = NULL, closed_ns = ?", (time.time_ns(),))
                 with contextlib.suppress(sqlite3.Error):
@@ -363,18 +375,48 @@ class Journal:
             never_close(self._owner.connection)
 
     @contextlib.contextmanager
-    def _using(self) -> Iterator[sqlite3.Connection]:
+    def _using(self, *, writes: bool = False) -> Iterator[sqlite3.Connection]:
         with self._lock, translated(self.path):
             if self._is_childs:
                 raise StateError("the journal belongs to the parent process: open one in the process that uses it")
             if self._connection is None:
                 raise StateError("the journal is closed")
+            if not writes:
+                patiently(self._connection, self.path, "SELECT 1 FROM meta")
             yield self._connection
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._using() as connection, transaction(connection):
-            yield connection
+        with self._using(writes=True) as connection:
+            if self._places_now() != self._places:
+                raise self._gone()
+            with transaction(connection, self.path):
+                yield connection
+
+    def _places_now(self) -> tuple[tuple[int, int] | None, ...]:
+        return places_of(self.path, self._beside)
+
+    def _gone(self) -> JournalError:
+        """Save what is stored, and return the error that tells of it: the files are not in their places any more.
+
+        Another stream could make a journal of its own in this one's place, and nobody would find what is stored
+        here.
+        """
+        assert self._connection is not None
+        [place, _] = self._places_now()
+        saved = self.path
+        if place != self._places[0]:  # else it is only the lock's file that is gone
+            saved += "" if place is None else f".saved-{time.time_ns()}"
+            with contextlib.suppress(sqlite3.Error, OSError, JournalError):
+                create_private(saved)
+                with contextlib.closing(connect(saved)) as copy:
+                    self._connection.backup(copy)
+        self._places = self._places_now()
+        return JournalError(
+            f"the journal {self.path} was moved or deleted while a stream used it. What is stored stands in "
+            f"{saved} now; start again with that file, and leave it and the files beside it in their places",
+            path=self.path,
+        )
 
     def _events(self, query: str, *values: object) -> list[StoredEvent]:
         with self._using() as connection:

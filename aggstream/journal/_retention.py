@@ -49,10 +49,10 @@ class Retention:
         self._max_size = max_size
         self._place = (0, 0)
 
-    def step(self, connection: sqlite3.Connection, now_ns: int) -> int:
+    def step(self, connection: sqlite3.Connection, path: str, now_ns: int) -> int:
         """Look at the oldest done events after the place, delete those that may go, and return their number."""
         deleted = 0
-        with transaction(connection):
+        with transaction(connection, path):
             settled_ns, seq = self._place
             oldest = {"settled_ns": settled_ns, "seq": seq, "events": _EVENTS}
             rows = connection.execute(_OLDEST, oldest).fetchall()

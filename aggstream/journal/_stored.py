@@ -143,9 +143,10 @@ _END, _MAYBE_END = 1, 2
 def _terminal(event: UserEvent) -> int:
     if not isinstance(event, OrderEvent):
         return 0
-    if event.is_terminal:
-        return _END
-    return _MAYBE_END if event.family is None else 0
+    kind = event.kind
+    if kind is None:
+        return _MAYBE_END
+    return _END if kind.is_terminal else 0
 
 
 def to_row(event: UserEvent) -> tuple[object, ...]:

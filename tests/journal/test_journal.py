@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import pathlib
 import re
+import resource
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +19,7 @@ import attrs
 import pytest
 from journals import CODEC, happened, is_intact
 from service_messages import BALANCE_UPDATE, ORDER_SUBMITTED
+from waiting import DEADLINE, Until
 
 import aggstream
 from aggstream._base.json_text import to_json
@@ -23,13 +27,14 @@ from aggstream.errors import (
     ConfigurationError,
     DecodeError,
     JournalCorrupt,
+    JournalError,
     JournalFull,
-    JournalInUse,
     StateError,
     UserMismatch,
 )
 from aggstream.events import UserEvent
-from aggstream.journal import DECODERS, Journal, JournalOptions, JournalReader, StoredEvent
+from aggstream.events._user import id_of_version_1
+from aggstream.journal import DECODERS, Journal, JournalOptions, JournalReader, StoredEvent, _file
 
 DAY = 86_400 * 10**9
 Open = Callable[..., Journal]
@@ -555,16 +560,135 @@ def test_a_file_that_cannot_be_written_is_told_as_full(owned: Open, tmp_path: pa
         assert str(path) in caught.value.path
 
 
-def test_a_lock_of_another_program_is_told_as_in_use_and_passes(owned: Open, path: pathlib.Path) -> None:
+def test_a_lock_of_another_program_is_waited_for_and_told(
+    owned: Open,
+    path: pathlib.Path,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     journal = owned()
     assert journal._connection is not None
-    journal._connection.execute("PRAGMA busy_timeout = 0")
+    journal._connection.execute("PRAGMA busy_timeout = 10")
+    monkeypatch.setattr(_file, "BUSY_TIMEOUT", 0.02)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(JournalInUse, match="holds a lock"):
-        journal.store([happened("o")])
+    stored: list[list[int | None]] = []
+    thread = threading.Thread(target=lambda: stored.append(journal.store([happened("o")])))
+    thread.start()
+    until(lambda: caplog.text.count("has locked the journal") == 2)
+    assert not stored
     other.close()
-    assert journal.store([happened("o")]) == [1]
+    thread.join(DEADLINE)
+    assert stored == [[1]]
+
+
+def move(path: pathlib.Path) -> None:
+    path.rename(path.with_name("moved.db"))
+
+
+def delete(path: pathlib.Path) -> None:
+    for file in path.parent.iterdir():
+        file.unlink()
+
+
+def delete_the_lock(path: pathlib.Path) -> None:
+    path.with_name(f"{path.name}-owner").unlink()
+
+
+def replace(path: pathlib.Path) -> None:
+    delete(path)
+    Journal(JournalOptions(path=path)).close()
+
+
+@pytest.mark.parametrize("lose", [move, delete, delete_the_lock, replace])
+def test_files_that_are_not_in_their_places_any_more_are_noticed_and_nothing_stored_is_lost(
+    lose: Callable[[pathlib.Path], None], owned: Open, path: pathlib.Path
+) -> None:
+    journal = owned()
+    first = happened("a")
+    journal.store([first, happened("b")])
+    lose(path)
+    with pytest.raises(JournalError, match="moved or deleted") as caught:
+        journal.store([happened("c")])
+    saved = str(caught.value).partition("stands in ")[2].partition(" now")[0]
+    with JournalReader(saved) as reader:
+        assert [stored.order_id for stored in reader.export()] == ["a", "b"]
+    journal.close()
+    again = owned(path=saved)
+    assert again.store([first, happened("c")]) == [None, 4]
+
+
+def test_a_journal_that_is_deleted_and_then_closed_is_saved_and_told(
+    owned: Open, path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = owned()
+    journal.store([happened("a")])
+    delete(path)
+    journal.close()
+    assert "moved or deleted" in caplog.text
+    assert [stored.order_id for stored in owned().pending()] == ["a"]
+
+
+def test_a_file_that_others_may_read_and_write_is_theirs_no_more(
+    owned: Open, path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    owned().close()
+    path.chmod(0o666)
+    owned().store([happened("a")])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert "the mode of" in caplog.text
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) & 0o027 for file in path.parent.iterdir()}
+    assert set(modes.values()) == {0}, modes
+
+
+def test_running_out_of_descriptors_is_called_so(owned: Open, path: pathlib.Path) -> None:
+    taken = []
+    try:
+        with contextlib.suppress(OSError):
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(limits[0], 256), limits[1]))
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(JournalError, match="no file descriptors left") as caught:
+            owned()
+        assert not isinstance(caught.value, JournalFull)
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    owned().store([happened("a")])
+
+
+def test_a_journal_of_a_newer_version_is_refused_with_what_to_do(owned: Open, path: pathlib.Path) -> None:
+    write_a_newer_version(path)
+    with pytest.raises(JournalError, match="newer aggstream") as caught:
+        owned()
+    assert not isinstance(caught.value, JournalCorrupt)
+
+
+def test_a_journal_of_version_1_keeps_its_ids_and_delivers_no_fact_anew(owned: Open, path: pathlib.Path) -> None:
+    journal = owned()
+    facts = [attrs.evolve(happened("a", "filled"), filled_amount_text="5"), happened("b", "step_started")]
+    journal.store(facts)
+    journal.belongs_to("usr_1")
+    journal.close()
+    connection = sqlite3.connect(path)
+    for seq, fact in enumerate(facts, 1):
+        connection.execute("UPDATE facts SET id = ? WHERE seq = ?", (id_of_version_1(fact), seq))
+    for column in ("known_until", "is_searched", "old_ids_until"):
+        connection.execute(f"ALTER TABLE meta DROP COLUMN {column}")
+    connection.execute("UPDATE meta SET version = 1")
+    connection.commit()
+    connection.close()
+    with JournalReader(path) as reader:
+        assert len(list(reader.export())) == 2
+    journal = owned()
+    told_again = [attrs.evolve(fact, user_id="usr_1") for fact in facts]
+    assert all(new.id != id_of_version_1(new) for new in told_again)
+    assert journal.store([*told_again, happened("c")]) == [None, None, 5]
+    old = journal.events_of("a")[0].event
+    assert (old.id, old.user_id) == (id_of_version_1(facts[0]), "usr_1")
 
 
 def overwrite_the_middle(path: pathlib.Path) -> None:
