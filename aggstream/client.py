@@ -358,7 +358,7 @@ class Client(Registrar):
                 so use the same for all calls.
             timeout: seconds without a wanted event after which a loop ends; None: when the stream ends. During
                 an outage, too, a loop ends so, as if nothing had happened: `health()` tells the two apart, and
-                a `Gap` comes once the stream is live again.
+                a `Gap` comes once the stream is live again. Time in which events wait for REST is no silence.
 
         Returns:
             An iterator; it raises what ended the stream, after the last event.
@@ -377,6 +377,7 @@ class Client(Registrar):
             guard=lambda: self._lifetime.refuse_own_thread("events()"),
             at_end=self._lifetime.raise_error,
             refuse=self._refuse_other_process,
+            held_for_at_most=lambda: self._stream.pipeline.held_for_at_most,
         )
 
     # fmt: off
@@ -436,6 +437,8 @@ class Client(Registrar):
             if not self._lifetime.is_running():
                 raise StateError("the stream does not run: there is nothing to wait for")
             why = "" if self._is_live() else f", and the stream is not live: {self._why_not_live()}"
+            if held := self._stream.pipeline.catch_up.held:
+                why += f", and {held} events wait for what the REST API says of a gap"
             raise WaitTimeout(f"no {expectation} within {timeout} s{why}")
         return expectation.event
 

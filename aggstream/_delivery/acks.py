@@ -75,12 +75,18 @@ class Acks:
         self._lock = threading.Lock()
         self._done: list[int] = []
         self._written_at = time.monotonic()
-        self.dead = 0
-        """How many events were set aside, because their handlers failed too often."""
+        # The numbers of the events that were set aside, because their handlers failed too often.
+        self._dead: set[int] = set()
+
+    @property
+    def dead(self) -> int:
+        """How many events are set aside, because their handlers failed too often; not those that were run again."""
+        return len(self._dead)
 
     def succeeded(self, seq: int) -> None:
         """All handlers of an event have returned."""
         with self._lock:
+            self._dead.discard(seq)
             self._done.append(seq)
             is_due = len(self._done) >= _BATCH or time.monotonic() >= self._written_at + _LONGEST
         if is_due:
@@ -112,9 +118,12 @@ class Acks:
         except JournalError as failure:
             self._on_failure(failure)
             return None
+        with self._lock:
+            if is_dead:
+                self._dead.add(seq)
+            else:
+                self._dead.discard(seq)
         if is_dead:
-            with self._lock:
-                self.dead += 1
             hint = self._store.hint(seq)
             logger.error("%s: event %d is set aside after too many failures: %s", self._name, seq, hint)
             return None

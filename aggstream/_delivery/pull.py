@@ -133,6 +133,7 @@ class EventIterator(Iterator[E_co]):
         guard: Callable[[], None],
         at_end: Callable[[], None],
         refuse: Callable[[], None] = lambda: None,
+        held_for_at_most: Callable[[], float | None] = lambda: None,
     ) -> None:
         """Make one.
 
@@ -143,6 +144,7 @@ class EventIterator(Iterator[E_co]):
             guard: raises if the calling thread must not wait.
             at_end: raises what ended the stream, if something did.
             refuse: raises if this process must not use it.
+            held_for_at_most: returns the seconds for which events that have come are held back; None if none is.
         """
         self._buffer = buffer
         self._key = key
@@ -150,6 +152,7 @@ class EventIterator(Iterator[E_co]):
         self._guard = guard
         self._at_end = at_end
         self._refuse = refuse
+        self._held_for_at_most = held_for_at_most
 
     def __next__(self) -> E_co:
         """Return the next event that is wanted.
@@ -160,12 +163,20 @@ class EventIterator(Iterator[E_co]):
             AggStreamError: what ended the stream, once everything before it was pulled.
         """
         self._guard()
-        deadline = Deadline(self._timeout)
+        event = self._wanted(Deadline(self._timeout))
+        # What has come and waits for REST is no silence.
+        while event is None and (held := self._held_for_at_most()) is not None:
+            event = self._wanted(Deadline(held))
+        if event is not None:
+            return event
+        self._at_end()
+        raise StopIteration
+
+    def _wanted(self, deadline: Deadline) -> E_co | None:
         while (event := self._buffer.get(deadline)) is not None:
             if self._key.matches(event):
                 return cast("E_co", event)
-        self._at_end()
-        raise StopIteration
+        return None
 
     def close(self) -> None:
         """Keep no events any more; a later `events()` begins anew.

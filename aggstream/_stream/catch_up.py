@@ -452,6 +452,11 @@ class CatchUp:
         """How many live events are held back."""
         return len(self._held)
 
+    def held_for_at_most(self, now: float) -> float | None:
+        """Return the seconds for which live events are held back at most; None if none is."""
+        until = self._holds_until
+        return None if until is None or not self._held else max(0.0, until - now)
+
     @property
     def has_more_to_tell(self) -> bool:
         """True while REST has still to tell, this process or a later one, what may have been missed."""

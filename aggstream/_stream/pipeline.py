@@ -123,6 +123,11 @@ class Pipeline:
         return is_failing or continuity is Continuity.UNKNOWN
 
     @property
+    def held_for_at_most(self) -> float | None:
+        """Seconds for which live events are held back for REST at most; None if none is."""
+        return self.catch_up.held_for_at_most(moment())
+
+    @property
     def doubt_lasts_for(self) -> float | None:
         """Seconds for which something may be missing, and REST was not asked in vain; None if nothing is."""
         return self.catch_up.doubt_lasts_for(moment())

@@ -248,7 +248,7 @@ def _(event: Reconnecting) -> str:
 @in_words.register
 def _(event: Gap) -> str:
     seconds = (event.ended_ns - event.started_ns) / 1e9
-    return f"{seconds:.1f} s, what happened in it is not replayed"
+    return f"{seconds:.1f} s, what happened in it is not replayed; what comes now waits for REST, if there is one"
 
 
 @in_words.register
