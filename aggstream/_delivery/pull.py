@@ -23,6 +23,10 @@ E_co = TypeVar("E_co", bound=Event, covariant=True)
 _PATIENCE = 10.0
 
 
+# From the end of the time for which events are held back until they are here, in seconds, at most.
+_UNTIL_RELEASED = 2.0
+
+
 class PullBuffer:
     """Keeps events until they are pulled. When it is full, the dispatch thread waits, and so does the server.
 
@@ -166,7 +170,7 @@ class EventIterator(Iterator[E_co]):
         event = self._wanted(Deadline(self._timeout))
         # What has come and waits for REST is no silence.
         while event is None and (held := self._held_for_at_most()) is not None:
-            event = self._wanted(Deadline(held))
+            event = self._wanted(Deadline(held + _UNTIL_RELEASED))
         if event is not None:
             return event
         self._at_end()

@@ -227,7 +227,7 @@ def test_an_exception_in_a_token_function_can_be_found_and_its_words_are_shown_t
     where = f"JSONDecodeError at {__file__}:{line} in parse (the exception itself is error.__cause__)"
     told = [record for record in caplog.records if where in record.getMessage()]
     assert [record.levelname for record in told] == ["WARNING"]
-    [way] = [text for record in caplog.records if "on this way" in (text := record.getMessage())]
+    [way] = [text for record in caplog.records if "in these calls" in (text := record.getMessage())]
     assert "decoder.py" in way
     assert "canary" not in caplog.text
     assert isinstance(pauses[0].error.__cause__, json.JSONDecodeError)

@@ -158,6 +158,7 @@ def test_messages_of_types_that_are_not_known_raise_no_doubt(
     client.on("*")(lambda event: seen.append(event.type))
     with client:
         client.wait_until_caught_up(DEADLINE)
+        until(lambda: agg.counts.order_pages == 4)  # the newest, and those that are open, by three words
         pages = agg.counts.order_pages
         agg.push({"type": "withdrawal_update", "state": 5}, user_id=USER)
         agg.push({"type": "heartbeat", "ts": "never"}, user_id=USER)

@@ -18,7 +18,7 @@ from integrations.django.conftest import on_sqlite
 from journals import CODEC, happened
 
 from aggstream.events import UserEvent
-from aggstream.integrations.django._store.retrying import Patience
+from aggstream.integrations.django._store.retrying import DatabaseRetrier
 from aggstream.integrations.django._store.store import DatabaseStore
 from aggstream.integrations.django.models import Event, Order, Stream
 from aggstream.journal import StoreOptions
@@ -40,7 +40,7 @@ def stored(database: None) -> list[int]:
     stream = Stream.objects.create(account="main", owner="owner-secret", owner_name="host, process 5")
     options = StoreOptions(max_attempts=1)
     store = DatabaseStore(
-        "default", stream=stream.pk, owner="owner-secret", options=options, patience=Patience("default")
+        "default", stream=stream.pk, owner="owner-secret", options=options, retrier=DatabaseRetrier("default")
     )
     store.open()
     seqs = [
@@ -155,7 +155,7 @@ def test_what_it_costs_does_not_grow_with_what_is_stored(boss: Client, place: st
     stream = Stream.objects.get()
     options = StoreOptions()
     store = DatabaseStore(
-        "default", stream=stream.pk, owner="owner-secret", options=options, patience=Patience("default")
+        "default", stream=stream.pk, owner="owner-secret", options=options, retrier=DatabaseRetrier("default")
     ).open()
 
     def work() -> object:
@@ -189,7 +189,9 @@ def test_a_page_of_many_events_takes_as_many_queries_as_one_of_few(boss: Client)
         page(boss, "event_changelist")
     other = Stream.objects.create(account="other", owner="me")
     options = StoreOptions()
-    store = DatabaseStore("default", stream=other.pk, owner="me", options=options, patience=Patience("default"))
+    store = DatabaseStore(
+        "default", stream=other.pk, owner="me", options=options, retrier=DatabaseRetrier("default")
+    )
     store.open().store([happened(f"ord_{number}") for number in range(90)])
     with CaptureQueriesContext(connection) as many:
         assert page(boss, "event_changelist").count("ord_") > 90

@@ -17,8 +17,8 @@ from journals import happened
 from shop.models import Seen
 from waiting import Until
 
-from aggstream.integrations.django._connections import in_request, in_short
-from aggstream.integrations.django._store.retrying import Patience
+from aggstream.integrations.django._connections import closing_connections, in_request
+from aggstream.integrations.django._store.retrying import DatabaseRetrier
 from aggstream.integrations.django.models import Event
 from aggstream.simulator import Simulator
 
@@ -41,7 +41,7 @@ def test_a_broken_connection_fails_one_call_and_is_not_used_again(database: dict
 
 @on_postgres
 def test_a_thread_that_has_used_the_store_closes_its_connection_at_its_end(database: dict[str, Any]) -> None:
-    store = store_of(Patience("default"))
+    store = store_of(DatabaseRetrier("default"))
     held: list[object] = []
 
     def use() -> None:
@@ -59,7 +59,7 @@ def test_a_thread_that_has_used_the_store_closes_its_connection_at_its_end(datab
 
 @on_postgres
 def test_a_function_for_tokens_leaves_no_connection(database: dict[str, Any]) -> None:
-    in_short(Seen.objects.count)()
+    closing_connections(Seen.objects.count)()
     assert connection.connection is None
 
 

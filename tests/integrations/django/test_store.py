@@ -16,7 +16,7 @@ from journals import CODEC, happened
 
 from aggstream.errors import JournalError, JournalInUse, UserMismatch
 from aggstream.events import OrderEvent, UserEvent
-from aggstream.integrations.django._store.retrying import Patience
+from aggstream.integrations.django._store.retrying import DatabaseRetrier
 from aggstream.integrations.django._store.store import DatabaseStore
 from aggstream.integrations.django.models import Event, Order, Stream
 from aggstream.journal import StoreMemory, StoreOptions
@@ -26,15 +26,15 @@ pytestmark = pytest.mark.usefixtures("database")
 
 
 @pytest.fixture
-def patience() -> Patience:
-    return Patience("default")
+def retrier() -> DatabaseRetrier:
+    return DatabaseRetrier("default")
 
 
-def store_of(patience: Patience, account: str = "a", owner: str = "me", **options: Any) -> DatabaseStore:
+def store_of(retrier: DatabaseRetrier, account: str = "a", owner: str = "me", **options: Any) -> DatabaseStore:
     stream, _ = Stream.objects.get_or_create(account=account)
     Stream.objects.filter(pk=stream.pk).update(owner=owner)
     return DatabaseStore(
-        "default", stream=stream.pk, owner=owner, options=StoreOptions(**options), patience=patience
+        "default", stream=stream.pk, owner=owner, options=StoreOptions(**options), retrier=retrier
     ).open()
 
 
@@ -48,8 +48,8 @@ def submitted(order_id: str, **fields: object) -> UserEvent:
     return event
 
 
-def test_events_get_growing_numbers_and_repeats_get_none(patience: Patience) -> None:
-    store = store_of(patience)
+def test_events_get_growing_numbers_and_repeats_get_none(retrier: DatabaseRetrier) -> None:
+    store = store_of(retrier)
     one, two, three = happened("x"), happened("x"), happened("y")
     first, second, repeat = store.store([one, two, one])
     assert first is not None
@@ -65,15 +65,15 @@ def test_events_get_growing_numbers_and_repeats_get_none(patience: Patience) -> 
     assert [stored.seq for stored in store.pending(first, 1)] == [second]
 
 
-def test_another_account_has_the_same_event_for_itself(patience: Patience) -> None:
+def test_another_account_has_the_same_event_for_itself(retrier: DatabaseRetrier) -> None:
     event = happened("x")
-    one, other = store_of(patience, "a"), store_of(patience, "b")
+    one, other = store_of(retrier, "a"), store_of(retrier, "b")
     assert None not in (*one.store([event]), *other.store([event]))
     assert [stored.id for stored in one.pending()] == [event.id]
 
 
-def test_more_events_than_one_statement_takes_are_stored_at_once(patience: Patience) -> None:
-    store = store_of(patience)
+def test_more_events_than_one_statement_takes_are_stored_at_once(retrier: DatabaseRetrier) -> None:
+    store = store_of(retrier)
     events = [happened(f"order-{number % 450}") for number in range(900)]
     seqs = [seq for seq in store.store(events) if seq is not None]
     assert seqs == sorted(seqs)
@@ -83,8 +83,8 @@ def test_more_events_than_one_statement_takes_are_stored_at_once(patience: Patie
     assert Event.objects.filter(state="done").count() == 900
 
 
-def test_done_failed_and_skipped_events_are_pending_no_more(patience: Patience) -> None:
-    store = store_of(patience, max_attempts=2)
+def test_done_failed_and_skipped_events_are_pending_no_more(retrier: DatabaseRetrier) -> None:
+    store = store_of(retrier, max_attempts=2)
     seqs = store.store([happened("x") for _ in range(4)])
     done, failed, skipped, pending = (seq for seq in seqs if seq is not None)
     store.done([done])
@@ -104,8 +104,8 @@ def test_done_failed_and_skipped_events_are_pending_no_more(patience: Patience) 
     assert Event.objects.get(pk=done).state == "done"
 
 
-def test_dead_events_that_are_wanted_again_are_told_once(patience: Patience) -> None:
-    store = store_of(patience, max_attempts=1)
+def test_dead_events_that_are_wanted_again_are_told_once(retrier: DatabaseRetrier) -> None:
+    store = store_of(retrier, max_attempts=1)
     [seq] = store.store([happened("x")])
     assert seq is not None
     store.failed(seq, "E")
@@ -115,17 +115,17 @@ def test_dead_events_that_are_wanted_again_are_told_once(patience: Patience) -> 
     assert store.revived() == []
     assert [stored.seq for stored in store.pending()] == [seq]
     Event.objects.update(state=Event.State.AGAIN)
-    assert [stored.seq for stored in store_of(patience).pending()] == [seq]  # or at the next start
+    assert [stored.seq for stored in store_of(retrier).pending()] == [seq]  # or at the next start
 
 
-def test_orders_are_known_by_all_of_their_events(patience: Patience) -> None:
-    store = store_of(patience)
+def test_orders_are_known_by_all_of_their_events(retrier: DatabaseRetrier) -> None:
+    store = store_of(retrier)
     store.store([submitted("x"), happened("x", "dag_started")])
     assert store.recall().open_orders == {"x"}
     order = Order.objects.get()
     assert (order.status, order.venue, order.side) == ("submitted", "kalshi", "buy")
     assert (order.price, order.size) == (Decimal("0.55"), Decimal(100))
-    again = store_of(patience)  # that has to read what it did not see
+    again = store_of(retrier)  # that has to read what it did not see
     again.store([happened("x", "filled")])
     again.store([happened("x", "dag_completed"), happened("x", "cancelled")])
     order = Order.objects.get()
@@ -138,8 +138,8 @@ def test_orders_are_known_by_all_of_their_events(patience: Patience) -> None:
     assert not again.events_of("y")
 
 
-def test_an_order_that_is_followed_is_open_until_its_end(patience: Patience) -> None:
-    store = store_of(patience)
+def test_an_order_that_is_followed_is_open_until_its_end(retrier: DatabaseRetrier) -> None:
+    store = store_of(retrier)
     store.remember(open_orders=["x", "y"])
     store.remember(open_orders=["x"])
     assert store.recall().open_orders == {"x", "y"}
@@ -149,8 +149,8 @@ def test_an_order_that_is_followed_is_open_until_its_end(patience: Patience) -> 
 
 
 @pytest.mark.parametrize("order_id", ["\0", "\ud800", "x" * 5000, "ü" * 150, ""])
-def test_no_text_of_the_service_is_too_odd_for_a_column(patience: Patience, order_id: str) -> None:
-    store = store_of(patience)
+def test_no_text_of_the_service_is_too_odd_for_a_column(retrier: DatabaseRetrier, order_id: str) -> None:
+    store = store_of(retrier)
     message = {
         "type": "order_event",
         "event": f"dag_x{order_id}",
@@ -167,15 +167,15 @@ def test_no_text_of_the_service_is_too_odd_for_a_column(patience: Patience, orde
     assert store.events_of(next(iter(store.recall().open_orders)))
 
 
-def test_numbers_that_no_column_holds_cost_nothing_else(patience: Patience) -> None:
-    store = store_of(patience)
+def test_numbers_that_no_column_holds_cost_nothing_else(retrier: DatabaseRetrier) -> None:
+    store = store_of(retrier)
     store.store([happened("x", timestamp=2**62), happened("y", timestamp=5)])
     assert store.recall().last_timestamp == 5  # the other one is no time
     assert {stored.event.timestamp for stored in store.pending()} == {2**62, 5}
 
 
-def test_what_is_known_stays_where_it_is_while_something_is_missing(patience: Patience) -> None:
-    store = store_of(patience)
+def test_what_is_known_stays_where_it_is_while_something_is_missing(retrier: DatabaseRetrier) -> None:
+    store = store_of(retrier)
     assert store.recall() == StoreMemory()
     store.belongs_to("usr_1")
     assert store.recall().last_received_ns is not None
@@ -185,8 +185,8 @@ def test_what_is_known_stays_where_it_is_while_something_is_missing(patience: Pa
     assert (store.recall().last_timestamp, store.recall().last_received_ns) == (event.timestamp, event.received_ns)
 
 
-def test_an_account_is_one_users_and_a_user_has_one_account(patience: Patience) -> None:
-    store, other = store_of(patience, "a"), store_of(patience, "b")
+def test_an_account_is_one_users_and_a_user_has_one_account(retrier: DatabaseRetrier) -> None:
+    store, other = store_of(retrier, "a"), store_of(retrier, "b")
     store.belongs_to("usr_1")
     store.belongs_to("usr_1")
     with pytest.raises(UserMismatch, match=r"usr_2.*usr_1"):
@@ -196,8 +196,8 @@ def test_an_account_is_one_users_and_a_user_has_one_account(patience: Patience) 
     other.belongs_to("usr_2")
 
 
-def test_old_done_events_go_and_orders_after_them_but_what_is_open_stays(patience: Patience) -> None:
-    store = store_of(patience, keep_for=10.0)
+def test_old_done_events_go_and_orders_after_them_but_what_is_open_stays(retrier: DatabaseRetrier) -> None:
+    store = store_of(retrier, keep_for=10.0)
     seqs = store.store([happened("ended"), happened("ended", "filled"), happened("open"), happened("dead")])
     store.done([seq for seq in seqs[:3] if seq is not None])
     Order.objects.filter(order_id="dead").update(is_terminal=True)
@@ -210,19 +210,19 @@ def test_old_done_events_go_and_orders_after_them_but_what_is_open_stays(patienc
     assert Event.objects.count() == 2
 
 
-def test_an_end_is_not_undone_by_what_comes_after_its_events_are_gone(patience: Patience) -> None:
-    store = store_of(patience)
+def test_an_end_is_not_undone_by_what_comes_after_its_events_are_gone(retrier: DatabaseRetrier) -> None:
+    store = store_of(retrier)
     store.store([happened("x", "filled")])
     Event.objects.all().delete()
     store.store([happened("x", "dag_started")])
     assert Order.objects.get().status == "filled"
 
 
-def test_whoever_was_taken_over_writes_no_more(patience: Patience) -> None:
-    store = store_of(patience)
+def test_whoever_was_taken_over_writes_no_more(retrier: DatabaseRetrier) -> None:
+    store = store_of(retrier)
     [seq] = store.store([happened("x")])
     assert seq is not None
-    successor = store_of(patience, owner="another")
+    successor = store_of(retrier, owner="another")
     writes: list[Callable[[], object]] = [
         lambda: store.store([happened("y")]),
         lambda: store.done([seq]),
@@ -241,14 +241,14 @@ def test_whoever_was_taken_over_writes_no_more(patience: Patience) -> None:
     assert Stream.objects.get().closed_ns is None
 
 
-def test_the_next_owner_knows_when_the_last_one_ended_in_order(patience: Patience) -> None:
+def test_the_next_owner_knows_when_the_last_one_ended_in_order(retrier: DatabaseRetrier) -> None:
     before = time.time_ns()
-    store = store_of(patience)
+    store = store_of(retrier)
     store.close()
     store.close()
-    successor = store_of(patience)
+    successor = store_of(retrier)
     assert before <= (successor.recall().closed_ns or 0) <= time.time_ns()
-    assert store_of(patience).recall().closed_ns is None  # that one did not close
+    assert store_of(retrier).recall().closed_ns is None  # that one did not close
 
 
 class Broken:
@@ -266,9 +266,9 @@ class Broken:
 
 
 def test_a_database_that_goes_away_is_waited_for_and_told_of(
-    patience: Patience, caplog: pytest.LogCaptureFixture
+    retrier: DatabaseRetrier, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = store_of(patience)
+    store = store_of(retrier)
     with connection.execute_wrapper(Broken(lambda sql: sql.startswith("INSERT"), 2)):
         [seq] = store.store([happened("x")])
     assert seq is not None
@@ -279,9 +279,9 @@ def test_a_database_that_goes_away_is_waited_for_and_told_of(
 
 
 def test_what_was_stored_without_anybody_knowing_is_no_repeat(
-    patience: Patience, monkeypatch: pytest.MonkeyPatch
+    retrier: DatabaseRetrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = store_of(patience)
+    store = store_of(retrier)
     [before] = store.store([happened("x")])
     commit = connection.commit
     broken = [True]
@@ -303,8 +303,8 @@ def test_what_was_stored_without_anybody_knowing_is_no_repeat(
     assert store.store([event]) == [None]
 
 
-def test_who_ends_waits_for_no_database(patience: Patience) -> None:
-    store = store_of(patience)
+def test_who_ends_waits_for_no_database(retrier: DatabaseRetrier) -> None:
+    store = store_of(retrier)
     ended: list[BaseException] = []
 
     def write() -> None:
@@ -318,15 +318,15 @@ def test_who_ends_waits_for_no_database(patience: Patience) -> None:
 
     thread = threading.Thread(target=write)
     thread.start()
-    patience.end()
+    retrier.end()
     thread.join(DEADLINE)
     assert "the database 'default' cannot be used" in str(ended[0])
     store.close()
     assert Stream.objects.get().closed_ns is None  # something was not stored
 
 
-def test_an_event_without_its_text_is_refused(patience: Patience) -> None:
-    store = store_of(patience)
+def test_an_event_without_its_text_is_refused(retrier: DatabaseRetrier) -> None:
+    store = store_of(retrier)
     with pytest.raises(ValueError, match="text"):
         store.store([attrs.evolve(happened("x"), text="")])
 
@@ -335,9 +335,9 @@ def test_an_event_without_its_text_is_refused(patience: Patience) -> None:
     "others", [("ord_A", "ord_a"), ("ord_x", "ord_x "), ("ord_u", "ord_ü"), ("\U0001f600", "\U0001f601")]
 )
 def test_ids_that_differ_in_anything_are_those_of_different_orders(
-    patience: Patience, others: tuple[str, str]
+    retrier: DatabaseRetrier, others: tuple[str, str]
 ) -> None:
-    store = store_of(patience)
+    store = store_of(retrier)
     one, other = (happened(order_id) for order_id in others)
     assert None not in store.store([one, other])
     assert [stored.event for stored in store.events_of(others[0])] == [one]

@@ -19,7 +19,7 @@ from journals import happened
 from shop.models import Seen, Trouble
 from waiting import Until
 
-from aggstream.integrations.django._store.retrying import Patience
+from aggstream.integrations.django._store.retrying import DatabaseRetrier
 from aggstream.integrations.django.models import Event, Order, Stream
 from aggstream.simulator import Simulator
 
@@ -122,7 +122,9 @@ def test_a_handler_that_needs_what_is_away_is_called_until_it_is_back(
 def test_a_process_that_has_much_to_give_to_its_handlers_first_goes_on_until_it_is_done(
     agg: Simulator, manage: Manage, until: Until, tmp_path: Path
 ) -> None:
-    stored = store_of(Patience("default"), account="default").store([happened(f"ord_{n}") for n in range(5)])
+    stored = store_of(DatabaseRetrier("default"), account="default").store(
+        [happened(f"ord_{n}") for n in range(5)]
+    )
     Stream.objects.update(owner="")
     gate = tmp_path / "gate"
     process = manage.stream(SHOP_GATE=str(gate), SHOP_OPTIONS='{"queue_size": 1}')

@@ -24,7 +24,7 @@ from waiting import Until
 from aggstream.events import UserEvent
 from aggstream.integrations._sse import frames as frames_of
 from aggstream.integrations.django._sse import StoredEvents
-from aggstream.integrations.django._store.retrying import Patience
+from aggstream.integrations.django._store.retrying import DatabaseRetrier
 from aggstream.integrations.django._store.store import DatabaseStore
 from aggstream.integrations.django.models import Stream
 from aggstream.journal import StoreOptions
@@ -35,8 +35,8 @@ SETTING = {"USER_ID": "shop.agg.user_id", "EVENTS_FOR": 0.001}
 
 def store_of(account: str, user: str) -> DatabaseStore:
     stream = Stream.objects.create(account=account, owner="me")
-    patience = Patience("default")
-    store = DatabaseStore("default", stream=stream.pk, owner="me", options=StoreOptions(), patience=patience)
+    retrier = DatabaseRetrier("default")
+    store = DatabaseStore("default", stream=stream.pk, owner="me", options=StoreOptions(), retrier=retrier)
     store.belongs_to(user)
     return store.open()
 

@@ -21,7 +21,7 @@ from waiting import DEADLINE, Until
 import aggstream
 from aggstream.integrations._service import Service
 from aggstream.integrations.flask import AggStream, _config
-from aggstream.integrations.flask._run import JournalTurn
+from aggstream.integrations.flask._run import JournalStreamOwner
 from aggstream.simulator import Simulator
 
 MakeApp = Callable[..., Flask]
@@ -54,7 +54,7 @@ def run() -> Iterator[Run]:
 
         def start(app: Flask) -> Callable[[], int]:
             account, handlers = _config.account(app, "default"), app.extensions["aggstream"].handlers
-            service = Service("default", lambda: JournalTurn(app, account, handlers), drain=DEADLINE)
+            service = Service("default", lambda: JournalStreamOwner(app, account, handlers), drain=DEADLINE)
             codes: list[int] = []
             thread = threading.Thread(target=lambda: codes.append(service.run()))
             thread.start()
@@ -177,7 +177,7 @@ def test_a_second_object_for_an_application_is_refused_because_the_firsts_handle
 def test_a_turn_that_is_over_leaves_the_journal_to_the_next_one(make_app: MakeApp) -> None:
     app = make_app()
     account, handlers = _config.account(app, "default"), AggStream(app).handlers
-    one, other = (JournalTurn(app, account, handlers) for _ in range(2))
+    one, other = (JournalStreamOwner(app, account, handlers) for _ in range(2))
     assert one.acquire()
     assert not other.acquire()
     one.release()
