@@ -80,7 +80,7 @@ class Acks:
 
     @property
     def dead(self) -> int:
-        """How many events are set aside, because their handlers failed too often; not those that were run again."""
+        """How many events are set aside because their handlers failed too often, and were not run again since."""
         return len(self._dead)
 
     def succeeded(self, seq: int) -> None:
