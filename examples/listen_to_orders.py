@@ -17,9 +17,9 @@ def submitted(event: aggstream.OrderSubmitted) -> None:
     print(f"{event.order_id}: {event.side} {event.size} at {event.price} on {event.venue}", flush=True)
 
 
-@client.on("order_event", "filled", "failed", "cancelled", "expired")
+@client.on("order_event", "filled", "failed", "rejected", "cancelled", "expired")
 def settled(event: aggstream.OrderEvent) -> None:
-    print(f"{event.order_id}: {event.event} {event.error_reason or ''}", flush=True)
+    print(f"{event.order_id}: {event.sub_event} {event.error_reason or ''}", flush=True)
 
 
 @client.on(aggstream.BalanceUpdate)

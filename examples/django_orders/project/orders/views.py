@@ -23,6 +23,7 @@ ENDS = {
     "partial": "In parts",
     "retried": "Retried",
     "failed": "Failed",
+    "rejected": "Rejected",
     "cancelled": "Cancelled",
     "expired": "Expired",
 }

@@ -26,6 +26,7 @@ ENDS = {
     "partial": "In parts",
     "retried": "Retried",
     "failed": "Failed",
+    "rejected": "Rejected",
     "cancelled": "Cancelled",
     "expired": "Expired",
 }

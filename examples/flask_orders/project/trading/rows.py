@@ -15,7 +15,7 @@ EXACT = Context(prec=200)
 
 PARTLY = "Partly filled"
 
-_STATES = {"filled": "filled", "failed": "failed", "cancelled": "ended", "expired": "ended"}
+_STATES = {"filled": "filled", "failed": "failed", "rejected": "failed", "cancelled": "ended", "expired": "ended"}
 
 
 @dataclasses.dataclass
