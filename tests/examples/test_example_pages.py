@@ -345,9 +345,10 @@ def test_it_can_be_read(app: App, mine: Page, until: Until, scheme: str, width: 
     app.control("push", frame={**new, "size": 10**9, "outcomeId": "o", "timestamp": 1}, userId="usr_trader1")
     rich = {"venue": "a long name", "tradingBalanceCents": 10**12, "walletBalanceCents": 10**12, "timestamp": 1}
     app.control("push", frame={"type": "balance_update", **rich}, userId="usr_trader1")
-    failed = InPlay(app, "usr_trader1", "failed")
-    failed.finish()
-    until(lambda: mine.row(failed.id) is not None and "a long name" in mine.balances())
+    played = [InPlay(app, "usr_trader1", scenario) for scenario in ("failed", "partial", "cancelled")]
+    for order in played:
+        order.finish()
+    until(lambda: all(mine.row(order.id) is not None for order in played) and "a long name" in mine.balances())
     with mine.looking(scheme=scheme, width=width):
         assert mine.run("return document.documentElement.scrollWidth") <= width
         names = "return [...document.querySelectorAll('#balances tbody th')].map((cell) => cell.clientWidth)"

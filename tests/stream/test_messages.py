@@ -148,7 +148,7 @@ def test_an_end_that_was_not_understood_is_told_by_rest(
         until(lambda: ends)
         until(lambda: client.continuity is Continuity.LIVE)
     assert [event.source for event in ends] == ["reconcile"]
-    assert [failure.error.message_type for failure in failures] == ["order_event"]  # type: ignore[attr-defined]
+    assert [failure.error.message_type for failure in failures] == ["order_event"]
 
 
 def test_messages_of_types_that_are_not_known_raise_no_doubt(
