@@ -81,8 +81,8 @@ class Health:
         coalesced: balances that a newer one of their venue replaced before a handler saw them.
         delivered: events that were handed to handlers.
         handler_errors: exceptions that handlers raised.
-        dead: events that the journal has set aside since the start, because their handlers failed too often. One that
-            was made pending again, and whose handlers have finished since, no longer counts.
+        dead: events that the journal has set aside since the start, because their handlers failed too often.
+            An event no longer counts once it was made pending again and its handlers have finished.
         counters: what happened since the start: see `Counters`.
         last_error: what ended the last attempt or connection.
     """

@@ -1,1 +1,1 @@
-"""Sockets: WebSocket and HTTP, straight or by a proxy, over TLS or not."""
+"""The network: WebSocket and HTTP connections, directly or through a proxy, with or without TLS."""

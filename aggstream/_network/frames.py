@@ -1,7 +1,7 @@
-"""websocket-client's frame parsing, with limits, and resumable on a socket that does not block.
+"""Parses WebSocket frames with websocket-client, adds limits, and can go on later on a non-blocking socket.
 
-Nearly all that comes is whole text messages of one short frame each. They are cut out of what was read, twenty
-times faster than a frame goes through the library's layers; the library does everything else.
+Nearly every message is a text in one short frame. `whole_texts` cuts these messages out of the bytes directly,
+twenty times faster than the library. The library parses all other frames.
 """
 
 from __future__ import annotations
@@ -14,22 +14,23 @@ from websocket import ABNF, WebSocketProtocolException, continuous_frame, frame_
 from aggstream._base.limits import Limits
 from aggstream.errors import LimitExceeded
 
-# The first byte of an only frame with a text, and the second one of a frame whose length follows in two bytes.
+# The first byte of a frame that holds a whole text message. And the second byte of a frame whose length is in the
+# next two bytes.
 _WHOLE_TEXT = 0x80 | ABNF.OPCODE_TEXT
 _TWO_BYTES = 126
 
 
 def whole_texts(data: bytes, at: int, largest: int, most: int) -> tuple[list[str], int]:
-    """Cut whole, short text messages out of what was read, up to the first frame that is anything else.
+    """Cut whole, short text messages out of the bytes that were read. Stop at the first frame of another kind.
 
     Args:
-        data: what was read.
-        at: where a frame begins in it.
-        largest: the most bytes of a payload.
-        most: how many messages to cut out at most.
+        data: the bytes that were read.
+        at: the index in `data` at which a frame begins.
+        largest: the largest payload, in bytes.
+        most: the largest number of messages to cut out.
 
     Returns:
-        The messages, and where the frame begins that is the library's.
+        The messages, and the index at which the next frame begins, which the library must parse.
     """
     texts: list[str] = []
     end = len(data)
@@ -48,33 +49,33 @@ def whole_texts(data: bytes, at: int, largest: int, most: int) -> tuple[list[str
             texts.append(data[start:stop].decode())
             at = stop
     except UnicodeDecodeError:
-        return texts, at  # the library comes to it as well, and its border says what is done then
+        return texts, at  # the library reaches this frame next, and its caller handles the error
     return texts, at
 
 
 class LimitedFrameBuffer(frame_buffer):
-    """Refuses a frame by its header, before its payload is read."""
+    """Refuses a frame that is too large after reading its header, before it reads the payload."""
 
     def __init__(self, recv: Any, limits: Limits) -> None:
-        # The validation of UTF-8 is left to `bytes.decode`: the library's own is two hundred times slower.
+        # `bytes.decode` validates UTF-8, because the library's own validation is two hundred times slower.
         super().__init__(recv, skip_utf8_validation=True)
         self._limits = limits
         self._received = bytearray()
 
     @property
     def is_partial(self) -> bool:
-        """True if a frame has begun to come."""
+        """True if a part of a frame has arrived."""
         return self.header is not None or bool(self._received)
 
     @property
     def payload(self) -> tuple[int, bytearray] | None:
-        """The opcode and the part that has come of a frame's payload; None if its header is not complete."""
+        """The opcode and the arrived part of the payload of a frame; None if the frame's header is incomplete."""
         if self.header is None or self.length is None or self.mask_value is None:
             return None
         return self.header[4], self._received
 
     def recv_strict(self, bufsize: int) -> bytes:
-        # The library adds up the lengths of all pieces for each new one.
+        # This method replaces the library's, which adds up the lengths of all pieces again for each new piece.
         received = self._received
         while len(received) < bufsize:
             received += self.recv(bufsize - len(received))
@@ -95,9 +96,9 @@ class LimitedFrameBuffer(frame_buffer):
 
 
 class LimitedContinuation(continuous_frame):
-    """Puts messages together. The library's own adds the parts up at a cost of the square of their number.
+    """Puts messages together from fragments. The library's own class is slow if a message has many fragments.
 
-    Texts are decoded as they come, so that what is no UTF-8 is found as soon as it is there.
+    Each part of a text is decoded as soon as it arrives, so that invalid UTF-8 is found at once.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -108,7 +109,7 @@ class LimitedContinuation(continuous_frame):
         self._parts: list[bytes] = []
         self._frames = 0
         self._size = 0
-        # How much of the present frame is decoded.
+        # The number of bytes of the present frame that are decoded.
         self._decoded = 0
 
     @property
@@ -117,22 +118,22 @@ class LimitedContinuation(continuous_frame):
         return self._frames > 0
 
     def check_begun(self, opcode: int, payload: bytearray) -> None:
-        """Decode the part of a frame that has come so far, if it is a text's.
+        """Decode the arrived part of a frame if the frame belongs to a text message.
 
         Raises:
-            UnicodeDecodeError: it is no UTF-8.
+            UnicodeDecodeError: the part is not UTF-8.
         """
         if (self.recving_frames if opcode == ABNF.OPCODE_CONT else opcode) == ABNF.OPCODE_TEXT:
             self._texts.append(self._decoder.decode(bytes(payload[self._decoded :])))
             self._decoded = len(payload)
 
     def put(self, frame: ABNF) -> str | bytes | None:
-        """Take a frame; return the message that it completes, if it does.
+        """Add a frame; return the message if the frame completes it, otherwise None.
 
         Raises:
-            UnicodeDecodeError: it is no UTF-8.
-            LimitExceeded: it is larger than what is accepted.
-            WebSocketProtocolException: the frame may not come here.
+            UnicodeDecodeError: the text of the message is not UTF-8.
+            LimitExceeded: the message is larger than its limits.
+            WebSocketProtocolException: the protocol does not allow the frame at this place.
         """
         self.validate(frame)
         if frame.opcode != ABNF.OPCODE_CONT:

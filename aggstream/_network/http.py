@@ -1,4 +1,4 @@
-"""HTTP for the REST API: by urllib3, through the same proxies as the stream."""
+"""HTTP for the REST API. It uses urllib3, and the same proxies as the stream."""
 
 from __future__ import annotations
 
@@ -28,31 +28,32 @@ _PIECE = 65536
 
 @attrs.frozen
 class Answer:
-    """An answer of the service."""
+    """The answer of the service to one request."""
 
     status: int
     retry_after: float | None
-    """The seconds that the service asks to wait; None if it does not."""
+    """The seconds that the service asks the client to wait; None if the service does not ask."""
     is_compressed: bool
-    """True if the body is compressed. Nobody asked for that, and a few compressed bytes can be gigabytes."""
+    """True if the body is compressed. No request asks for that, because a few bytes can become gigabytes."""
     body: bytes | None = attrs.field(repr=False)
-    """The body; None if it is too large."""
+    """The body; None if the body is too large."""
     date_ms: int | None = None
-    """The service's clock when it answered, in milliseconds since the epoch; None if no `Date` tells it."""
+    """The answer's time by the service's clock, in milliseconds since the epoch; None without a valid `Date`."""
 
 
 def make_http(
     timeout: float, ssl_context: ssl.SSLContext | None, proxy: Proxy | None, *, connections: int = 1
 ) -> urllib3.PoolManager:
-    """Make the pool that requests are made with: it repeats nothing, and uses neither netrc nor cookies.
+    """Return a connection pool for requests. The pool repeats no request, and uses neither netrc nor cookies.
 
     Args:
-        timeout: seconds for connecting, and then for all of the answer, from the request to its last byte.
-        ssl_context: for TLS; None for the system's authorities.
-        proxy: through which to connect; None for none. The environment is not looked at.
-        connections: how many are kept open for the next request, at most.
+        timeout: the seconds for connecting, and again for the whole answer, from the request to the last byte.
+        ssl_context: the TLS settings; None: trust the system's certificate authorities.
+        proxy: the proxy to connect through; None: connect directly. The pool does not read the environment.
+        connections: the largest number of connections that the pool keeps open for later requests.
     """
-    if ssl_context is None and is_patched():  # urllib3 makes what blocks, if it was imported before
+    # If urllib3 was imported before gevent's patch, it makes contexts that block.
+    if ssl_context is None and is_patched():
         ssl_context = ssl.create_default_context()
     http = urllib3.PoolManager(
         num_pools=1,
@@ -74,33 +75,33 @@ def exchange(
     largest: int,
     body: bytes | None = None,
 ) -> Answer | urllib3.exceptions.HTTPError:
-    """Make one request, and follow no redirect. Blocks; runs on the calling thread.
+    """Make one request on the calling thread, and block until the answer is there. No redirect is followed.
 
     Args:
-        http: from `make_http`.
-        method: of the request.
-        url: where to.
-        headers: all of them.
-        largest: how many bytes of the answer's body are taken.
-        body: of the request.
+        http: the pool from `make_http`.
+        method: the request's method.
+        url: the request's URL.
+        headers: all headers of the request.
+        largest: the largest size of the answer's body, in bytes.
+        body: the request's body.
 
     Returns:
-        The answer, or what went wrong: returned, because the frames that it was raised in hold what `headers`
-        and `body` do. Raise something else in its place.
+        The answer, or the error if the request failed. The error is returned and not raised, because its
+        traceback holds `headers` and `body`, which may be secret. The caller must raise a new error instead.
     """
     try:
         return _exchange(http, method, url, headers, largest, body)
     except urllib3.exceptions.HTTPError as error:
         return error
-    except Exception as error:  # a name that is none, say; whatever it is, its frames hold the same
+    except Exception as error:  # for example an invalid host name; its traceback holds the same secrets
         return urllib3.exceptions.HTTPError(type(error).__name__)
 
 
 def words_of(error: urllib3.exceptions.HTTPError) -> str:
-    """Return in words what went wrong, without anything that the service said."""
-    # A proxy's words hold no token, and say what to do; the base class itself comes from `exchange` only.
-    is_in_words = isinstance(error, urllib3.exceptions.ProxyError) or type(error) is urllib3.exceptions.HTTPError
-    if is_in_words:
+    """Return a description of an error, without any text from the service."""
+    # A proxy error holds no token, and tells the user what to do. Only `exchange` makes the base class itself.
+    is_safe = isinstance(error, urllib3.exceptions.ProxyError) or type(error) is urllib3.exceptions.HTTPError
+    if is_safe:
         return str(error.args[0])
     cause = error.__cause__ or error.__context__
     if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.strerror:
@@ -130,11 +131,11 @@ def _exchange(
             date_ms=_date_ms(response.headers.get("date")),
         )
     finally:
-        response.close()  # it has given its connection back already, if it was read to its end
+        response.close()  # if the body was read completely, the connection is back in the pool already
 
 
 def _date_ms(text: str | None) -> int | None:
-    # A date without a zone is none: HTTP's always says GMT.
+    # A date without a time zone is not valid: a date in HTTP always says GMT.
     parsed = None if text is None else email.utils.parsedate_tz(text)
     if parsed is None or parsed[9] is None:
         return None
@@ -145,7 +146,7 @@ def _date_ms(text: str | None) -> int | None:
 
 
 def _pools(proxy: Proxy | None, timeout: float) -> dict[str, Any]:
-    """Return urllib3's classes with their connecting and reading replaced, as its own module for SOCKS does."""
+    """Return urllib3 pool classes that connect and read in our way. urllib3's SOCKS module does it likewise."""
 
     class Plain(HTTPConnection):
         response_class = _TimedResponse
@@ -169,14 +170,14 @@ def _pools(proxy: Proxy | None, timeout: float) -> dict[str, Any]:
 
 
 class _TimedReader(io.RawIOBase):
-    """Reads from a socket under one deadline, where its own timeout would hold for each piece."""
+    """Reads from a socket with one deadline for all reads. The socket's own timeout is for each read alone."""
 
     def __init__(self, stream: io.RawIOBase, sock: socket.socket) -> None:
         self._stream = stream
         self._sock = sock
         self._deadline = Deadline(sock.gettimeout())
         self.is_at_end = False
-        """True once the peer is known to have nothing more to say."""
+        """True once the peer has sent its last byte."""
 
     def readable(self) -> bool:
         return True
@@ -193,7 +194,7 @@ class _TimedReader(io.RawIOBase):
 
 
 class _TimedResponse(HTTPResponse):
-    """An answer that is read from its first byte to its last within the socket's timeout."""
+    """An HTTP response that must arrive, from the first byte to the last, within the socket's timeout."""
 
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -201,13 +202,13 @@ class _TimedResponse(HTTPResponse):
         self.fp: io.BufferedReader = io.BufferedReader(self._reader)
 
     def begin(self) -> None:
-        """Read status and headers.
+        """Read the status and the headers.
 
         Raises:
-            HTTPException: they make no sense, or end before their end.
+            HTTPException: the headers are not valid, or the connection ended before the headers did.
         """
         super().begin()
-        # Else urllib3 logs lines that are no headers, word by word, and they may be the request with its token.
+        # Without this error, urllib3 logs invalid header lines as they are. A server may echo the token in them.
         if self._reader.is_at_end or self.msg.defects or self.msg.get_payload():
             raise HTTPException("the headers make no sense")
 
@@ -220,7 +221,7 @@ def _set_timeout(sock: socket.socket, deadline: Deadline) -> None:
 
 
 class _TimedSocket:
-    """A blocking socket under one deadline, where its own timeout would hold for each piece."""
+    """A blocking socket with one deadline for all calls. The socket's own timeout is for each call alone."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         self._sock = sock
@@ -256,12 +257,12 @@ def _connect(proxy: Proxy, host: str, port: int, timeout: float) -> socket.socke
                 return sock
     except (OSError, UnicodeError) as error:
         raise urllib3.exceptions.ProxyError(f"no connection to the proxy {proxy.host}", error) from error
-    assert problem is not None  # a name that has no address is an OSError
+    assert problem is not None  # there is at least one host: a host name without an address raises OSError
     raise urllib3.exceptions.ProxyError(str(problem), problem) from problem
 
 
 def _ask(sock: socket.socket, proxy: Proxy, host: str, port: int, deadline: Deadline) -> ConnectFailed | None:
-    """Ask a proxy for a connection to a host; return why there is none."""
+    """Ask a proxy to connect to a host; return the error if the proxy did not connect, otherwise None."""
     try:
         open_tunnel(_TimedSocket(sock, deadline), proxy, host, port, largest=_LARGEST_PROXY_ANSWER)
     except ConnectFailed as error:

@@ -1,7 +1,7 @@
-"""Opening a connection: the name look-up, TCP, TLS and the WebSocket handshake, under one deadline.
+"""Opens a connection: the name look-up, TCP, TLS and the WebSocket handshake, under one deadline.
 
-`websocket-client` does the handshake, on a socket that is made here. Foreign exceptions become ours here, and in
-`websocket.py` once the connection stands.
+This module makes the socket, and `websocket-client` does the handshake on it. This module turns the exceptions of
+other libraries into exceptions of aggstream; `websocket.py` does so once the connection is open.
 """
 
 from __future__ import annotations
@@ -41,32 +41,32 @@ _HINTS = {
 
 @attrs.frozen
 class Route:
-    """The way through a proxy to a host."""
+    """The route to a host through a proxy."""
 
     proxy: Proxy
     hosts: Sequence[str]
-    """The host's name, or its addresses, which are tried in order."""
+    """The host's name alone, or the host's IP addresses in the order in which to try them."""
     port: int
 
 
-class Waiter(Protocol):
-    """Waits for a socket while connecting, by the owner's `select`, so that it can be interrupted."""
+class WaitFunction(Protocol):
+    """Waits for a socket while a connection is opened. The owner of the socket can interrupt the waiting."""
 
     def __call__(self, sock: socket.socket, *, write: bool, deadline: Deadline) -> None:
         """Return once the socket is ready.
 
         Raises:
             TimeoutError: the deadline passed.
-            BaseException: whatever the owner uses to stop; it passes through.
+            BaseException: the owner interrupts the waiting; the code here does not catch the exception.
         """
         ...
 
 
-SocketMade: TypeAlias = "Callable[[socket.socket], object]"
+OnSocket: TypeAlias = "Callable[[socket.socket], object]"
 
 
 def is_traced() -> bool:
-    """Return True if websocket-client prints request lines, and with them the token if the URL holds it."""
+    """Return True if websocket-client prints its requests. A request holds the token if the URL does."""
     return bool(websocket.isEnabledForTrace())
 
 
@@ -81,28 +81,28 @@ def connect(
     headers: Mapping[str, Secret],
     limits: Limits,
     deadline: Deadline,
-    wait: Waiter,
-    made: SocketMade,
+    wait: WaitFunction,
+    made: OnSocket,
 ) -> Transport:
     """Open a connection: TCP, TLS and the WebSocket handshake under one deadline.
 
     Args:
-        url: where to connect to; may hold the token, so it is in no error and in no frame of one.
-        addresses: where the host is, or the proxy, tried in order.
-        host: the name that the server's certificate must carry.
-        route: by which proxy to what; None for none.
-        ssl_context: for TLS; None for none.
-        origin: the `Origin` header.
+        url: the URL to connect to. It may hold the token, so no error and no traceback shows it.
+        addresses: the addresses of the host, or of the proxy, in the order in which to try them.
+        host: the host name that the server's certificate must hold.
+        route: the route through a proxy; None: connect directly.
+        ssl_context: the TLS settings; None: connect without TLS.
+        origin: the value of the header `Origin`.
         headers: further headers.
-        limits: how much the server may ask of this side, now and later.
-        deadline: the end of all of it.
+        limits: the largest sizes that this side accepts from the server, now and later.
+        deadline: the time by which the connection must be open.
         wait: waits for the socket.
-        made: called with each socket as soon as there is one, and with what takes its place.
+        made: called with each new socket as soon as it exists, and with the TLS socket that replaces it.
 
     Raises:
-        HandshakeRejected: the server answered with another status than 101.
-        ProxyRejected: the proxy does not let us through.
-        ConnectFailed: anything else.
+        HandshakeRejected: the server answered with another HTTP status than 101.
+        ProxyRejected: the proxy refuses to connect to the host.
+        ConnectFailed: the connection could not be opened for another reason.
     """
     if route is None:
         sock = _connect_tcp(addresses, _peer(host, addresses), deadline, wait, made)
@@ -125,7 +125,12 @@ def _peer(host: str, addresses: Sequence[Address]) -> str:
 
 
 def _connect_through(
-    route: Route, addresses: Sequence[Address], largest: int, deadline: Deadline, wait: Waiter, made: SocketMade
+    route: Route,
+    addresses: Sequence[Address],
+    largest: int,
+    deadline: Deadline,
+    wait: WaitFunction,
+    made: OnSocket,
 ) -> socket.socket:
     peer = f"the proxy {_peer(route.proxy.host, addresses)}"
     problem: ConnectFailed | None = None
@@ -144,18 +149,18 @@ def _connect_through(
             raise
         else:
             return sock
-    assert problem is not None  # a name that has no address is not looked up
+    assert problem is not None  # a host name without an address fails in the look-up
     raise problem
 
 
 def _share(deadline: Deadline, parts: int) -> Deadline:
-    """Return a deadline that leaves time for the other addresses: one that swallows packets must not take all."""
+    """Return a deadline that leaves time for the other addresses, because one address may never answer."""
     remaining = deadline.remaining()
     return Deadline(None if remaining is None else remaining / parts)
 
 
 def _connect_tcp(
-    addresses: Sequence[Address], peer: str, deadline: Deadline, wait: Waiter, made: SocketMade
+    addresses: Sequence[Address], peer: str, deadline: Deadline, wait: WaitFunction, made: OnSocket
 ) -> socket.socket:
     problem: BaseException | None = None
     for tried, (family, kind, proto, _, address) in enumerate(addresses):
@@ -188,7 +193,7 @@ def _check(code: int) -> None:
 
 
 def _start_tls(
-    sock: socket.socket, context: ssl.SSLContext, host: str, deadline: Deadline, wait: Waiter, made: SocketMade
+    sock: socket.socket, context: ssl.SSLContext, host: str, deadline: Deadline, wait: WaitFunction, made: OnSocket
 ) -> ssl.SSLSocket:
     tls: ssl.SSLSocket | None = None
     try:
@@ -217,9 +222,9 @@ def _close(tls: ssl.SSLSocket | None) -> None:
 
 
 class _WaitingSocket:
-    """A socket for code that expects one that blocks: it waits as its owner does, and under one deadline."""
+    """Acts as a blocking socket for a library. It waits with the owner's wait function, until one deadline."""
 
-    def __init__(self, sock: socket.socket, deadline: Deadline, wait: Waiter) -> None:
+    def __init__(self, sock: socket.socket, deadline: Deadline, wait: WaitFunction) -> None:
         self._sock = sock
         self._deadline = deadline
         self._wait = wait
@@ -249,11 +254,11 @@ class _WaitingSocket:
 class _HandshakeSocket(_WaitingSocket):
     """The socket that websocket-client gets during the handshake.
 
-    It holds a limit over all of it, which the library has not, and reads in large pieces where the library reads
-    byte by byte; what it read too much is left over for the frames.
+    It limits the size of the server's answer, which the library does not do. It reads large pieces, because the
+    library reads byte by byte. The bytes after the answer are left over: they belong to the first frames.
     """
 
-    def __init__(self, sock: socket.socket, largest: int, deadline: Deadline, wait: Waiter) -> None:
+    def __init__(self, sock: socket.socket, largest: int, deadline: Deadline, wait: WaitFunction) -> None:
         super().__init__(sock, deadline, wait)
         self._largest = largest
         self._taken = 0
@@ -280,13 +285,13 @@ class _HandshakeSocket(_WaitingSocket):
 
 
 def _open_websocket(sock: _HandshakeSocket, url: Secret, origin: str, headers: Mapping[str, Secret]) -> bytes:
-    # The library has one cookie jar for the whole process: another user's cookies must not go out on this
-    # connection, nor may this one's stay behind.
+    # The library has one cookie jar for the whole process. This connection must not send another user's cookies,
+    # and must not leave its own cookies in the jar.
     CookieJar.jar.clear()
     library = websocket.WebSocket(enable_multithread=False)
     failure: ConnectFailed | None = None
     try:
-        library.connect(  # type: ignore[no-untyped-call]  # the library leaves it without annotations
+        library.connect(  # type: ignore[no-untyped-call]  # the library has no annotations here
             url.reveal(),
             socket=sock,
             origin=origin,
@@ -298,7 +303,7 @@ def _open_websocket(sock: _HandshakeSocket, url: Secret, origin: str, headers: M
     finally:
         CookieJar.jar.clear()
     if failure is not None:
-        # Raised out here because the library's frames hold the URL, and its error all headers.
+        # The error is raised here, because the library's frames hold the URL, and its error holds all headers.
         raise failure
     return sock.leftover()
 
@@ -306,10 +311,11 @@ def _open_websocket(sock: _HandshakeSocket, url: Secret, origin: str, headers: M
 def _handshake_failure(error: Exception, library: websocket.WebSocket) -> ConnectFailed:
     if isinstance(error, WebSocketBadStatusException) and error.status_code:
         status, headers = error.status_code, error.resp_headers or {}
-    elif library.handshake_response is not None:  # a redirect: it is not followed, the token would go with it
+    elif library.handshake_response is not None:
+        # It is a redirect. It is not followed, because the token would go with it.
         status, headers = library.handshake_response.status, library.handshake_response.headers
     else:
-        return ConnectFailed(f"the WebSocket handshake failed: {_in_own_words(error)}")
+        return ConnectFailed(f"the WebSocket handshake failed: {_library_text(error)}")
     return HandshakeRejected(
         f"the server answered the WebSocket handshake with HTTP status {int(status)}{_HINTS.get(int(status), '')}",
         status=int(status),
@@ -317,11 +323,11 @@ def _handshake_failure(error: Exception, library: websocket.WebSocket) -> Connec
     )
 
 
-def _in_own_words(error: Exception) -> str:
-    """Return the library's words without the server's, which may repeat the request."""
+def _library_text(error: Exception) -> str:
+    """Return the library's text without the server's text, which may repeat the request."""
     if isinstance(error, (OSError, WebSocketTimeoutException)):
         return words(error)
-    if isinstance(error, WebSocketBadStatusException):  # it quotes the whole answer
+    if isinstance(error, WebSocketBadStatusException):  # its text holds the whole answer
         return "the answer has no HTTP status that makes sense"
     return str(error).partition(":")[0] if isinstance(error, WebSocketException) else type(error).__name__
 
@@ -330,9 +336,9 @@ ResolveFunction: TypeAlias = "Callable[[], Sequence[Address]]"
 
 
 def resolver(host: str, port: int, what: str) -> ResolveFunction:
-    """Return a function that looks the host up; it blocks, and cannot be interrupted.
+    """Return a function that looks up the addresses of a host. The function blocks, and cannot be interrupted.
 
-    The function raises ConnectFailed if the name has no address; `what` says which name it is.
+    The function raises ConnectFailed if the host name has no address. `what` says in the error what the name is.
     """
 
     def resolve() -> Sequence[Address]:

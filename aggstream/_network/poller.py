@@ -1,4 +1,4 @@
-"""Waiting for a socket, for a wake-up from another thread, and for a deadline, all at once."""
+"""Waits for a socket, for a wake-up from another thread, and for a deadline, all at once."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import selectors
 import socket
 
 _WAKE_UPS = 4096
-# Operating systems limit a time-out; a longer wait looks at the clock once a day.
+# Operating systems limit the length of a timeout, so `wait` returns after one day at the latest.
 _LONGEST = 86400.0
 
 
 class Poller:
-    """One thread waits, any thread may wake it: also a signal handler, because `wake` takes no lock."""
+    """One thread waits. Any thread, and any signal handler, may wake it, because `wake` takes no lock."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -22,27 +22,27 @@ class Poller:
         self._selector.register(self._receiver, selectors.EVENT_READ)
         self._watched: tuple[int, int] | None = None
         self.woken = False
-        """Whether `wake` was called since the wait before the last one."""
+        """True if the last `wait` noticed a call of `wake`."""
 
     def wake(self) -> None:
-        """End the present wait, or else the next one."""
-        # Full: it wakes anyway. Closed: nobody waits any more.
+        """End the present `wait`; if no thread waits, end the next `wait` at once."""
+        # The error says that the buffer is full, and then `wait` ends anyway, or that the poller is closed.
         with contextlib.suppress(OSError):
             self._sender.send(b"\0")
 
     def wait(
         self, fd: int | None, *, read: bool = True, write: bool = False, timeout: float | None = None
     ) -> tuple[bool, bool]:
-        """Wait for a socket, a wake-up, or the time.
+        """Wait until a socket is ready, another thread calls `wake`, or the timeout passes.
 
         Args:
-            fd: the socket's descriptor; None: none.
-            read: whether to wait for something to read.
-            write: whether to wait for room to write.
-            timeout: seconds; None: for ever.
+            fd: the socket's file descriptor; None: wait for no socket.
+            read: True: wait until the socket has bytes to read.
+            write: True: wait until the socket takes bytes.
+            timeout: the longest wait in seconds; None: no limit.
 
         Returns:
-            Whether the socket can be read from, and written to.
+            Two flags: True if the socket has bytes to read, and True if the socket takes bytes.
         """
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         self._watch(None if fd is None or not events else (fd, events))
@@ -58,11 +58,11 @@ class Poller:
         return bool(ready & selectors.EVENT_READ), bool(ready & selectors.EVENT_WRITE)
 
     def forget(self) -> None:
-        """Stop watching the socket: call it before the socket is closed."""
+        """Stop watching the socket. The caller must do this before it closes the socket."""
         self._watch(None)
 
     def close(self) -> None:
-        """Release the descriptors."""
+        """Close the file descriptors of the poller."""
         self._selector.close()
         self._receiver.close()
         self._sender.close()

@@ -1,4 +1,4 @@
-"""Which proxy stands between this machine and the service, if any."""
+"""Chooses the proxy between this machine and the service, and parses its URL."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from aggstream.errors import ConfigurationError
 ENVIRONMENT: Literal["environment"] = "environment"
 
 _DEFAULT_PORTS = {"http": 80, "socks5": 1080, "socks5h": 1080}
-_LIKE = 0.7
-# Which variables name a proxy for a URL of this scheme, the first that is set counts.
+# The least similarity, from 0 to 1, of a mistyped word and the word that the user meant.
+_SIMILARITY = 0.7
+# For each scheme of a URL, the environment variables that may name a proxy. The first one that is set is used.
 _VARIABLES = {
     "wss": ("wss_proxy", "https_proxy", "all_proxy"),
     "ws": ("ws_proxy", "http_proxy", "all_proxy"),
@@ -30,7 +31,7 @@ _VARIABLES = {
 
 @attrs.frozen
 class Proxy:
-    """A proxy. Its user and password are not shown."""
+    """A proxy. Its `repr` does not show the user and the password."""
 
     scheme: str
     host: str
@@ -45,7 +46,7 @@ class Proxy:
 
     @property
     def looks_up_names(self) -> bool:
-        """True if the proxy is given the service's name, False if it must be given its address."""
+        """True if the proxy takes the service's host name, False if the proxy takes only an IP address."""
         return self.scheme != "socks5"
 
 
@@ -53,11 +54,15 @@ def choose_proxy(option: str | None, url: str) -> Proxy | None:
     """Return the proxy for a URL.
 
     Args:
-        option: a proxy's URL; None for none; "environment" for what the environment says now.
-        url: where to connect to.
+        option: the URL of a proxy; None: use no proxy; "environment": read the environment variables now.
+        url: the URL to connect to.
+
+    Returns:
+        The proxy; None if the connection needs no proxy.
 
     Raises:
-        ConfigurationError: it is no proxy's URL, or of a kind that is not supported.
+        ConfigurationError: the option or the variable is not a proxy's URL, or aggstream does not support the
+            kind of proxy.
     """
     if option is None:
         return None
@@ -77,25 +82,27 @@ def choose_proxy(option: str | None, url: str) -> Proxy | None:
 
 
 def _refuse_without_scheme(option: object) -> None:
-    """Refuse a URL without a scheme, which the variables may have: here it may be a word mistyped for a host.
+    """Refuse a URL without a scheme. An environment variable may omit the scheme, but the option may not.
+
+    Without this check, a mistyped "environment" would be used as the name of a host.
 
     Raises:
-        ConfigurationError: it is a text without `scheme://`; what it is, is not shown.
+        ConfigurationError: the option is a text without `scheme://`. The error does not show the text.
     """
     if isinstance(option, str) and "://" not in option:
         import difflib  # noqa: PLC0415  (hardly ever needed)
 
-        meant = difflib.get_close_matches(option.strip().lower(), [ENVIRONMENT], n=1, cutoff=_LIKE)
+        meant = difflib.get_close_matches(option.strip().lower(), [ENVIRONMENT], n=1, cutoff=_SIMILARITY)
         hint = '; did you mean "environment"?' if meant else ', "environment" or None'
         raise ConfigurationError(f"proxy must be a proxy's URL with its scheme, like http://host:3128{hint}")
 
 
 def _variable(name: str, environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return the name and the value of a variable that is set, in small letters or in capitals."""
+    """Return the name and the value of an environment variable, in lower or upper case; None if it is not set."""
     if environ.get(name):
         return name, environ[name]
     upper = name.upper()
-    # A web server hands a request's header `Proxy` to a CGI program as HTTP_PROXY: anybody may have sent it.
+    # A web server gives the request header `Proxy` to a CGI program as HTTP_PROXY, and any visitor can send it.
     if environ.get(upper) and not (upper == "HTTP_PROXY" and "REQUEST_METHOD" in environ):
         return upper, environ[upper]
     return None
@@ -105,11 +112,12 @@ def parse_proxy(text: object, name: str) -> Proxy:
     """Return the proxy that a URL names.
 
     Args:
-        text: the URL; without a scheme it is an HTTP proxy.
-        name: of the option or the variable, for the error, which does not hold the URL: it may hold a password.
+        text: the URL. A URL without a scheme means an HTTP proxy.
+        name: the name of the option or the variable, for the error. The error does not show the URL, because the
+            URL may hold a password.
 
     Raises:
-        ConfigurationError: it is no proxy's URL, or of a kind that is not supported.
+        ConfigurationError: the text is not a proxy's URL, or aggstream does not support the kind of proxy.
     """
     if not isinstance(text, str) or not text.isascii() or not text.isprintable():
         raise ConfigurationError(f"{name} must be a proxy's URL, like http://host:3128, or None")
@@ -137,26 +145,25 @@ def _credential(quoted: str, name: str) -> Secret:
 
 
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:
-    """Return True if a host is to be reached without a proxy.
+    """Return True if a connection to a host must not use a proxy.
 
     Args:
-        host: a name or an address.
-        port: its port.
-        no_proxy: names, which mean their subdomains as well, addresses and networks, each maybe with a port,
-            with commas between them; `*` means every host.
+        host: the host's name or IP address.
+        port: the host's port.
+        no_proxy: a list with commas between its entries. An entry is a name, an IP address or a network, and may
+            end with a port. A name also means its subdomains, and `*` means every host.
     """
     host = host.lower().rstrip(".")
-    return any(_is_meant(host, port, entry.strip().lower()) for entry in no_proxy.split(",") if entry.strip())
+    return any(_matches(host, port, entry.strip().lower()) for entry in no_proxy.split(",") if entry.strip())
 
 
-def _is_meant(host: str, port: int, entry: str) -> bool:
+def _matches(host: str, port: int, entry: str) -> bool:
     if entry == "*":
         return True
-    name, _, only = entry.rpartition(":")
-    if (
-        only.isascii() and only.isdigit() and (name.startswith("[") or ":" not in name)
-    ):  # else it is an IPv6 address
-        if int(only) != port:
+    name, _, last = entry.rpartition(":")
+    # An IPv6 address has colons, so it has a port only if it stands in brackets.
+    if last.isascii() and last.isdigit() and (name.startswith("[") or ":" not in name):
+        if int(last) != port:
             return False
         entry = name
     entry = entry.strip("[]")

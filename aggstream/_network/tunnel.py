@@ -1,7 +1,7 @@
-"""Asking a proxy for a connection to the service: HTTP CONNECT, and SOCKS5 by python-socks.
+"""Asks a proxy for a connection to the service, with HTTP CONNECT, or with SOCKS5 by python-socks.
 
-Whatever the socket's owner does while it waits, it does here as well: the I/O thread can be interrupted, and holds
-its one deadline over this, too.
+The caller gives a socket object that does the waiting. So the I/O thread can be interrupted here as well, and its
+deadline includes the proxy's answer.
 """
 
 from __future__ import annotations
@@ -15,48 +15,48 @@ from aggstream.errors import ConnectFailed, ProxyRejected
 
 _OK = range(200, 300)
 _PROXY_AUTHENTICATION_REQUIRED = 407
-# Of the statuses and of SOCKS5's reply codes, those that will not get better by trying again.
+# The HTTP statuses, and the SOCKS5 reply code, that stay the same when the client tries again.
 _FINAL_STATUSES = frozenset({401, 403, 405, 407})
 _NOT_ALLOWED = 2
 
 
 class Stream(Protocol):
-    """A connected socket, or an object that waits for one in another way."""
+    """A connected socket, or an object that wraps a socket and waits for it in its own way."""
 
     def recv(self, size: int, /) -> bytes:
-        """Return some bytes; none at the end."""
+        """Return the next bytes; empty once the peer has closed the connection."""
         ...
 
     def sendall(self, data: bytes, /) -> None:
-        """Send all of it."""
+        """Send all of the data."""
         ...
 
     def close(self) -> None:
-        """Close it, or leave that to its owner."""
+        """Close the socket, or do nothing if the socket's owner closes it."""
         ...
 
 
 def open_tunnel(stream: Stream, proxy: Proxy, host: str, port: int, *, largest: int) -> None:
-    """Let a proxy connect to a host. From then on the socket leads to that host.
+    """Ask a proxy to connect to a host. After that, the socket is connected to that host.
 
     Args:
-        stream: connected to the proxy.
-        proxy: what it is.
-        host: a name or an address, as `proxy.looks_up_names` says.
-        port: of the host.
-        largest: of the proxy's answer, in bytes.
+        stream: the socket, which is connected to the proxy.
+        proxy: the proxy.
+        host: the host's name if `proxy.looks_up_names` is True, otherwise the host's IP address.
+        port: the host's port.
+        largest: the largest size of the proxy's answer, in bytes.
 
     Raises:
-        ProxyRejected: the proxy will not.
-        ConnectFailed: its answer makes no sense, or does not come to its end.
+        ProxyRejected: the proxy refuses to connect.
+        ConnectFailed: the proxy's answer is not valid, or not complete.
     """
     ask = _ask_socks if proxy.is_socks else _ask_http
     try:
         failure = ask(stream, proxy, host, port, largest)
     except OSError as error:
-        failure = ConnectFailed(f"the proxy {proxy.host} was not asked to the end: {words(error)}")
+        failure = ConnectFailed(f"the proxy {proxy.host} did not answer completely: {words(error)}")
     if failure is not None:
-        # Raised out here, because the frames in there hold the password.
+        # The error is raised here, because the frames of the inner functions hold the password.
         raise failure
 
 
@@ -71,7 +71,7 @@ def _ask_http(stream: Stream, proxy: Proxy, host: str, port: int, largest: int) 
         lines.append(f"Proxy-Authorization: Basic {base64.b64encode(login).decode()}")
     stream.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
     answer = bytearray()
-    # Byte by byte: what follows the answer is the service's.
+    # The answer is read byte by byte, because the bytes after the answer come from the service.
     while not answer.endswith(b"\r\n\r\n"):
         byte = stream.recv(1)
         if not byte:
@@ -101,8 +101,8 @@ def _judge_http(answer: bytes, proxy: Proxy) -> ConnectFailed | None:
 # --- SOCKS5 ---------------------------------------------------------------------------------------------
 
 
-class _Connected:
-    """Stands where python-socks expects an earlier proxy: it is asked for a socket, and returns ours."""
+class _ConnectedProxy:
+    """Gives python-socks our socket. python-socks asks it for a socket as if it were the first of two proxies."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -116,7 +116,7 @@ def _ask_socks(stream: Stream, proxy: Proxy, host: str, port: int, largest: int)
     from python_socks.sync import Proxy as Socks  # noqa: PLC0415
 
     user, password = (None if text is None else text.reveal() for text in (proxy.user, proxy.password))
-    ours = cast("Any", _Connected(stream))
+    ours = cast("Any", _ConnectedProxy(stream))
     socks = Socks(ProxyType.SOCKS5, proxy.host, proxy.port, user, password, rdns=True, forward=ours)
     try:
         socks.connect(host, port)
@@ -128,6 +128,6 @@ def _ask_socks(stream: Stream, proxy: Proxy, host: str, port: int, largest: int)
             status=error.error_code,
             final=is_about_login or error.error_code == _NOT_ALLOWED,
         )
-    except ValueError:  # a name or a password that does not fit into the protocol
+    except ValueError:  # SOCKS5 cannot carry this host name, user or password
         return ConnectFailed(f"the proxy {proxy.host} cannot be asked for {host} with this user and password")
     return None

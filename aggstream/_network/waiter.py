@@ -1,4 +1,4 @@
-"""How the I/O thread waits while there is no session: always interruptible, always with a deadline."""
+"""The waiting of the I/O thread while there is no session. Other threads can interrupt it at any time."""
 
 from __future__ import annotations
 
@@ -14,53 +14,53 @@ T = TypeVar("T")
 
 
 class Waiter:
-    """Waits by a poller, and looks at what other threads ask for each time it is woken."""
+    """Waits with a poller. After each wake-up it handles the requests of other threads."""
 
     def __init__(self, poller: Poller, obey: Callable[[], None], look: Callable[[], float | None]) -> None:
-        """Make one.
+        """Make a waiter.
 
         Args:
-            poller: what waits.
-            obey: raises to end whatever is waited for.
-            look: looks after something else, and returns when it must be called again (monotonic), or None.
+            poller: the poller that waits.
+            obey: handles the requests of other threads. It raises an exception to end the waiting.
+            look: does other regular work. It returns the monotonic time of its next call, or None.
         """
         self._poller = poller
         self._obey = obey
         self._look = look
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Wait for some seconds."""
         deadline = Deadline(seconds)
         while not deadline.expired():
             self._wait(None, deadline)
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition holds, which is looked at whenever the poller is woken."""
+        """Wait until a condition is true. The condition is tested after each wake-up."""
         while not condition():
             self._wait(None, Deadline(None))
 
     def job(self, job: Job[T], deadline: Deadline) -> T:
-        """Return what a job returned, or raise what it raised.
+        """Wait for a job; return the job's result, or raise the job's exception.
 
         Raises:
-            Abandoned: the deadline passed.
+            Abandoned: the deadline passed before the job was done.
         """
         try:
             while not job.done:
                 if deadline.expired():
                     job.abandon()
                 self._wait(None, deadline)
-        except BaseException:  # whatever ended the waiting, nobody waits for a job that hangs
+        except BaseException:  # after an interruption, no thread waits for the job, which may hang
             job.leave()
             raise
-        self._obey()  # what was asked for meanwhile may have made the outcome nobody's
+        self._obey()  # a request of another thread may have made the result useless
         return job.result()
 
     def socket(self, sock: socket.socket, *, write: bool, deadline: Deadline) -> None:
-        """Return once a socket is ready.
+        """Wait until a socket is ready.
 
         Raises:
-            TimeoutError: the deadline passed.
+            TimeoutError: the deadline passed first.
         """
         try:
             while not deadline.expired():

@@ -1,8 +1,8 @@
-"""The WebSocket connection: the only module that speaks to `websocket-client`.
+"""The open WebSocket connection.
 
-The library does the opening handshake and the frames. The socket is made here and never blocks, so that one
-thread can wait for it, for a wake-up and for a deadline at once; a `Transport` belongs to that thread. Foreign
-exceptions become ours here and nowhere else.
+`websocket-client` does the opening handshake (see `opening.py`) and parses the frames. The socket never blocks, so
+that one thread can wait for the socket, for a wake-up and for a deadline at once; a `Transport` belongs to that
+thread. This module turns the exceptions of the library and the socket into exceptions of aggstream.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from aggstream.errors import (
 )
 
 READ_SIZE = 65536
-# So many messages, or bytes of them, are taken before the owner may look at its other duties.
+# `receive` returns after this number of messages, or of bytes, so that its caller can do its other work.
 _BATCH_SIZE = READ_SIZE
 _BATCH = 400
 _LONGEST_CONTROL_FRAME = 125
@@ -39,34 +39,34 @@ _CONTROL_FRAMES = (ABNF.OPCODE_CLOSE, ABNF.OPCODE_PING, ABNF.OPCODE_PONG)
 
 @attrs.frozen
 class Binary:
-    """A binary message; the service has none."""
+    """A binary message. The service sends only texts."""
 
     data: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen
 class ControlFrame:
-    """A ping or a pong; a ping is already answered."""
+    """A ping or a pong. The pong that answers a ping is already queued."""
 
 
 @attrs.frozen
 class PeerClosed:
-    """The peer's close frame; it is already answered, and nothing follows."""
+    """The peer's close frame. The answer is already queued, and no message follows."""
 
     code: int
     reason: str = attrs.field(repr=shown)
 
 
 Message: TypeAlias = "list[str] | Binary | ControlFrame | PeerClosed"
-"""A message that came. Text messages that follow each other come as one list."""
+"""A received message. Text messages that follow each other directly are one list."""
 
 
 class _WouldBlock(Exception):
-    """There is nothing more for now. The parser keeps what it has of a frame."""
+    """The socket has no more bytes at this moment. The parser keeps the arrived part of a frame."""
 
 
 def words(error: BaseException | None) -> str:
-    """Return a foreign error in words that are fit for a log."""
+    """Return a description of another library's error that is fit for a log."""
     if error is None:
         return "the host name has no address"
     if isinstance(error, (TimeoutError, WebSocketTimeoutException)):
@@ -79,49 +79,51 @@ def words(error: BaseException | None) -> str:
 
 
 class Transport:
-    """An open WebSocket connection. Not thread-safe: one thread owns it. Nothing of it blocks."""
+    """An open WebSocket connection. It is not thread-safe: one thread owns it. No method blocks."""
 
     def __init__(self, sock: socket.socket, leftover: bytes, limits: Limits) -> None:
         self._sock = sock
         self.fd = sock.fileno()
-        """The descriptor to wait on."""
+        """The file descriptor of the socket, to wait for."""
         self._limits = limits
         self._chunk = leftover
         self._at = 0
         self._out = bytearray()
-        # Pongs pile up if the peer pings and does not read; past this it is not worth a connection.
+        # Pongs pile up if the peer sends pings and does not read. With more bytes than this, `flush` gives up.
         self._largest_backlog = 1 << 20
         self._can_send = True
         self.wants_write = False
-        """True if `flush` should be called once the socket can be written to."""
+        """True if the owner must call `flush` once the socket takes bytes."""
         self._read_wants_write = False
         self.has_buffered = bool(leftover)
-        """True if `receive` has something although the socket may not be readable."""
+        """True if `receive` may return messages even when the socket has no new bytes."""
         self._budget = 0
-        # One read of a plain socket tells whether there was more; of TLS it gives one record, however short.
+        # A short read from a plain socket means that the socket is empty. TLS returns one record per read, so a
+        # short read says nothing.
         self._reads_records = isinstance(sock, ssl.SSLSocket)
         self._is_drained = False
         self._frames = LimitedFrameBuffer(self._recv, limits)
         self._fragments = LimitedContinuation(limits)
         self._completed = 0
-        # Whether the library's parser has a part of a message.
+        # True if the library's parser holds a part of a message.
         self._is_partial = False
         self._largest = min(limits.frame_size, limits.message_size)
 
     # --- in ---------------------------------------------------------------------------------------------
 
     def receive(self, messages: list[Message]) -> int | None:
-        """Append the messages that are there, up to a batch, to a list, without waiting.
+        """Append the messages that have arrived to a list, at most one batch, without waiting.
 
         Args:
-            messages: the list. What came before an error is in it.
+            messages: the list. After an error it holds the messages that arrived before the error.
 
         Returns:
-            The number of the message that has come in part, to tell it from the next one; None if there is none.
+            A number for the message of which only a part has arrived, to tell it from later messages; None if no
+            message has arrived in part.
 
         Raises:
-            ConnectionLost: the connection is gone.
-            RemoteProtocolError: the peer broke the protocol or went past a limit; a close frame waits for `flush`.
+            ConnectionLost: the connection is lost.
+            RemoteProtocolError: the peer broke the protocol or exceeded a limit. `flush` will send a close frame.
         """
         if self._read_wants_write:
             self._read_wants_write, self.wants_write = False, bool(self._out)
@@ -140,7 +142,7 @@ class Transport:
             raise error.with_traceback(None) from None
         except WebSocketProtocolException as error:
             self.queue_close(1002)
-            # The library's words and ours, not the server's: they are no quotation.
+            # The text is from the library or from aggstream, not from the server, so its quotation marks go.
             rule = self._limits.shown(str(error))[1:-1]
             raise RemoteProtocolError(f"the server broke the WebSocket protocol: {rule}") from None
         except OSError as error:
@@ -163,7 +165,7 @@ class Transport:
                 return
 
     def _whole_texts(self, most: int) -> list[str]:
-        """Return texts that are here in whole; none, if anything else is next."""
+        """Return the text messages that have arrived completely; empty if the next frame is of another kind."""
         if self._is_partial:
             return []
         if self._at == len(self._chunk):
@@ -179,7 +181,7 @@ class Transport:
             self._is_partial = self._frames.is_partial or self._fragments.is_partial
 
     def _next_message(self) -> Message | None:
-        """Return what the next frame completes; None if that is nothing yet."""
+        """Read the next frame; return the message that it completes, or None if the message is incomplete."""
         try:
             frame = self._frames.recv_frame()
         except _WouldBlock:
@@ -187,7 +189,7 @@ class Transport:
                 self._fragments.check_begun(*begun)
             raise
         if frame.opcode in _CONTROL_FRAMES:
-            # Between two fragments it does not begin another message.
+            # A control frame between two fragments must not change the fragmented message's number.
             self._completed += not self._fragments.is_partial
             payload = cast("bytes", frame.data)
             if len(payload) > _LONGEST_CONTROL_FRAME or not frame.fin:
@@ -235,22 +237,22 @@ class Transport:
     # --- out --------------------------------------------------------------------------------------------
 
     def queue_text(self, text: str) -> None:
-        """Let `flush` send a text message. It cannot fail, so no traceback holds the text."""
+        """Queue a text message for `flush`. This cannot fail, so no traceback can hold the text."""
         self._queue(text.encode(), ABNF.OPCODE_TEXT)
 
     def queue_ping(self) -> None:
-        """Let `flush` send a ping."""
+        """Queue a ping for `flush`."""
         self._queue(b"", ABNF.OPCODE_PING)
 
     def queue_close(self, code: int, reason: str = "") -> None:
-        """Let `flush` send a close frame."""
+        """Queue a close frame for `flush`."""
         self._queue(code.to_bytes(2, "big") + reason.encode(), ABNF.OPCODE_CLOSE)
 
     def flush(self) -> None:
-        """Send as much as the socket takes of what waits. If the peer is gone, `receive` will tell.
+        """Send as many of the queued bytes as the socket takes. If the peer is gone, `receive` raises the error.
 
         Raises:
-            ConnectionLost: the peer does not take what it asked for.
+            ConnectionLost: the peer sends pings and does not read the answers.
         """
         while self._out:
             try:
@@ -260,7 +262,8 @@ class Transport:
                     raise ConnectionLost("the server asks for answers and does not read them") from None
                 return
             except OSError:
-                # Messages that the peer sent before it went may still be there to read. Reading finds the end.
+                # The socket may still hold messages that the peer sent before it closed. `receive` reads them, and
+                # then finds the end.
                 self._can_send = False
                 self._out.clear()
                 break
@@ -272,7 +275,7 @@ class Transport:
         close_everywhere(self._sock)
 
     def detach(self) -> None:
-        """Close this process's descriptor only: the connection is another process's."""
+        """Close only the descriptor of this process, because the connection belongs to another process."""
         close_here(self._sock)
 
     def _queue(self, payload: bytes, opcode: int) -> None:

@@ -1,4 +1,4 @@
-"""The settings of one account or several, checked for both frameworks. They may hold secrets: none is shown."""
+"""Checks the settings of accounts for both frameworks. Settings may hold secrets; no error shows a secret."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from aggstream.typing import TokenProvider, TokenSource
 
 DEFAULT_ACCOUNT = "default"
 CLIENT_KEYS = ("APP_ID", "ORIGIN", "URL", "REST_URL")
-"""The keys that are options of `Client` in small letters."""
+"""The keys that are, in lower case, options of `Client`."""
 COMMON_KEYS = frozenset((*CLIENT_KEYS, "TOKEN", "OPTIONS", "OUTAGE_ERRORS"))
-"""The keys that may be set for one account, or for all, in every framework."""
+"""The keys that every framework allows, for one account or for all accounts."""
 _NOT_OPTIONS = frozenset({"self", "app_id", "origin", "url", "rest_url", "token", "journal", "name"})
 _CLIENT_OPTIONS = frozenset(inspect.signature(Client.__init__).parameters) - _NOT_OPTIONS
 
 Around: TypeAlias = "Callable[[Callable[..., str]], Callable[..., str]]"
-"""Makes of a function that returns a token the one to call."""
+"""Takes a function that returns a token, and returns the wrapped function."""
 
 
 @attrs.frozen(kw_only=True)
 class Account:
-    """One account's settings, checked."""
+    """The checked settings of one account."""
 
     name: str
     options: Mapping[str, Any] = attrs.field(repr=False)
-    """Of `Client`, but for the token."""
+    """The options of `Client`, without the token."""
     token: TokenSource | None = attrs.field(repr=False)
 
     def client(self, store: OpensStore | None) -> Client:
-        """Make the client of the stream.
+        """Return a new client for the account's stream.
 
         Raises:
             ConfigurationError: an option cannot work.
@@ -47,31 +47,32 @@ class Account:
 
 
 def refuse_unknown(keys: Iterable[object], known: Collection[str], where: str) -> None:
-    """See that all keys are known.
+    """Check that all keys are known.
 
     Raises:
-        ConfigurationError: one is not; says which, and what may have been meant.
+        ConfigurationError: a key is not known. The error names the key, and a similar known key.
     """
     for key in keys:
         if key not in known:
-            raise ConfigurationError(f"{where} has no key {key!a}{_like(key, known)}")
+            raise ConfigurationError(f"{where} has no key {key!a}{_suggestion(key, known)}")
 
 
 def accounts_of(
     accounts: object, shared: Mapping[str, Any], known: Collection[str], where: str
 ) -> dict[str, Mapping[str, Any]]:
-    """Return what is set for each account, by its name.
+    """Return the settings of each account, by the account's name.
 
     Args:
-        accounts: what is set for single accounts.
-        shared: what is set for all.
-        known: the keys of an account.
-        where: where the accounts are set, in words.
+        accounts: the settings of each account, by the account's name.
+        shared: the settings for all accounts.
+        known: the keys that an account may have.
+        where: the name of the setting with the accounts, for errors.
 
     Raises:
-        ConfigurationError: it is no dict of dicts with these keys, by names that a command can be given.
+        ConfigurationError: `accounts` is not a dict of dicts with known keys, or an account's name is not a
+            text on one line.
     """
-    if not isinstance(accounts, Mapping) or not all(isinstance(one, Mapping) for one in accounts.values()):
+    if not isinstance(accounts, Mapping) or not all(isinstance(own, Mapping) for own in accounts.values()):
         raise ConfigurationError(f"{where} must be a dict of dicts, by the accounts' names")
     for name, own in accounts.items():
         if not isinstance(name, str) or not name or not name.isprintable():
@@ -81,21 +82,26 @@ def accounts_of(
 
 
 def account_of(accounts: Mapping[str, Mapping[str, Any]], name: str, where: str) -> Mapping[str, Any]:
-    """Return what is set for an account.
+    """Return the settings of one account.
 
     Raises:
-        ConfigurationError: there is none of that name.
+        ConfigurationError: there is no account with this name.
     """
     if name not in accounts:
         raise ConfigurationError(f"{where} has no account {name!a}, but {', '.join(map(ascii, accounts))}")
     return accounts[name]
 
 
-def the_account(names: Collection[str], name: str | None, where: str) -> str:
-    """Return the account that is meant by a command's `--account`.
+def chosen_account(names: Collection[str], name: str | None, where: str) -> str:
+    """Return the name of the account that a command's option `--account` chooses.
+
+    Args:
+        names: the names of all accounts.
+        name: the value of the option; None: the command has no such option, which means the only account.
+        where: the name of the setting with the accounts, for errors.
 
     Raises:
-        ConfigurationError: none is given, and there are several.
+        ConfigurationError: the command has no `--account`, and there is not exactly one account.
     """
     if name is not None:
         return name
@@ -106,70 +112,75 @@ def the_account(names: Collection[str], name: str | None, where: str) -> str:
 
 
 def function_of(value: object, where: str, *, hint: str = "") -> Callable[..., Any]:
-    """Return a function that is set, itself or by its dotted path.
+    """Return the function that a setting holds.
 
     Args:
-        value: what is set.
-        where: where, in words.
-        hint: what else to do if a path names nothing.
+        value: the value of the setting: the function itself, or its dotted path.
+        where: the name of the setting, for errors.
+        hint: a further hint for the error about a path that cannot be imported.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: the value is not a function, and not the path of a function.
     """
     if isinstance(value, str):
         value = _imported(value, where, "function", hint)
     if not callable(value):
-        raise ConfigurationError(f"{where} must be a function, or the dotted path of one")
+        raise ConfigurationError(f"{where} must be a function, or the dotted path of a function")
     return cast("Callable[..., Any]", value)
 
 
 def token_of(value: object, where: str, around: Around) -> TokenSource | None:
-    """Return where tokens come from: a function, by itself or by its dotted path, or a provider.
+    """Return the token source that a setting holds; None if it is not set.
+
+    Args:
+        value: the value of the setting: a provider, a function, or a function's dotted path.
+        where: the name of the setting, for errors.
+        around: wraps the function that returns a token.
 
     Raises:
-        ConfigurationError: it is neither.
+        ConfigurationError: the value is not a provider, a function or the path of a function.
     """
     if value is None:
         return None
     if isinstance(value, TokenProvider):
-        return _Provider(around(value.get_token))
+        return _WrappedProvider(around(value.get_token))
     hint = "; a token itself belongs into the environment variable AGGSTREAM_TOKEN"
     return around(function_of(value, where, hint=hint))
 
 
 def outage_errors_of(value: Any, where: str) -> Any:
-    """Return the option `outage_errors` of a store, in which exceptions may stand by their dotted paths.
+    """Return the option `outage_errors` of a store, with imported exceptions instead of their dotted paths.
 
     Raises:
-        ConfigurationError: a path names nothing. What else cannot work, the store's options refuse.
+        ConfigurationError: a path cannot be imported. The store's options check everything else.
     """
     if not isinstance(value, (tuple, list)):
         return value
-    return tuple(_imported(one, where, "exception") if isinstance(one, str) else one for one in value)
+    return tuple(_imported(item, where, "exception") if isinstance(item, str) else item for item in value)
 
 
 def options_of(value: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the options of `Client` that are set for an account, but for the token.
+    """Return the options of `Client` from the settings of an account, without the token.
 
     Raises:
-        ConfigurationError: one cannot be set there.
+        ConfigurationError: an option is not an option of `Client`, or cannot be set in `OPTIONS`.
     """
     options = value.get("OPTIONS", {})
     if not isinstance(options, Mapping):
         raise ConfigurationError(f"{where} must be a dict of further options of aggstream.Client")
     for name in options:
         if name not in _CLIENT_OPTIONS:
-            raise ConfigurationError(f"{where}: {name!a} cannot be set there{_like(name, _CLIENT_OPTIONS)}")
+            raise ConfigurationError(f"{where}: {name!a} cannot be set there{_suggestion(name, _CLIENT_OPTIONS)}")
     return {**options, **taken(value, CLIENT_KEYS)}
 
 
 def taken(value: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
-    """Return what is set for some keys, by their names in small letters."""
+    """Return the values of those keys that are set, by their names in lower case."""
     return {key.lower(): value[key] for key in keys if key in value}
 
 
-class _Provider:
-    """Somebody's provider, with what belongs around it."""
+class _WrappedProvider:
+    """A user's token provider whose `get_token` is wrapped."""
 
     def __init__(self, get_token: Callable[..., str]) -> None:
         self._get_token = get_token
@@ -188,6 +199,6 @@ def _imported(path: str, where: str, what: str, hint: str = "") -> object:
         ) from None
 
 
-def _like(key: object, known: Collection[str]) -> str:
+def _suggestion(key: object, known: Collection[str]) -> str:
     found = difflib.get_close_matches(str(key), known, n=1)
     return f"; did you mean {found[0]!a}?" if found else ""

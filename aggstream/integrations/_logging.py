@@ -1,4 +1,4 @@
-"""One line for each record of the log."""
+"""Log formatters that write one line for each log record."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import sys
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object."""
+    """Formats a log record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
+        """Return the line for a log record."""
         line = {
             "time": dt.datetime.fromtimestamp(record.created, dt.timezone.utc).isoformat(),
             "level": record.levelname,
@@ -26,13 +26,13 @@ class JsonFormatter(logging.Formatter):
 
 
 class PlainFormatter(logging.Formatter):
-    """A record in words; what would begin a new line stands there as a backslash and an n."""
+    """Formats a log record as plain text. A line break in the record becomes a backslash and an n."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
+        """Return the line for a log record."""
         return "\\n".join(super().format(record).splitlines())
 
 
@@ -41,10 +41,10 @@ FORMATS = tuple(_FORMATTERS)
 
 
 def set_up(format_name: str | None) -> None:
-    """Let everything that is logged reach stderr, one line a record, in place of other handlers that write there.
+    """Write all log records to stderr, one line for each record. Replace other handlers that write to a stream.
 
     Args:
-        format_name: "json" or "plain"; None: "plain", unless the project has said where records go.
+        format_name: "json" or "plain"; None: "plain", but do nothing if the project has set up a handler itself.
     """
     root = logging.getLogger()
     ours = logging.getLogger("aggstream")

@@ -1,6 +1,7 @@
-"""The body of the view of live events, for every framework: a user's events from the store, as Server-Sent Events.
+"""The view of live events for every framework. It sends a user's stored events as Server-Sent Events.
 
-A framework finds the user of a request, and reads its store. The refusals, their order, and the frames stand here.
+The framework's own module finds the user of a request, and reads the store. This module decides whether a request
+is refused, and makes the frames.
 """
 
 from __future__ import annotations
@@ -19,41 +20,41 @@ from aggstream._base.deadline import Deadline
 logger = logging.getLogger("aggstream.integrations")
 
 READ_EVERY = 0.5
-"""Seconds between two pages from the store."""
+"""Seconds between two reads of the store."""
 HEARTBEAT = 10.0
-"""Seconds of silence after which something is sent, so that proxies and servers see that the answer goes on."""
+"""Seconds without an event after which a comment is sent, so that proxies and servers keep the answer open."""
 PAGE = 200
-"""Events of one page."""
+"""The largest number of events in one read of the store."""
 EVENTS_FOR = 25.0
-"""Seconds of one answer, unless it is set: below gunicorn's timeout."""
+"""The default length of one answer in seconds. It is shorter than gunicorn's timeout."""
 _CONTENT_TYPE = "text/event-stream"
 HEADERS = {
     "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",  # nginx keeps what it has until there is more of it
+    "X-Accel-Buffering": "no",  # without it, nginx holds small pieces back
 }
-_REFUSED = "Live events are for a signed-in user with an AGG account."
-_NO_PLACE = "Last-Event-ID and after must be the id of an event."
+_FORBIDDEN_TEXT = "Live events are for a signed-in user with an AGG account."
+_BAD_POSITION_TEXT = "Last-Event-ID and after must be the id of an event."
 _RETRY_MS = 1000
-# For when the store cannot be read: a browser asks again. After an error it would not.
-_ASK_AGAIN = f"retry: {_RETRY_MS}\n\n"
+# The body of the answer when the store cannot be read. The browser asks again; after an HTTP error it would not.
+_ASK_AGAIN_BODY = f"retry: {_RETRY_MS}\n\n"
 _LINE_END = re.compile(r"\r\n|\r|\n")
-# Of a number that every database takes.
-_DIGITS = 18
+# The largest number of digits of an event number. Every database takes such a number.
+_MOST_DIGITS = 18
 
 EventRow: TypeAlias = "tuple[int, str, str]"
-"""An event's number, its type, and its text."""
+"""An event's number, type and text."""
 
 
 class Unreadable(Exception):
-    """The store cannot be read at this moment. The text says why, in one line."""
+    """The store cannot be read at this moment. The text of the exception says why, in one line."""
 
 
-class NoPlace(Exception):
-    """A request names a place among the events that cannot be one."""
+class BadPosition(Exception):
+    """The request asks for events after a position that is not an event number."""
 
 
 class UserEvents(Protocol):
-    """The stored events of one user. It belongs to one thread, and holds nothing open between two calls."""
+    """Reads the stored events of one user. One thread uses it, and it keeps nothing open between two calls."""
 
     def newest(self) -> int:
         """Return the number of the newest event; 0 if there is none.
@@ -64,7 +65,7 @@ class UserEvents(Protocol):
         ...
 
     def page_after(self, number: int) -> Sequence[EventRow]:
-        """Return the events after one, the oldest first, at most `PAGE`.
+        """Return the events after the event `number`, oldest first, at most `PAGE` events.
 
         Raises:
             Unreadable: the store cannot be read.
@@ -74,7 +75,7 @@ class UserEvents(Protocol):
 
 @attrs.frozen
 class Answer:
-    """An answer of the view, for a framework to send with `HEADERS`."""
+    """The answer of the view. The framework sends it with `HEADERS`."""
 
     status: int
     body: Iterable[str]
@@ -91,73 +92,75 @@ def answer(
     """Return the answer to a request for live events.
 
     Args:
-        find: returns the events of the user who asks; None if there is no such user. It may raise `Unreadable`.
+        find: returns the events of the user who makes the request; None if the request has no such user. It may
+            raise `Unreadable`.
         last_event_id: the header `Last-Event-ID`, which a browser sends after an interruption.
-        after: `after` of the query, for the first time.
-        seconds: after which the answer ends; 0: with the events that are there.
+        after: the query's argument `after`, for the first request of a page.
+        seconds: the length of the answer; 0: send the stored events and end.
     """
     try:
         events = find()
         if events is None:
-            return Answer(403, (_REFUSED,), "text/plain")
-        place = place_of(last_event_id, after)
+            return Answer(403, (_FORBIDDEN_TEXT,), "text/plain")
+        position = position_of(last_event_id, after)
         newest = events.newest()
-    except NoPlace:
-        return Answer(400, (_NO_PLACE,), "text/plain")
+    except BadPosition:
+        return Answer(400, (_BAD_POSITION_TEXT,), "text/plain")
     except Unreadable as error:
         logger.warning("live events have to wait, because the store cannot be read: %s", error)
-        return Answer(200, (_ASK_AGAIN,), _CONTENT_TYPE)
-    # Not after an event that is not stored: the store may have been begun anew since the page was made.
-    begin = newest if place is None else min(place, newest)
+        return Answer(200, (_ASK_AGAIN_BODY,), _CONTENT_TYPE)
+    # The start is never above the newest event, because the store may be a new one with smaller numbers.
+    begin = newest if position is None else min(position, newest)
     return Answer(200, frames(events.page_after, begin, seconds=seconds), _CONTENT_TYPE)
 
 
-def place_of(header: str | None, argument: str | None) -> int | None:
-    """Return the number of the event after which to begin; None: now.
+def position_of(header: str | None, argument: str | None) -> int | None:
+    """Return the number of the event after which the answer begins; None: begin with new events.
 
     Args:
-        header: `Last-Event-ID`, which a browser sends after an interruption.
-        argument: `after` of the query, for the first time.
+        header: the header `Last-Event-ID`, which a browser sends after an interruption.
+        argument: the query's argument `after`, for the first request of a page.
 
     Raises:
-        NoPlace: what is given is no number of an event.
+        BadPosition: the header or the argument is not an event number.
     """
-    place = header or argument
-    if place is None:
+    position = header or argument
+    if position is None:
         return None
-    if not (place.isascii() and place.isdigit() and len(place) <= _DIGITS):
-        raise NoPlace
-    return int(place)
+    if not (position.isascii() and position.isdigit() and len(position) <= _MOST_DIGITS):
+        raise BadPosition
+    return int(position)
 
 
 def frames(
     page_after: Callable[[int], Sequence[EventRow]], after: int, *, seconds: float, heartbeat: float = HEARTBEAT
 ) -> Iterator[str]:
-    """Yield what an `EventSource` reads, and then end: it asks again by itself, from where it was.
+    """Yield the frames for an `EventSource`, and then end. The `EventSource` asks again for the events after that.
 
     Args:
-        page_after: returns the events after one; see `UserEvents`. The answer ends if it raises `Unreadable`.
+        page_after: returns the events after an event number; see `UserEvents`. If it raises `Unreadable`, the
+            frames end.
         after: the number of the event after which to begin.
-        seconds: after which to end; 0: with what is there.
-        heartbeat: seconds of silence after which a comment is sent.
+        seconds: the seconds until the frames end; 0: yield the stored events and end.
+        heartbeat: the seconds without an event after which a comment is sent.
     """
     deadline, pause = Deadline(seconds), threading.Event()
-    # Without data it is no event, but the browser keeps the id, and begins there if nothing comes.
+    # A frame without data is not an event, but the browser keeps its id, and sends it with the next request.
     yield f"retry: {_RETRY_MS}\nid: {after}\n\n"
-    spoken_at = time.monotonic()
+    sent_at = time.monotonic()
     while True:
         try:
             page = page_after(after)
         except Unreadable as error:
             logger.warning("live events end, because the store cannot be read: %s", error)
             return
-        for after, type_, text in page:  # noqa: PLR1704  (where the next page begins)
+        for after, type_, text in page:  # noqa: PLR1704  (the next page begins after it)
             yield _frame(after, type_, text)
         now = time.monotonic()
         if page:
-            spoken_at = now
-        elif now >= spoken_at + heartbeat:
-            spoken_at = now
+            sent_at = now
+        elif now >= sent_at + heartbeat:
+            sent_at = now
             yield ":\n\n"
         if deadline.expired():
             return

@@ -36,7 +36,7 @@ def create_private(path: str) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError:
-        _make_private(path)
+        pass
     except OSError as error:
         path = path.removesuffix("-owner")
         if error.errno in _NO_DESCRIPTORS:
@@ -44,9 +44,12 @@ def create_private(path: str) -> None:
         raise JournalFull(f"the journal {path} cannot be made: {error.strerror}", path=path) from error
 
 
-def _make_private(path: str) -> None:
-    """Take from others what only the owner of a journal may do with a file that is there already."""
-    for name in (path, f"{path}-wal", f"{path}-shm"):
+def make_private(path: str) -> None:
+    """Remove, from the mode of a journal's files, the rights that only the journal's owner may have.
+
+    The caller must know that the file is a journal: a file of another program stays as it is.
+    """
+    for name in (path, f"{path}-wal", f"{path}-shm", f"{path}-owner"):
         with contextlib.suppress(OSError):  # it is not there; or it is somebody else's, and SQLite says so
             mode = stat.S_IMODE(os.stat(name).st_mode)  # noqa: PTH116
             if mode & ~_MODE:

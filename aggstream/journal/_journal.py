@@ -22,6 +22,7 @@ from aggstream.journal._file import (
     connect,
     create_private,
     from_column,
+    make_private,
     never_close,
     patiently,
     places_of,
@@ -113,6 +114,7 @@ class Journal:
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has no effect later
             else:
                 check_version(connection, self.path)
+            make_private(self.path)
             self._places = self._places_now()
             [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":

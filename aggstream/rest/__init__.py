@@ -1,4 +1,4 @@
-"""The REST API, asked by a program with `RestClient`, or by the stream."""
+"""The client of the REST API: `RestClient` for programs, and the calls that the stream makes by itself."""
 
 from typing import TYPE_CHECKING
 
@@ -10,5 +10,5 @@ if TYPE_CHECKING:
 
 __all__ = ["RestClient", "RestOptions"]
 
-# It loads an HTTP client, which a stream without REST does not need.
+# The module is loaded late, because it loads an HTTP client. A stream without REST needs none.
 __getattr__, __dir__ = lazy(__name__, {"_client": ("RestClient",)})

@@ -1,4 +1,4 @@
-"""An order as REST tells it, made into the event that the stream would have told it by."""
+"""Makes an order event, as the stream sends it, from an order record of the REST API."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from aggstream.events._records import OrderRecord
 def as_event(
     record: OrderRecord, wall_ns: int, user_id: str | None, *, named_as: str = "", one_unit: bool = False
 ) -> OrderEvent:
-    """Return the event that tells of a record. Its text is made for it, so that it can be stored.
+    """Return the event for an order record. The function also makes the event's text, so that it can be stored.
 
     Args:
-        record: what REST says of the order.
-        wall_ns: when it was read, in nanoseconds since the epoch.
-        user_id: the user whose order it is; None if the service has not named the user.
-        named_as: the name that the user has given to the record's status; empty for none.
-        one_unit: whether the record's amounts count the same thing, so that what remains can be told.
+        record: the order record of the REST API.
+        wall_ns: the time at which the record was read, in nanoseconds since the epoch.
+        user_id: the user who owns the order; None if the service has not named the user.
+        named_as: the name that the option `status_names` gives to the record's status; empty: no name.
+        one_unit: True: all amounts of the record have the same unit, so the remaining amount can be computed.
     """
     remaining = record.remaining_text if one_unit else None
     timestamp = milliseconds(record.updated_at or record.created_at)

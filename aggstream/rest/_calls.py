@@ -1,4 +1,4 @@
-"""Single calls of the REST API: each is tried once, sleeps never, and takes the token that it is to use."""
+"""Single calls of the REST API. A call makes one attempt, never sleeps, and gets its token from the caller."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _HINTS = {
 
 
 class Unauthorized(RestError):
-    """The service refuses the token (status 401): another one may help."""
+    """The service refuses the token (HTTP status 401). A call with another token may work."""
 
 
 class Calls:
-    """The REST API of one app. Every method blocks, may be called in any thread, and uses only that thread.
+    """The calls of the REST API for one app. Every method blocks, and may be called in any thread.
 
-    Connections are kept open for the next call until `close`.
+    Connections stay open for later calls until `close`.
     """
 
     def __init__(
@@ -58,18 +58,18 @@ class Calls:
         proxy: Proxy | None,
         limits: Limits,
     ) -> None:
-        """Make one; nothing is connected.
+        """Prepare the calls, without opening a connection.
 
         Args:
             app_id: the app's id.
-            rest_url: the API's base, checked.
-            options: how it is spoken to.
-            ssl_context: for a private certificate authority; None: the system's authorities.
-            proxy: through which to connect; None for none.
-            limits: those of JSON count here as well.
+            rest_url: the API's base URL, which the caller has checked.
+            options: the options of the REST API.
+            ssl_context: the TLS settings, for a private certificate authority; None: the system's authorities.
+            proxy: the proxy to connect through; None: connect directly.
+            limits: the limits. The calls use only the limits of JSON.
 
         Raises:
-            ConfigurationError: the app id cannot stand in a header.
+            ConfigurationError: the app id cannot be sent in a header.
         """
         self.options = options
         self.base = rest_url.rstrip("/")
@@ -81,11 +81,11 @@ class Calls:
         self._parser = Parser(limits)
         self._ssl_context = ssl_context
         self._proxy = proxy
-        self._begin_anew()
-        call_in_child(self, Calls._begin_anew)
+        self._reset()
+        call_in_child(self, Calls._reset)
 
-    def _begin_anew(self) -> None:
-        # In a forked child the connections are the parent's.
+    def _reset(self) -> None:
+        # A forked child needs its own connections, because the inherited ones belong to the parent.
         self._http = make_http(self.options.timeout, self._ssl_context, self._proxy, connections=_KEPT_CONNECTIONS)
 
     def orders_page(
@@ -94,14 +94,14 @@ class Calls:
         """Return a page of the user's orders.
 
         Args:
-            token: whose orders.
-            status: only orders with this status; None: all.
-            cursor: `next_cursor` of the page before; None: the first page.
-            limit: how many orders, from 1 to 100; None: `page_size` of the options.
+            token: the user's access token.
+            status: return only orders with this status; None: all orders.
+            cursor: `next_cursor` of the previous page; None: return the first page.
+            limit: the number of orders, from 1 to 100; None: `page_size` of the options.
 
         Raises:
             Unauthorized: the service refuses the token.
-            RestError: there is no answer that can be used; `is_worth_retrying` tells whether to try again.
+            RestError: the API gave no usable answer. `is_worth_retrying` tells whether a new attempt may help.
         """
         query = {"limit": str(self.options.page_size if limit is None else limit)}
         if status is not None:
@@ -111,17 +111,17 @@ class Calls:
         return self._get(token, self.options.orders_path, query, decode_orders_page)
 
     def balances(self, token: Secret) -> Balances:
-        """Return the user's balances. Argument and errors are those of `orders_page`."""
+        """Return the user's balances. The argument and the errors are the same as for `orders_page`."""
         return self._get(token, self.options.balances_path, {}, decode_balances)
 
     def close(self) -> None:
-        """Close the connections that no call uses; a call after this connects anew."""
+        """Close the connections that no call uses. A later call opens a new connection."""
         self._http.clear()
 
     def _get(self, token: Secret, path: str, query: Mapping[str, str], decode: Callable[[bytes, Parser], T]) -> T:
         outcome = self._outcome(token, path, query, decode)
         if isinstance(outcome, RestError):
-            # Raised out here, because the frames in there hold the user's data.
+            # The error is raised here, because the frames of `_outcome` hold the user's data.
             raise outcome
         return outcome
 
@@ -138,7 +138,7 @@ class Calls:
             return _failure(what, answer)
         if answer.status != _OK:
             return _refusal(what, answer)
-        problem = "it is compressed, and nobody asked for that" if answer.is_compressed else None
+        problem = "it is compressed, and the request did not allow that" if answer.is_compressed else None
         if answer.body is None:
             problem = f"it is larger than answer_size ({self.options.answer_size})"
         elif problem is None:
@@ -146,7 +146,7 @@ class Calls:
                 return _dated(decode(answer.body, self._parser), answer.date_ms)
             except DecodeError as error:
                 problem = str(error)
-        return RestError(f"the answer of {what} is of no use: {problem}", status=_OK)
+        return RestError(f"the answer of {what} cannot be used: {problem}", status=_OK)
 
 
 def _dated(decoded: T, date_ms: int | None) -> T:
@@ -159,7 +159,7 @@ def _failure(what: str, error: urllib3.exceptions.HTTPError) -> RestError:
     if isinstance(cause, ssl.SSLCertVerificationError):
         failure = RestError(f"{what} failed: the certificate does not verify: look at rest_url and ssl_context")
     if isinstance(cause, (ssl.SSLCertVerificationError, ProxyRejected)):
-        # Without its traceback, whose frames hold what was sent.
+        # The traceback is removed, because its frames hold the request's headers.
         failure.__cause__ = cause.with_traceback(None)
     return failure
 

@@ -1,4 +1,4 @@
-"""A user's orders and balances, for a program that asks; the stream is for one that wants to be told."""
+"""The REST client: it reads a user's orders and balances on request. The stream sends changes by itself."""
 
 from __future__ import annotations
 
@@ -48,11 +48,12 @@ _LONGEST_PAUSE = 30.0
 
 
 class RestClient:
-    """Asks the REST API for one user's orders and balances.
+    """Reads one user's orders and balances from the REST API.
 
-    Every method blocks, and may be called in any thread. What the network or a busy service spoils is tried again
-    after a random pause that grows; a token that is refused is replaced once. Use it in a `with` statement, or
-    `close()` it. A forked child may use it as well: it makes connections of its own.
+    Every method blocks, and may be called in any thread. If the network fails or the service is busy, the client
+    tries again after a random pause, and the pauses grow. If the service refuses the token, the client asks the
+    token provider once for another token. Use the client in a `with` statement, or call `close()`. A forked child
+    process may use the client as well, because the child opens its own connections.
     """
 
     @quiet
@@ -68,24 +69,26 @@ class RestClient:
         proxy: str | None = "environment",
         limits: Limits | None = None,
     ) -> None:
-        """Make a client. Nothing is connected before the first call.
+        """Make a client. The client opens no connection before the first call.
 
         Args:
             app_id: the app's id; None: the environment variable `AGGSTREAM_APP_ID`.
-            token: the user's access token, a function that returns one, or a `TokenProvider`; None:
-                `AGGSTREAM_TOKEN`. It is asked at the first call, on the calling thread, and again once the
-                service refuses what it gave.
-            rest_url: the REST API's base; None: the `url` of the options, `AGGSTREAM_REST_URL`, or the public one.
-            options: how the API is spoken to; None: the defaults of `RestOptions`.
-            ssl_context: for a private certificate authority; None: the system's authorities.
-            allow_insecure: take an `http://` URL of another machine; the token is then sent for all to read.
+            token: the user's access token, a function that returns the token, or a `TokenProvider`; None:
+                `AGGSTREAM_TOKEN`. The client calls the function or the provider on the calling thread: at the
+                first request, and again when the service refuses the token.
+            rest_url: the REST API's base URL; None: the `url` of the options, `AGGSTREAM_REST_URL`, or the public
+                URL.
+            options: the options of the REST API; None: the defaults of `RestOptions`.
+            ssl_context: the TLS settings, for a private certificate authority; None: the system's authorities.
+            allow_insecure: True: accept an `http://` URL of another machine. Then the network can read the token.
             proxy: as for `Client`.
-            limits: those of JSON (`json_depth`, `number_digits`, `number_exponent`) count; None: the defaults.
+            limits: the limits of JSON (`json_depth`, `number_digits`, `number_exponent`). The client uses no other
+                limits; None: the defaults.
 
         Raises:
-            ConfigurationError: an option is missing or cannot work; says which and what would.
+            ConfigurationError: an option is missing or cannot work. The error says which one, and what would work.
         """
-        # First of all, and then forgotten: a traceback may show the locals of its frames.
+        # The token is checked first and deleted, because a traceback may show local variables.
         self._provider = as_provider(setting(None, "token") if token is None else token)
         del token
         if options is not None and not isinstance(options, RestOptions):
@@ -104,19 +107,19 @@ class RestClient:
         self._token: Secret | None = None
         self._patching = Patching()
         self._closed = threading.Event()
-        self._begin_anew()
-        call_in_child(self, RestClient._begin_anew)
+        self._reset()
+        call_in_child(self, RestClient._reset)
 
-    def _begin_anew(self) -> None:
-        # Guards `_token`, and with it that the provider is asked by one thread at a time, as it may expect. The
-        # provider runs under it, so it must not use this client.
-        self._one_at_a_time = threading.Lock()
+    def _reset(self) -> None:
+        # Guards `_token`, and lets only one thread at a time call the provider. The provider runs while it is
+        # held, so the provider must not use this client.
+        self._mutex = threading.Lock()
         was_closed, self._closed = self._closed.is_set(), threading.Event()
         if was_closed:
             self._closed.set()
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_closed"):  # its constructor refused an option
+        if not hasattr(self, "_closed"):  # the constructor raised an error
             return "<aggstream.RestClient, not made>"
         closed = ", closed" if self._closed.is_set() else ""
         return f"<aggstream.RestClient of app {self._app_id!a} at {self._calls.base}{closed}>"
@@ -137,7 +140,7 @@ class RestClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connections, and end the pauses between attempts. It may be called again."""
+        """Close the connections, and end the pauses between attempts. The method may be called again."""
         self._closed.set()
         self._calls.close()
 
@@ -147,18 +150,19 @@ class RestClient:
         """Return one page of the user's orders.
 
         Args:
-            status: only orders with this status, as the service writes it; None: all.
-            cursor: `next_cursor` of the page before; None: the first page.
-            limit: how many orders, from 1 to 100; None: `page_size` of the options.
+            status: return only orders with this status, as the service writes it; None: all orders.
+            cursor: `next_cursor` of the previous page; None: return the first page.
+            limit: the number of orders, from 1 to 100; None: `page_size` of the options.
 
         Returns:
-            The page. What is wrong with orders that could not be understood is in its `problems`.
+            The page. The errors of orders that the client could not read are in its `problems`.
 
         Raises:
-            RestError: the API gave no answer that can be used, `attempts` times if that was worth it.
-            AuthenticationRejected: the token is refused, and so is another one, or there is no other.
-            TokenUnavailable: the token provider gave no token.
-            ConfigurationError: an argument that cannot work.
+            RestError: the API gave no usable answer, after `attempts` attempts if a new attempt could help.
+            AuthenticationRejected: the service refuses the token, and the provider has no other token, or the
+                service refuses the other token as well.
+            TokenUnavailable: the token provider returned no token.
+            ConfigurationError: an argument cannot work.
             StateError: the client is closed.
         """
         if limit is not None:
@@ -169,17 +173,18 @@ class RestClient:
         return self._call(lambda token: self._calls.orders_page(token, status=status, cursor=cursor, limit=limit))
 
     def orders(self, *, status: str | None = None, max_pages: int | None = None) -> Iterator[OrderRecord]:
-        """Return the user's orders, page by page as they are taken; each page is a call that blocks.
+        """Return an iterator over the user's orders. The iterator blocks each time it reads the next page.
 
-        An order that cannot be understood is logged and left out; `orders_page` tells of it in the page.
+        The iterator logs and leaves out an order that it cannot read. `orders_page` returns such errors instead.
 
         Args:
-            status: only orders with this status, as the service writes it; None: all.
-            max_pages: end after so many pages; None: after the last one.
+            status: return only orders with this status, as the service writes it; None: all orders.
+            max_pages: the largest number of pages to read; None: read all pages.
 
         Raises:
-            RestError: while iterating, as the others: as `orders_page`, or if the pages go round in a circle.
-            ConfigurationError: at once: `max_pages` is not above 0.
+            RestError: raised while iterating, as by `orders_page`, or if the service sends the same cursor twice.
+            AggStreamError: raised while iterating, as by `orders_page`.
+            ConfigurationError: raised at once if `max_pages` is not above 0.
         """
         if max_pages is not None:
             check_count(max_pages, "max_pages")
@@ -191,8 +196,8 @@ class RestClient:
         while max_pages is None or len(seen) < max_pages:
             page = self.orders_page(status=status, cursor=cursor)
             if page.problems:
-                left_out = "RestClient: %d orders of a page are not understood, and left out; the first: %s"
-                logger.warning(left_out, len(page.problems), page.problems[0])
+                text = "RestClient: %d orders of a page cannot be read and are left out; the first error: %s"
+                logger.warning(text, len(page.problems), page.problems[0])
             yield from page.orders
             cursor = page.next_cursor
             if cursor is None:
@@ -205,10 +210,10 @@ class RestClient:
         """Return the user's balances.
 
         Returns:
-            The balances. What is wrong with entries that could not be understood is in their `problems`.
+            The balances. The errors of entries that the client could not read are in their `problems`.
 
         Raises:
-            AggStreamError: as `orders_page`.
+            AggStreamError: the errors are the same as for `orders_page`.
         """
         return self._call(self._calls.balances)
 
@@ -220,7 +225,7 @@ class RestClient:
         try:
             return self._answer(get)
         finally:
-            if self._closed.is_set():  # meanwhile, by another thread: no connection is left behind
+            if self._closed.is_set():  # another thread closed the client during this call
                 self._calls.close()
 
     def _answer(self, get: Callable[[Secret], T]) -> T:
@@ -257,14 +262,14 @@ class RestClient:
     # --- the token --------------------------------------------------------------------------------------
 
     def _present_token(self) -> Secret:
-        with self._one_at_a_time:
+        with self._mutex:
             if self._token is None:
                 self._token = self._ask(None)
             return self._token
 
     def _other_token(self, refused: Secret, reason: str) -> Secret:
-        with self._one_at_a_time:
-            # Another thread may have been refused before this one.
+        with self._mutex:
+            # Another thread may have replaced the refused token already.
             if self._token is None or self._token == refused:
                 self._token = self._ask(refused)
             if self._token == refused:
@@ -276,11 +281,11 @@ class RestClient:
             text = self._provider.get_token(stale=None if stale is None else stale.reveal())
         except AuthenticationError:
             raise
-        except Exception as error:  # whatever a user's function raises
+        except Exception as error:  # a user's function may raise anything
             raise provider_failure(error) from error
         problem = problem_with(text)
         if problem is not None:
-            del text  # a traceback may show the locals of its frames
+            del text  # a traceback may show local variables
             raise TokenUnavailable(problem)
         return Secret(text)
 

@@ -1,10 +1,10 @@
-"""Answers of the REST API to records, as strictly as `_codec` reads messages: a wrong type is never a conversion.
+"""Decodes answers of the REST API to records. As in `_codec`, a value of a wrong type is an error.
 
-What is more than there:
-- null means the same as a field that is not there.
-- One entry that is not understood costs that entry only: it is told in `problems`, with its path.
-- The types of `executionPrice`, `balance` and `chainId` are not public, so a number and its text are both taken.
-- A date is for people to read: what is none becomes None, and costs nothing else.
+Four rules differ from `_codec`:
+- null means the same as a missing field.
+- An entry with an error is left out, and its error is in `problems`, with its path. The other entries stay.
+- The types of `executionPrice`, `balance` and `chainId` are not public, so numbers and texts are both accepted.
+- A date is for people to read, so a date that is not valid becomes None.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ __all__ = ["decode_balances", "decode_orders_page"]
 
 T = TypeVar("T")
 
-# Many more than a page has. Each entry that is not understood makes an error, and a body has room for millions.
+# Many more entries than a page has. The limit is needed because each bad entry makes an error object, and a body
+# may hold millions of entries.
 _MOST_ENTRIES = 10_000
 _DEFAULT = Parser(Limits())
 _DATE = re.compile(
@@ -45,10 +46,11 @@ def decode_orders_page(data: str | bytes, parser: Parser = _DEFAULT) -> OrdersPa
 
     Args:
         data: the answer's body.
-        parser: what parses it, within limits.
+        parser: the JSON parser, with its limits.
 
     Raises:
-        DecodeError: it is no page, or nobody could tell what page comes next; names the path, and no values.
+        DecodeError: the body is not a page of orders, or does not name the next page. The error holds the path of
+            the problem, and no values.
     """
     payload = _parse(data, parser)
     if payload.get("data") is None:
@@ -58,10 +60,12 @@ def decode_orders_page(data: str | bytes, parser: Parser = _DEFAULT) -> OrdersPa
 
 
 def decode_balances(data: str | bytes, parser: Parser = _DEFAULT) -> Balances:
-    """Return what an answer of `GET /execution/balances` holds. The arguments are those of `decode_orders_page`.
+    """Return the balances in an answer of `GET /execution/balances`.
+
+    The arguments are the same as for `decode_orders_page`.
 
     Raises:
-        DecodeError: it holds no balances; names the path, and no values.
+        DecodeError: the body does not hold balances. The error holds the path of the problem, and no values.
     """
     payload = _parse(data, parser)
     if payload.get("cash") is None and payload.get("positions") is None:
@@ -72,17 +76,17 @@ def decode_balances(data: str | bytes, parser: Parser = _DEFAULT) -> Balances:
 
 
 def parse_date(text: object) -> dt.datetime | None:
-    """Return an ISO 8601 date with a time and a zone as a datetime in UTC, cut to microseconds; else None."""
+    """Return an ISO 8601 date with time and zone as a datetime in UTC, cut to microseconds; None if not valid."""
     match = _DATE.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         return None
     date, time, fraction, is_utc, hours, minutes = match.groups()
     zone = "+00:00" if is_utc else f"{hours}:{minutes}"
     try:
-        # In the one form that each version of Python understands.
+        # Every version of Python understands this form.
         moment = dt.datetime.fromisoformat(f"{date}T{time}.{fraction or '':0<6}{zone}")
         return moment.astimezone(dt.timezone.utc)
-    except (ValueError, OverflowError):  # the 13th month; before the first year, or after the last
+    except (ValueError, OverflowError):  # for example the 13th month, or a year after the last year of datetime
         return None
 
 
@@ -104,7 +108,7 @@ def _object(value: Any, path: str) -> dict[str, Any]:
 
 
 def _entries(payload: Mapping[str, Any], name: str, path: str) -> list[tuple[Any, str]]:
-    """Return the entries of an array, each with its path; none if there is no array."""
+    """Return the entries of an array, each with its path; an empty list if the array is missing."""
     path = f"{path}.{name}"
     entries = payload.get(name)
     if entries is None:
@@ -119,7 +123,7 @@ def _entries(payload: Mapping[str, Any], name: str, path: str) -> list[tuple[Any
 def _read_all(
     payload: Mapping[str, Any], name: str, read: Callable[[Any, str], T]
 ) -> tuple[tuple[T, ...], tuple[DecodeError, ...]]:
-    """Return the entries of an array that are understood, and what is wrong with the others."""
+    """Return the records of the entries that can be read, and the errors of the other entries."""
     understood, problems = [], []
     for entry, path in _entries(payload, name, "$"):
         try:
@@ -160,20 +164,20 @@ def _structure_balance(value: object, _: object) -> str | None:
 Hook: TypeAlias = "Callable[[object, object], object]"
 
 _CONVERTER = strict_converter(detailed_validation=True)
-# Keys of an entry that go into no field as they are.
-_OURS = {"raw", "chains"}
+# Fields that a `_Reader` leaves empty. `_read_order` and `_read_cash` fill them.
+_OWN_FIELDS = {"raw", "chains"}
 
 
 class _Reader(Generic[T]):
-    """Reads one class of records from objects."""
+    """Reads records of one class from JSON objects."""
 
     def __init__(self, cls: type[T], fields: Mapping[str, tuple[str, Hook | None]]) -> None:
-        """Make one; that takes milliseconds, so it is done at import.
+        """Make a reader. This takes milliseconds, so it is done at import.
 
         Args:
-            cls: the class.
-            fields: the service's name of a field that its snake-case twin does not tell, and what takes its
-                value if its type does not tell; by our name.
+            cls: the class of the records.
+            fields: the fields with special rules, by their names in the class. A rule is the service's name of the
+                field, and a function that converts the value. The function is None if the field's type is enough.
         """
         made: Any = cls
         attrs.resolve_types(made)
@@ -183,15 +187,15 @@ class _Reader(Generic[T]):
             wire, hook = fields.get(field.name, (wire_name(field.name), None))
             self._names[field.name] = wire
             overrides[field.name] = override(rename=wire, struct_hook=hook)
-        for ours in _OURS & overrides.keys():
-            overrides[ours] = override(omit=True)
+        for name in _OWN_FIELDS & overrides.keys():
+            overrides[name] = override(omit=True)
         self._structure: Callable[[Any, Any], T] = make_dict_structure_fn(made, _CONVERTER, **overrides)
 
     def read(self, value: Any, path: str) -> T:
-        """Return the record that an object stands for.
+        """Return the record for a JSON value.
 
         Raises:
-            DecodeError: it is no object, or a field has a wrong type, or is missing.
+            DecodeError: the value is not an object, or a field is missing or has a wrong type.
         """
         present = {name: item for name, item in _object(value, path).items() if item is not None}
         try:
@@ -204,7 +208,7 @@ class _Reader(Generic[T]):
         raise DecodeError(words, path=where)
 
 
-# A point leads into an object, which `_read_order` flattens.
+# A name with a point means a field of an inner object. `_read_order` makes these names.
 _ORDER = _Reader(
     OrderRecord,
     {
@@ -244,6 +248,6 @@ def _read_order(value: Any, path: str) -> OrderRecord:
 
 def _read_cash(value: Any, path: str) -> CashBalance:
     payload = _object(value, path)
-    # All of them or nothing: without one they would look whole.
+    # One bad chain makes the whole entry bad, because a list without that chain would look complete.
     chains = tuple(_CHAIN.read(entry, where) for entry, where in _entries(payload, "chains", path))
     return attrs.evolve(_CASH.read(payload, path), chains=chains)

@@ -1,4 +1,4 @@
-"""How the REST API is spoken to."""
+"""The options of the REST API."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from aggstream.errors import ConfigurationError
 from aggstream.events import normal_form
 
 LARGEST_PAGE = 100
-"""The most orders that the service gives in one page."""
+"""The largest number of orders that the service returns in one page."""
 
-_OURS = {
+_RESERVED_HEADERS = {
     "x-app-id": "use app_id=",
     "accept": "the client sets it",
     "accept-encoding": "the client sets it",
@@ -27,10 +27,10 @@ _OURS = {
 
 
 def check_page_size(value: Any, name: str) -> int:
-    """Return how many orders a page may have.
+    """Check the number of orders in a page, and return it.
 
     Raises:
-        ConfigurationError: the service gives none of that size.
+        ConfigurationError: the service does not return pages of that size.
     """
     if check_count(value, name) > LARGEST_PAGE:
         raise ConfigurationError(f"{name} must be a whole number from 1 to {LARGEST_PAGE}, got {value!a}")
@@ -38,14 +38,14 @@ def check_page_size(value: Any, name: str) -> int:
 
 
 def _headers(value: Mapping[str, str | Secret] | None) -> Mapping[str, Secret]:
-    # attrs.evolve() hands back what stands in the options.
+    # attrs.evolve() passes the converted value, in which the texts are secrets already.
     texts: Any = value
     if isinstance(value, Mapping):
         texts = {name: text.reveal() if isinstance(text, Secret) else text for name, text in value.items()}
     checked = check_headers(texts)
     for name in checked:
-        if name.lower() in _OURS:
-            raise ConfigurationError(f"headers: {name} cannot be given here: {_OURS[name.lower()]}")
+        if name.lower() in _RESERVED_HEADERS:
+            raise ConfigurationError(f"headers: {name} cannot be given here: {_RESERVED_HEADERS[name.lower()]}")
     return MappingProxyType(checked)
 
 
@@ -61,44 +61,44 @@ def _status_names(value: Mapping[str, str]) -> Mapping[str, str]:
 
 def _check_url(_: object, field: attrs.Attribute[Any], value: Any) -> None:
     if value is not None:
-        # Whether it may be unencrypted is for those to say who use the options.
+        # The user of the options checks later whether the URL may be unencrypted.
         check_url(value, field.name, plain="http", secure="https", allow_insecure=True)
 
 
 @without_frames
 @attrs.frozen(kw_only=True)
 class RestOptions:
-    """How the REST API is spoken to. Sizes are in bytes, times in seconds.
+    """The options of the REST API. Sizes are in bytes, times in seconds.
 
     Raises:
-        ConfigurationError: an option that cannot work.
+        ConfigurationError: an option cannot work.
     """
 
     url: str | None = attrs.field(default=None, validator=_check_url)
-    """The API's base; None: `AGGSTREAM_REST_URL`, or the public one."""
+    """The base URL of the API; None: the environment variable `AGGSTREAM_REST_URL`, or the public URL."""
     orders_path: str = attrs.field(
         default="/execution/orders", validator=lambda _, field, value: check_path(value, field.name)
     )
-    """Where the orders are."""
+    """The path of the orders, below the base URL."""
     balances_path: str = attrs.field(
         default="/execution/balances", validator=lambda _, field, value: check_path(value, field.name)
     )
-    """Where the balances are."""
+    """The path of the balances, below the base URL."""
     headers: Mapping[str, Secret] = attrs.field(default=None, converter=_headers)
-    """Further headers, given as texts and never shown: `x-app-api-key`, which apps can be set up to need."""
+    """Further headers, given as texts. aggstream never shows their values. Some apps need `x-app-api-key`."""
     timeout: float = seconds(10.0)
-    """For connecting, and then again for the answer, from the request to the last byte."""
+    """The time for connecting, and again for the whole answer, from the request to the last byte."""
     page_size: int = attrs.field(default=100, validator=lambda _, field, value: check_page_size(value, field.name))
-    """Orders asked for at a time, from 1 to 100."""
+    """The number of orders in one page, from 1 to 100."""
     max_pages: int = count(100)
-    """The most pages that one look back at what was missed may take."""
+    """The largest number of pages that the stream reads when it searches for missed orders."""
     attempts: int = count(4)
-    """How often `RestClient` tries one GET with the same token."""
+    """The largest number of attempts that `RestClient` makes for one GET with the same token."""
     answer_size: int = count(4 << 20)
-    """The largest answer."""
+    """The largest size of an answer's body."""
     status_names: Mapping[str, str] = attrs.field(factory=dict, converter=_status_names)
-    """The names of order events for statuses that aggstream does not know, in any writing; for the stream's
-    messages as well as for REST."""
+    """Maps statuses that aggstream does not know to the names of order events. The spelling of a status does not
+    matter. The mapping is also for the messages of the stream."""
     amounts_in_one_unit: bool = flag(default=False)
-    """Whether an order's `amountRaw` and `filledAmountRaw` count the same thing, so that they can be compared.
-    Nothing says so: a purchase may be stated in money."""
+    """True: an order's `amountRaw` and `filledAmountRaw` have the same unit, so aggstream may compare them. The
+    service's reference does not say so: the amount of a purchase may be in money."""

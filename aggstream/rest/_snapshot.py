@@ -1,4 +1,4 @@
-"""A reading of the balances as an event, to a text that can be stored, and back."""
+"""Makes a balance snapshot event from the balances of the REST API, and reads the event from its stored text."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from aggstream.rest._decoding import decode_balances
 
 
 def make_snapshot(balances: Balances, wall_ns: int, user_id: str | None = None) -> BalanceSnapshot:
-    """Return the event that tells of balances.
+    """Return the event for balances that were read from the REST API.
 
     Args:
-        balances: as they were read.
-        wall_ns: when, in nanoseconds since the epoch.
-        user_id: the user whose balances they are; None if the service has not named the user.
+        balances: the balances.
+        wall_ns: the time at which they were read, in nanoseconds since the epoch.
+        user_id: the user who owns the balances; None if the service has not named the user.
     """
     timestamp = wall_ns // NS_PER_MS
     message = {"type": BalanceSnapshot.TYPE, "timestamp": timestamp, "balances": balances.raw}
@@ -34,10 +34,10 @@ def make_snapshot(balances: Balances, wall_ns: int, user_id: str | None = None) 
 
 
 def decode_snapshot(text: str, received_ns: int, parser: Parser) -> BalanceSnapshot:
-    """Return the event whose text this is.
+    """Return the event that a stored text holds.
 
     Raises:
-        DecodeError: it is no such event's.
+        DecodeError: the text does not hold a balance snapshot.
     """
     message: Any = parser.parse(text)
     try:

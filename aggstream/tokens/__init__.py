@@ -1,4 +1,4 @@
-"""Where access tokens come from, and what the service said of them."""
+"""Access tokens: their providers, their refresh, and the handling of tokens that the service refuses."""
 
 from typing import TYPE_CHECKING
 
@@ -9,5 +9,5 @@ if TYPE_CHECKING:
 
 __all__ = ["RefreshingToken", "TokenPair"]
 
-# It loads an HTTP client, which a stream with another source of tokens does not need.
+# The module is loaded late, because it loads an HTTP client. A stream with another token source needs none.
 __getattr__, __dir__ = lazy(__name__, {"_refreshing": ("RefreshingToken", "TokenPair")})

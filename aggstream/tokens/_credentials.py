@@ -1,4 +1,4 @@
-"""The token of the connection that comes next, and what the service said of the ones before."""
+"""Gets the tokens for connections from the provider, and handles tokens that the server refuses."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from aggstream.typing import TokenProvider
 
 logger = logging.getLogger("aggstream.tokens")
 
-# Between two questions to a provider that fails, in seconds.
+# The shortest and the longest pause before a provider that failed is asked again, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 300.0
 
 
 class Credentials:
-    """Asks the provider for tokens, and sees to it that a server which refuses is asked twice at most.
+    """Asks the provider for tokens. After the server refuses a token, it allows one attempt with a new token.
 
-    It belongs to the I/O thread; the provider runs on the work thread. It is the one owner of the question that is
-    open, and of what a refusal means.
+    It belongs to the I/O thread, and the provider runs on the work thread. It alone holds the open request to the
+    provider, and it alone decides whether a refusal is final.
     """
 
     def __init__(self, provider: TokenProvider, work: WorkThread, *, timeout: float) -> None:
-        """Make one.
+        """Make the credentials of a client.
 
         Args:
-            provider: returns tokens.
-            work: the thread on which the provider is called.
-            timeout: seconds that the provider may take.
+            provider: the provider of tokens.
+            work: the thread that calls the provider.
+            timeout: the seconds that one call of the provider may take.
         """
         self._provider = provider
         self._work = work
         self._timeout = timeout
-        # The question for a newer token while a connection is live, and when its time is over.
+        # The request for a newer token during a live connection, and its deadline.
         self._job: Job[Token] | None = None
         self._deadline = Deadline(None)
-        # The token that the server refused last, until it accepts one.
+        # The token that the server refused last; None after the server has accepted a token.
         self._refused: Token | None = None
         self._reason = ""
-        # True if the present token was asked for because of a refusal.
+        # True if the present token was requested because the server had refused a token.
         self._is_forced = False
         self._pauses = FullJitter(_FIRST_PAUSE, _LONGEST_PAUSE)
         self._failures = 0
 
     def use(self, provider: TokenProvider) -> None:
-        """Take tokens from another provider from now on: another user's."""
+        """Use another provider from now on, for the tokens of another user."""
         self.cancel()
         self._provider = provider
         self._work.forgive()
@@ -61,14 +61,14 @@ class Credentials:
     # --- for a new connection ---------------------------------------------------------------------------
 
     def next_token(self, wait: Callable[[Job[Token], Deadline], Token]) -> Token:
-        """Return the token for a new connection; after a refusal, another one than was refused.
+        """Return the token for a new connection. After a refusal, return another token than the refused token.
 
         Args:
-            wait: waits for the provider, until a deadline.
+            wait: waits for the provider's answer until a deadline, and returns the token.
 
         Raises:
-            AuthenticationError: the provider has none, or only the one that was refused.
-            Interrupted: the waiting was ended.
+            AuthenticationError: the provider returned no token, or only the refused token.
+            Interrupted: another thread ended the waiting.
         """
         self._is_forced = self._refused is not None
         job = self._ask(self._refused)
@@ -76,7 +76,7 @@ class Credentials:
             token = wait(job, Deadline(self._timeout))
         except Interrupted:
             raise
-        except BaseException as error:  # whatever it was, it is the provider's
+        except BaseException as error:  # any exception of the provider
             failure = provider_failure(error)
             raise failure from failure.__cause__
         if self._refused is not None and token.secret == self._refused.secret:
@@ -84,11 +84,11 @@ class Credentials:
         return token
 
     def accepted(self) -> None:
-        """Note that the server took the token."""
+        """Note that the server accepted the token."""
         self._refused, self._is_forced = None, False
 
     def judge(self, error: AuthenticationRejected, token: Token) -> AuthenticationRejected:
-        """Return a refusal as the last word if a forced refresh went before it; else remember the token."""
+        """Remember a refused token; return the error, which is final after a second refusal in a row."""
         if error.final:
             return error
         if self._is_forced:
@@ -99,15 +99,15 @@ class Credentials:
     # --- for a live connection --------------------------------------------------------------------------
 
     def request(self, stale: Token) -> None:
-        """Begin to ask for another token than `stale`, if that is not asked for already."""
+        """Request another token than `stale` from the provider, unless a request is open already."""
         if self._job is None:
             self._job = self._ask(stale)
             self._deadline = Deadline(self._timeout)
 
     def answer(self) -> Token | AuthenticationError | None:
-        """Return, once, what came of `request`: a token, or why there is none; None if there is no answer yet.
+        """Return the result of `request`: a token or an error. Return None if there is no result yet.
 
-        A failure is counted, for `ask_again_in`.
+        Each result is returned only once. The method counts failures for `ask_again_in`.
         """
         job = self._job
         if job is None or not (job.done or self._deadline.expired()):
@@ -115,32 +115,32 @@ class Credentials:
         self._job = None
         try:
             token = job.result() if job.done else job.abandon()
-        except BaseException as error:  # whatever it was, it is the provider's
+        except BaseException as error:  # any exception of the provider
             self._failures += 1
             return provider_failure(error)
         self._failures = 0
         return token
 
     def ask_again_in(self, error: AuthenticationError) -> float | None:
-        """Return the seconds after which a provider that failed is asked again; None: it is useless."""
+        """Return the seconds until the failed provider is asked again; None if asking again cannot help."""
         if not isinstance(error, TokenUnavailable):
             return None
         return self._pauses.pause(self._failures, error.retry_after)
 
     def cancel(self) -> None:
-        """Wait no longer for what was requested."""
+        """Cancel the open request, if there is one."""
         if self._job is not None:
             self._job.leave()
             self._job = None
 
     def next_deadline(self) -> float | None:
-        """Return when `answer` should be called if nothing happens before, in monotonic seconds; None: no need."""
+        """Return the latest monotonic time for the next call of `answer`; None if no request is open."""
         return None if self._job is None else self._deadline.at
 
     # --- for REST, on the work thread -------------------------------------------------------------------
 
     def call(self, stale: Token) -> Token:
-        """Ask for another token than `stale`, and wait for it. It is called on the work thread."""
+        """Ask the provider for another token than `stale`, and wait for it. The work thread calls this method."""
         return _ask(self._provider, stale)
 
     def _ask(self, stale: Token | None) -> Job[Token]:
@@ -149,19 +149,20 @@ class Credentials:
 
 
 def refresh_in(token: Token) -> float | None:
-    """Return the seconds until another token should be asked for; None: never."""
+    """Return the seconds until the client should ask for another token; None if it should not ask by itself."""
     return token.refresh_in(time.time(), random.random())
 
 
 def provider_failure(error: BaseException) -> AuthenticationError:
-    """Return what a provider raised as an error of ours."""
+    """Turn an exception of a provider into an exception of aggstream, and return it."""
     if isinstance(error, AuthenticationError):
         return error
     if isinstance(error, Abandoned):
         return TokenUnavailable("the token provider took longer than token_timeout")
-    # The error's words may hold a token, also one that was not seen here: its place is told instead.
+    # The text of the exception may hold a token, even a token that aggstream does not know. So only the place in
+    # the code is shown.
     kind = type(error).__name__
-    logger.debug("aggstream: the token provider failed with %s, on this way:\n%s", kind, trail_of(error))
+    logger.debug("aggstream: the token provider failed with %s in these calls:\n%s", kind, trail_of(error))
     failure = TokenUnavailable(
         f"the token provider failed with {kind} at {place_of(error)} (the exception itself is error.__cause__)"
     )
@@ -173,6 +174,6 @@ def _ask(provider: TokenProvider, stale: Token | None) -> Token:
     text = provider.get_token(stale=None if stale is None else stale.secret.reveal())
     problem = problem_with(text)
     if problem is not None:
-        del text  # a traceback may show the locals of its frames
+        del text  # a traceback may show local variables
         raise TokenUnavailable(problem)
     return Token.of(text)

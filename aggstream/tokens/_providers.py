@@ -1,4 +1,4 @@
-"""The sources of tokens that a user may give, and the texts that may be sent as tokens."""
+"""Makes a provider from the token source that a user gives, and checks the texts of tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aggstream.typing import TokenProvider, TokenSource
 
 
 class _FixedToken:
-    """A token that somebody else made, once."""
+    """A provider that always returns the same token."""
 
     def __init__(self, token: Secret) -> None:
         self._token = token
@@ -20,7 +20,7 @@ class _FixedToken:
 
 
 class _TokenFunction:
-    """A function that is asked afresh each time."""
+    """A provider that calls a user's function for each token."""
 
     def __init__(self, function: Callable[[], str]) -> None:
         self._function = function
@@ -31,10 +31,10 @@ class _TokenFunction:
 
 
 def as_provider(token: TokenSource) -> TokenProvider:
-    """Return a provider for whatever a user gave as a token.
+    """Return a token provider for the token source that a user gave.
 
     Raises:
-        ConfigurationError: it is no token, function or provider.
+        ConfigurationError: the source is not a token, a function or a provider.
     """
     if isinstance(token, str):
         return _FixedToken(checked_token(token))
@@ -42,11 +42,13 @@ def as_provider(token: TokenSource) -> TokenProvider:
         return token
     if callable(token):
         return _TokenFunction(token)
-    raise ConfigurationError("token must be a text, a function that returns one, or have a get_token method")
+    raise ConfigurationError(
+        "token must be a text, a function that returns a text, or an object with a get_token method"
+    )
 
 
 def problem_with(token: object) -> str | None:
-    """Return why a token cannot be sent, in words without the token; None if it can."""
+    """Return why a token cannot be sent, in a text without the token; None if the token can be sent."""
     if not isinstance(token, str):
         return f"the token must be a text, got {type(token).__name__}"
     if not token:
@@ -61,10 +63,10 @@ def problem_with(token: object) -> str | None:
 
 
 def checked_token(token: object) -> Secret:
-    """Return a token as a secret.
+    """Check a token, and return it as a secret.
 
     Raises:
-        ConfigurationError: it cannot be sent.
+        ConfigurationError: the token cannot be sent.
     """
     problem = problem_with(token)
     if problem is not None:

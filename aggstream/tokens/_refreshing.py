@@ -1,4 +1,4 @@
-"""Access tokens that are bought with a refresh token."""
+"""A token provider that gets new access tokens from the service with a refresh token."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ __all__ = ["RefreshingToken", "TokenPair"]
 logger = logging.getLogger("aggstream.tokens")
 
 _LARGEST_ANSWER = 65536
-# A token that ends so soon would be refused before it is through.
+# A token that expires within these seconds may be refused, because it expires on its way to the service.
 _ABOUT_TO_EXPIRE = 1.0
 _OK = 200
-_PASSING_STATUSES = frozenset({408, 425, 429})
+_TEMPORARY_STATUSES = frozenset({408, 425, 429})
 
 
 @attrs.frozen
 class TokenPair:
-    """An access token and the refresh token that buys the next one."""
+    """An access token, and the refresh token for getting the next access token."""
 
     access_token: str = attrs.field(repr=lambda _: MASK)
     refresh_token: str = attrs.field(repr=lambda _: MASK)
@@ -68,7 +68,7 @@ class _User:
 
 @attrs.frozen
 class _RefreshAnswer:
-    """Source: assumed; the reference gives it for the admin twin of the call."""
+    """The body of the answer. Source: assumed; the reference shows it only for the same call of the admin API."""
 
     accessToken: str  # noqa: N815  (the service's name)
     refreshToken: str | None = None  # noqa: N815
@@ -86,10 +86,11 @@ def _default_body(refresh_token: str) -> Mapping[str, Any]:
 class RefreshingToken:
     """A provider that keeps a session alive with a refresh token, over REST.
 
-    The service rotates refresh tokens: the old one is spent once a new pair is made. So there is one refresh
-    at a time, it is never repeated blindly, and the new pair is given to `save` before it is used.
+    The service rotates refresh tokens: a refresh returns a new pair of tokens, and the old refresh token is no
+    longer valid. So the provider makes one refresh at a time. It does not repeat a failed refresh by itself. It
+    calls `save` with the new pair before it uses the pair.
 
-    Thread-safe; several clients may share one.
+    The provider is thread-safe, and several clients may share it.
     """
 
     @quiet
@@ -114,26 +115,28 @@ class RefreshingToken:
         """Make a provider.
 
         Args:
-            refresh_token: what buys a new access token.
-            access_token: the present one; None: one is bought at first use.
-            app_id: the app's id, for the header `x-app-id`; None: `AGGSTREAM_APP_ID`.
-            rest_url: the REST API's base; None: `AGGSTREAM_REST_URL`, or the public one.
-            save: called with each new pair before it is used, to store it for the next start. If it raises,
-                the pair is kept, and offered to it again before it is used.
-            load: called before each refresh; returns the stored pair, in case another process has refreshed.
-            lock: held while a refresh goes on, if several processes share the session (a file lock, say).
-            path: the call's path (assumed).
+            refresh_token: the refresh token of the session.
+            access_token: the present access token; None: the first `get_token` makes a refresh.
+            app_id: the app's id, for the header `x-app-id`; None: the environment variable `AGGSTREAM_APP_ID`.
+            rest_url: the REST API's base URL; None: `AGGSTREAM_REST_URL`, or the public URL.
+            save: stores a new pair for the next start. The provider calls `save` with each new pair before it uses
+                the pair. If `save` raises, the provider keeps the pair, and calls `save` again before it uses it.
+            load: returns the stored pair. The provider calls it before each refresh, because another process may
+                have made a refresh.
+            lock: a lock between processes that share the session, for example a file lock. The provider holds it
+                during a refresh.
+            path: the path of the refresh call (assumed).
             headers: further headers.
-            body: makes the request's JSON body from the refresh token (assumed).
-            timeout: seconds for connecting and for all of the answer.
-            ssl_context: for a private certificate authority.
-            allow_insecure: take an `http://` URL of another machine.
+            body: returns the JSON body of the refresh call for a refresh token (assumed).
+            timeout: the seconds for connecting, and again for the whole answer.
+            ssl_context: the TLS settings, for a private certificate authority.
+            allow_insecure: True: accept an `http://` URL of another machine.
             proxy: as for `Client`.
 
         Raises:
-            ConfigurationError: an option that cannot work.
+            ConfigurationError: an option cannot work.
         """
-        # First of all, and then forgotten: a traceback may show the locals of its frames.
+        # The arguments with tokens are checked first and deleted, because a traceback may show local variables.
         self._access = None if access_token is None else checked_token(access_token)
         self._refresh = checked_token(refresh_token)
         del access_token, refresh_token
@@ -148,41 +151,45 @@ class RefreshingToken:
             **check_headers(headers),
         }
         self._patching = Patching()
-        # Guards the four below, and with them that there is one refresh at a time. `save`, `load` and `lock`
-        # run under it, so they must not ask this provider for a token.
-        self._one_at_a_time = threading.Lock()
-        call_in_child(self, RefreshingToken._begin_anew)
+        # Guards the tokens and `_unsaved`, so that there is one refresh at a time. `save`, `load` and `lock` run
+        # while it is held, so they must not ask this provider for a token.
+        self._mutex = threading.Lock()
+        call_in_child(self, RefreshingToken._reset)
         self._unsaved = False
         self._save = save
         self._load = load
         self._lock = contextlib.nullcontext() if lock is None else lock
         self._body = body
-        # No retries: a repeated refresh can revoke the session. No redirects: the token would go with them.
+        # `make_http` makes no retries, because a repeated refresh can revoke the session. It follows no redirects,
+        # because the token would go with them.
         self._timeout = check_seconds(timeout, "timeout")
         self._ssl_context = check_ssl_context(ssl_context)
         self._proxy = choose_proxy(proxy, rest_url)
         self._http = make_http(self._timeout, self._ssl_context, self._proxy)
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._patching = Patching()
-        self._one_at_a_time = threading.Lock()
+        self._mutex = threading.Lock()
         self._http = make_http(self._timeout, self._ssl_context, self._proxy)
 
     def get_token(self, *, stale: str | None = None) -> str:
-        """Return an access token, refreshed if need be. Blocks; runs on the calling thread.
+        """Return an access token, and make a refresh first if that is necessary.
+
+        The method blocks, and runs on the calling thread.
 
         Args:
-            stale: a token that is refused or about to expire; if it is still the present one, it is replaced.
+            stale: a token that the service has refused, or that expires soon. If the provider still has this
+                token, it makes a refresh.
 
         Raises:
-            TokenUnavailable: the refresh did not work this time.
-            AuthenticationRejected: the refresh was refused: the user must sign in again.
+            TokenUnavailable: the refresh failed, but may work later.
+            AuthenticationRejected: the service refused the refresh; the user must sign in again.
         """
         unwanted = None if stale is None else Secret(stale)
-        del stale  # a traceback may show the locals of its frames
+        del stale  # a traceback may show local variables
         if self._patching.is_outdated():
-            self._begin_anew()
-        with self._one_at_a_time:
+            self._reset()
+        with self._mutex:
             if self._unsaved:
                 self._store()
             if not self._is_good(unwanted):
@@ -190,7 +197,7 @@ class RefreshingToken:
                     self._reload()
                     if not self._is_good(unwanted):
                         self._refresh_now()
-            assert self._access is not None  # a refresh that returns has set it
+            assert self._access is not None  # a successful refresh has set it
             return self._access.reveal()
 
     def _is_good(self, unwanted: Secret | None) -> bool:
@@ -205,15 +212,15 @@ class RefreshingToken:
             return
         if not isinstance(pair, TokenPair):
             kind = type(pair).__name__
-            del pair  # it may be made of tokens, and a traceback may show the locals of its frames
+            del pair  # it may hold tokens, and a traceback may show local variables
             raise TokenUnavailable(f"load() must return a TokenPair or None, got {kind}")
         if pair.refresh_token != self._refresh.reveal():
-            problem = self._take(pair)
+            problem = self._use_pair(pair)
             if problem is not None:
-                raise TokenUnavailable(f"load() returned what cannot be used: {problem}")
+                raise TokenUnavailable(f"load() returned a pair that cannot be used: {problem}")
 
-    def _take(self, pair: TokenPair) -> str | None:
-        """Use a pair from now on; return why it cannot be used."""
+    def _use_pair(self, pair: TokenPair) -> str | None:
+        """Use a pair from now on; return None, or why the pair cannot be used."""
         problem = problem_with(pair.access_token) or problem_with(pair.refresh_token)
         if problem is None:
             self._access = Secret(pair.access_token)
@@ -223,7 +230,7 @@ class RefreshingToken:
     def _refresh_now(self) -> None:
         failure = self._exchange()
         if failure is not None:
-            # Raised out here, because the frames in there hold tokens.
+            # The error is raised here, because the frames of `_exchange` hold tokens.
             raise failure
         logger.debug("RefreshingToken: the access token was refreshed")
         self._unsaved = self._save is not None
@@ -231,13 +238,13 @@ class RefreshingToken:
             self._store()
 
     def _exchange(self) -> AuthenticationError | None:
-        """Buy a new pair and take it; return what went wrong."""
+        """Make the refresh call and use the new pair; return None, or the error of the call."""
         try:
             body = to_json(self._body(self._refresh.reveal())).encode()
-        except Exception as error:  # its frames hold the token: only its kind is told
+        except Exception as error:  # its traceback holds the token, so only its type is shown
             return TokenUnavailable(f"body() gave no JSON: {type(error).__name__}")
         answer = exchange(self._http, "POST", self._url, self._headers, body=body, largest=_LARGEST_ANSWER)
-        self._http.clear()  # the next call is minutes away
+        self._http.clear()  # the next call is minutes away, so no connection is kept
         if isinstance(answer, urllib3.exceptions.HTTPError):
             return TokenUnavailable(f"the refresh call to {self._url} failed: {words_of(answer)}")
         if answer.status != _OK:
@@ -246,10 +253,10 @@ class RefreshingToken:
             return TokenUnavailable("the answer of the refresh call is too large")
         try:
             pair = _converter.structure(_parser.parse(answer.body.decode()), _RefreshAnswer)
-            problem = self._take(TokenPair(pair.accessToken, pair.refreshToken or self._refresh.reveal()))
+            problem = self._use_pair(TokenPair(pair.accessToken, pair.refreshToken or self._refresh.reveal()))
         except DecodeError as error:
             problem = str(error)
-        except Exception as error:  # the values in it are tokens: only its kind is told
+        except Exception as error:  # its text may hold tokens, so only its type is shown
             problem = type(error).__name__
         if problem is None:
             return None
@@ -263,14 +270,14 @@ class RefreshingToken:
         except Exception as error:
             raise TokenUnavailable(
                 f"save() failed with {type(error).__name__} at {place_of(error)} (the exception itself is "
-                "error.__cause__): the new tokens are kept, but not used before it works"
+                "error.__cause__): the new tokens are kept, but not used until save() works"
             ) from error
         self._unsaved = False
 
 
 def _refusal(status: int, wait: float | None) -> AuthenticationError:
     said = f"the refresh call was answered with HTTP status {status}"
-    if status >= 500 or status in _PASSING_STATUSES:  # noqa: PLR2004
+    if status >= 500 or status in _TEMPORARY_STATUSES:  # noqa: PLR2004
         return TokenUnavailable(said, retry_after=wait)
     if status in (400, 401, 403):
         return AuthenticationRejected(f"{said}: the session is over, the user must sign in again", final=True)

@@ -1,7 +1,7 @@
-"""An access token, and what its `exp` hints at.
+"""An access token, and the time at which it expires.
 
-The claim is read without looking at the signature, so it is a hint for the time of a refresh and nothing more:
-what counts is the service's answer.
+The time is the claim `exp` of the token. aggstream does not check the token's signature, so the time is only a
+hint for when to refresh. Only the service decides whether a token is valid.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import attrs
 
 from aggstream._base.secret import Secret
 
-# A refresh is begun so long before the end that a slow answer and one repetition fit in, but late enough that
-# a long-lived token is not thrown away early.
+# A refresh begins early enough for a slow answer and one more attempt, but not so early that a long-lived token is
+# thrown away.
 _EARLIEST_SECONDS = 60.0
 _EARLIEST_SHARE = 0.3
 _SHORTEST = 0.5
@@ -26,15 +26,15 @@ _LAST_SECOND = 253402300799.0
 
 @attrs.frozen
 class Token:
-    """An access token with its end."""
+    """An access token, and the time at which it expires."""
 
     secret: Secret
     expires: float | None
-    """Seconds since the epoch; None if the token does not say or cannot be read."""
+    """The expiry in seconds since the epoch; None if the token has no readable expiry."""
 
     @classmethod
     def of(cls, text: str) -> Token:
-        """Make one of a token's text."""
+        """Make a token from its text."""
         return cls(Secret(text), expiry(text))
 
     @property
@@ -43,14 +43,14 @@ class Token:
         return None if self.expires is None else dt.datetime.fromtimestamp(self.expires, dt.timezone.utc)
 
     def refresh_in(self, wall: float, jitter: float) -> float | None:
-        """Return the seconds until another token should be asked for.
+        """Return the seconds until the client should ask for another token.
 
         Args:
-            wall: the time now, in seconds since the epoch.
-            jitter: between 0 and 1; spreads the clients of a service over the time before the end.
+            wall: the present time, in seconds since the epoch.
+            jitter: a random number between 0 and 1. It makes the clients of a service refresh at different times.
 
         Returns:
-            None if it is unknown, or already too late for an early refresh.
+            The seconds; None if the expiry is unknown, or if it is too late for an early refresh.
         """
         if self.expires is None:
             return None
@@ -62,7 +62,7 @@ class Token:
 
 
 def expiry(token: str) -> float | None:
-    """Return a JWT's `exp` in seconds since the epoch, or None if it has none that makes sense."""
+    """Return the claim `exp` of a JWT, in seconds since the epoch; None if the token has no valid `exp`."""
     try:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

@@ -1,7 +1,7 @@
-"""The user stream in a Django project: a process beside the web workers, its events in the project's database.
+"""The user stream for a Django project. It runs in its own process, and stores events in the database.
 
-`INSTALLED_APPS += ["aggstream.integrations.django"]`, one setting `AGGSTREAM`, handlers in each app's
-`agg_handlers.py`, registered with `on`; `manage.py migrate` and `manage.py aggstream`.
+To use it, add "aggstream.integrations.django" to `INSTALLED_APPS`, and set `AGGSTREAM`. Register handlers with
+`on` in the file `agg_handlers.py` of an app. Then run `manage.py migrate` and `manage.py aggstream`.
 """
 
 from aggstream.integrations.django._handlers import on

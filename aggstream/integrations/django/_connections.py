@@ -1,4 +1,4 @@
-"""Database connections on threads that live long, where Django begins and ends no request."""
+"""Closes database connections on threads on which Django handles no request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 def in_request(function: Callable[P, R]) -> Callable[P, R]:
-    """Treat a call as Django treats a request: no connection that is broken or too old is used, or kept."""
+    """Close broken and old connections before and after each call, as Django does for each request."""
 
     @functools.wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> R:
@@ -26,8 +26,8 @@ def in_request(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def in_short(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function that is called now and then, on a thread whose end nobody tells of, leave no connection."""
+def closing_connections(function: Callable[P, R]) -> Callable[P, R]:
+    """Close all connections of the thread after each call, because the thread may end without closing them."""
 
     @functools.wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> R:

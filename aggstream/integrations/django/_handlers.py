@@ -1,4 +1,4 @@
-"""The registrar of the project's handlers, before there is a client."""
+"""Collects the project's handlers before the client exists."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from aggstream._delivery.registrar import Registrar
 
 handlers = Registrar()
 on = handlers.on
-"""Registers a handler, as `Client.on` does. It runs in the process of `manage.py aggstream` alone."""
+"""Registers a handler, as `Client.on` does. Handlers run only in the process of `manage.py aggstream`."""

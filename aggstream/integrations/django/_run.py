@@ -1,4 +1,4 @@
-"""A process's time of having the stream: its ownership, its store in the database, and its client."""
+"""The owner of a stream in a Django project, with the store in the database and the client."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from django.db import DatabaseError
 from aggstream.client import Client
 from aggstream.errors import JournalError
 from aggstream.events import Event
-from aggstream.integrations._service import CannotTell
+from aggstream.integrations._service import OwnerUnknown
 from aggstream.integrations.django._connections import in_request
 from aggstream.integrations.django._handlers import handlers
 from aggstream.integrations.django._owner.ownership import ownership_of
 from aggstream.integrations.django._settings import DjangoAccount
-from aggstream.integrations.django._store.retrying import Patience, one_line
+from aggstream.integrations.django._store.retrying import DatabaseRetrier, one_line
 from aggstream.integrations.django._store.store import DatabaseStore
 from aggstream.integrations.django.signals import event_received
 
 logger = logging.getLogger("aggstream.integrations.django")
 
 
-class DatabaseTurn:
-    """See `Turn`."""
+class DatabaseStreamOwner:
+    """Implements `StreamOwner`."""
 
     def __init__(self, account: DjangoAccount) -> None:
         self._account = account
         self._ownership = ownership_of(account)
-        self._patience = Patience(account.database)
+        self._retrier = DatabaseRetrier(account.database)
         self._store: DatabaseStore | None = None
         self.poll_every = self._ownership.poll_every
 
@@ -36,7 +36,7 @@ class DatabaseTurn:
         try:
             return self._ownership.acquire()
         except DatabaseError as error:
-            raise CannotTell(f"the database cannot be used: {one_line(error)}") from error
+            raise OwnerUnknown(f"the database cannot be used: {one_line(error)}") from error
 
     def is_held(self) -> bool:
         return self._ownership.is_held()
@@ -47,7 +47,7 @@ class DatabaseTurn:
             stream=self._ownership.stream,
             owner=self._ownership.owner,
             options=self._account.store,
-            patience=self._patience,
+            retrier=self._retrier,
         )
         client = self._account.client(self._store)
         count = client.include(handlers, around=in_request)
@@ -63,12 +63,12 @@ class DatabaseTurn:
 
     def redeliver_revived(self, client: Client) -> None:
         assert self._store is not None
-        with contextlib.suppress(JournalError):  # a database that is away is told of where it matters
+        with contextlib.suppress(JournalError):  # the store logs an unavailable database elsewhere
             client.redeliver(self._store.revived())
 
     def end(self) -> None:
-        # Events that the database does not store now are read from REST later.
-        self._patience.end()
+        # The next stream reads events that are not stored now from REST.
+        self._retrier.end()
 
     def release(self) -> None:
         self._ownership.release()

@@ -1,8 +1,8 @@
-"""The setting `AGGSTREAM`: one account, or several by name.
+"""Reads the setting `AGGSTREAM`, with one account, or with several accounts by name.
 
 ```python
 AGGSTREAM = {"APP_ID": "app_demo123", "ORIGIN": "https://app.example", "TOKEN": "shop.agg.token"}
-AGGSTREAM = {"ORIGIN": …, "ACCOUNTS": {"main": {"APP_ID": …, "TOKEN": …}, "hedge": {…}}}  # the rest is for all
+AGGSTREAM = {"ORIGIN": …, "ACCOUNTS": {"main": {"APP_ID": …, "TOKEN": …}, "hedge": {…}}}  # others: all accounts
 ```
 """
 
@@ -20,37 +20,37 @@ from aggstream.errors import ConfigurationError
 from aggstream.integrations import _accounts
 from aggstream.integrations._accounts import DEFAULT_ACCOUNT, account_of, accounts_of, function_of, refuse_unknown
 from aggstream.integrations._sse import EVENTS_FOR
-from aggstream.integrations.django._connections import in_short
+from aggstream.integrations.django._connections import closing_connections
 from aggstream.journal import StoreOptions
 
 SETTING = "AGGSTREAM"
 
 _STORE_KEYS = ("MAX_ATTEMPTS", "RETRY_DELAY", "RETRY_DELAY_MAXIMUM", "KEEP_FOR")
 ACCOUNT_KEYS = _accounts.COMMON_KEYS | {*_STORE_KEYS, "DATABASE", "LEASE", "LOCK"}
-"""The keys that may be set for one account, or for all."""
+"""The keys that are allowed for one account, or for all accounts."""
 KEYS = ACCOUNT_KEYS | {"ACCOUNTS", "USER_ID", "EVENTS_FOR"}
-"""The keys that may be set."""
+"""All allowed keys."""
 _LOCKS = (None, "advisory", "lease")
 
 
 @attrs.frozen(kw_only=True)
 class DjangoAccount(_accounts.Account):
-    """One account's settings, checked."""
+    """The checked settings of one account."""
 
     store: StoreOptions
     database: str
-    """The alias of the database that the events are in."""
+    """The alias of the database that holds the events."""
     lease: float
-    """Seconds without a sign of life after which another process takes over."""
+    """Seconds without a renewal by the owner after which another process may become the owner."""
     lock: str | None
-    """How it is seen to that one process runs the stream: "advisory", "lease", or None for what fits."""
+    """The kind of lock for the ownership: "advisory" or "lease"; None: the kind that fits the database."""
 
 
 def configured() -> Mapping[str, Any]:
-    """Return the setting.
+    """Return the setting `AGGSTREAM`.
 
     Raises:
-        ConfigurationError: it is no dict.
+        ConfigurationError: the setting is not a dict.
     """
     value = getattr(settings, SETTING, {})
     if not isinstance(value, Mapping):
@@ -59,32 +59,34 @@ def configured() -> Mapping[str, Any]:
 
 
 def account_settings() -> dict[str, Mapping[str, Any]]:
-    """Return what is set for each account, by its name.
+    """Return the settings of each account, by the account's name.
 
     Raises:
-        ConfigurationError: it has not the form of the setting.
+        ConfigurationError: a key is not known, or a value has the wrong form.
     """
     value = configured()
     refuse_unknown(value, KEYS, SETTING)
-    shared = {key: set_to for key, set_to in value.items() if key in ACCOUNT_KEYS}
-    return accounts_of(value.get("ACCOUNTS", {DEFAULT_ACCOUNT: {}}), shared, ACCOUNT_KEYS, _spelled("ACCOUNTS"))
+    shared = {key: item for key, item in value.items() if key in ACCOUNT_KEYS}
+    return accounts_of(value.get("ACCOUNTS", {DEFAULT_ACCOUNT: {}}), shared, ACCOUNT_KEYS, _full_key("ACCOUNTS"))
 
 
 def account(name: str) -> DjangoAccount:
-    """Return an account.
+    """Return the checked settings of one account.
 
     Raises:
-        ConfigurationError: there is none of that name, or something that is set for it cannot work.
+        ConfigurationError: there is no account with this name, or one of its settings cannot work.
     """
     value = account_of(account_settings(), name, SETTING)
     database = value.get("DATABASE", "default")
     if database not in settings.DATABASES:
-        raise ConfigurationError(f"{_spelled('DATABASE')} must be the alias of one of DATABASES, got {database!a}")
+        raise ConfigurationError(
+            f"{_full_key('DATABASE')} must be the alias of one of DATABASES, got {database!a}"
+        )
     connection = connections[database]
     if connection.vendor == "mysql" and connection.get_connection_params().get("charset") != "utf8mb4":
         raise ConfigurationError(
             f"DATABASES[{database!a}]['OPTIONS']['charset'] must be \"utf8mb4\", because an event may hold any "
-            f"character; before Django 5.2 it is another one if it is left out"
+            f"character; before Django 5.2 the default is another charset"
         )
     if not connection.settings_dict["AUTOCOMMIT"]:
         raise ConfigurationError(
@@ -92,41 +94,41 @@ def account(name: str) -> DjangoAccount:
         )
     lock = value.get("LOCK")
     if lock not in _LOCKS:
-        raise ConfigurationError(f'{_spelled("LOCK")} must be "advisory", "lease" or None, got {lock!a}')
+        raise ConfigurationError(f'{_full_key("LOCK")} must be "advisory", "lease" or None, got {lock!a}')
     if lock == "advisory" and connection.vendor != "postgresql":
-        raise ConfigurationError(f'{_spelled("LOCK")} can be "advisory" with PostgreSQL only; leave it out')
+        raise ConfigurationError(f'{_full_key("LOCK")} can be "advisory" with PostgreSQL only; leave it out')
     return DjangoAccount(
         name=name,
-        options=_accounts.options_of(value, _spelled("OPTIONS")),
-        token=_accounts.token_of(value.get("TOKEN"), _spelled("TOKEN"), in_short),
+        options=_accounts.options_of(value, _full_key("OPTIONS")),
+        token=_accounts.token_of(value.get("TOKEN"), _full_key("TOKEN"), closing_connections),
         store=StoreOptions(
             **_accounts.taken(value, _STORE_KEYS),
-            outage_errors=_accounts.outage_errors_of(value.get("OUTAGE_ERRORS", ()), _spelled("OUTAGE_ERRORS")),
+            outage_errors=_accounts.outage_errors_of(value.get("OUTAGE_ERRORS", ()), _full_key("OUTAGE_ERRORS")),
         ),
         database=database,
-        lease=check_seconds(value.get("LEASE", 30.0), _spelled("LEASE")),
+        lease=check_seconds(value.get("LEASE", 30.0), _full_key("LEASE")),
         lock=lock,
     )
 
 
 def user_id_function() -> Callable[[Any], str | None] | None:
-    """Return the function that tells the AGG user id of `request.user`; None: nobody has one.
+    """Return the function that returns the AGG user id for a `request.user`; None if it is not set.
 
     Raises:
-        ConfigurationError: it is no function.
+        ConfigurationError: the value is not a function.
     """
     value = configured().get("USER_ID")
-    return None if value is None else function_of(value, _spelled("USER_ID"))
+    return None if value is None else function_of(value, _full_key("USER_ID"))
 
 
 def events_for() -> float:
-    """Return for how many seconds one answer of the events' view goes on.
+    """Return the length of one answer of the view of live events, in seconds.
 
     Raises:
-        ConfigurationError: it is no time.
+        ConfigurationError: the value is not a number of seconds.
     """
-    return check_seconds(configured().get("EVENTS_FOR", EVENTS_FOR), _spelled("EVENTS_FOR"))
+    return check_seconds(configured().get("EVENTS_FOR", EVENTS_FOR), _full_key("EVENTS_FOR"))
 
 
-def _spelled(key: str) -> str:
+def _full_key(key: str) -> str:
     return f"{SETTING}['{key}']"

@@ -1,4 +1,4 @@
-"""A user's stored events, read from the database."""
+"""Reads a user's stored events from the database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aggstream.integrations.django.models import Event, Stream
 
 @contextlib.contextmanager
 def readable() -> Iterator[None]:
-    """Raise the errors of a database that is away as `Unreadable`."""
+    """Raise `Unreadable` instead of the errors of an unavailable database."""
     try:
         yield
     except AWAY as error:
@@ -23,14 +23,14 @@ def readable() -> Iterator[None]:
 
 
 class StoredEvents:
-    """See `aggstream.integrations._sse.UserEvents`."""
+    """Implements `aggstream.integrations._sse.UserEvents`."""
 
     def __init__(self, database: str, user_key: str) -> None:
-        """Make one.
+        """Make a reader.
 
         Args:
-            database: the alias of the database that the user's stream is in.
-            user_key: the user's id by AGG, as the stream's row has it.
+            database: the alias of the database that holds the user's stream.
+            user_key: the key of the user's AGG id, as in the stream's row.
         """
         self._database = database
         self._user_key = user_key
@@ -42,18 +42,19 @@ class StoredEvents:
             return self._events().order_by("-pk").values_list("pk", flat=True).first() or 0
 
     def page_after(self, number: int) -> list[EventRow]:
-        """Return the events whose `pk` is larger, and close the connections: the next page is a while away."""
+        """Return the events whose `pk` is larger than `number`. Close the connections until the next call."""
         try:
             with readable():
                 rows = self._events().filter(pk__gt=number).order_by("pk").values_list("pk", "type", "text")
                 return list(rows[:PAGE])
         finally:
-            for connection in connections.all(initialized_only=True):  # with that of the session
-                if not connection.in_atomic_block:  # a test's, say
+            for connection in connections.all(initialized_only=True):  # the sessions may use another connection
+                if not connection.in_atomic_block:  # a test may have an open transaction
                     connection.close()
 
     def _events(self) -> QuerySet[Event]:
-        # By the stream's number, for which there is an index; by its user, some read all events for the newest.
+        # The query uses the stream's number, which has an index. With a join on the user, some databases read all
+        # events to find the newest event.
         if self._stream is None:
             streams = Stream.objects.using(self._database).filter(user_id=self._user_key)
             self._stream = streams.values_list("pk", flat=True).first()

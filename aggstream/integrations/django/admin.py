@@ -1,4 +1,4 @@
-"""Events and orders in the admin: to look at, and to run again what has failed."""
+"""The admin pages for streams, orders and events. An action runs dead events again."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from django.utils.html import format_html
 from aggstream.integrations.django._store.masking import masked
 from aggstream.integrations.django.models import Event, Order, Stream
 
-# So many rows are looked at for what there is to filter by: to look at all takes as long as there are many.
+# A filter reads its values from this number of rows, because it would take too long to read all rows.
 _RECENT = 1000
 
 
 class _RecentValues(admin.AllValuesFieldListFilter):
-    """Offers the values that the newest rows have."""
+    """A filter that offers the values of the newest rows."""
 
     def __init__(
         self,
@@ -36,12 +36,12 @@ class _RecentValues(admin.AllValuesFieldListFilter):
 
 
 class _ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]  # generic in the stubs alone
-    """Shows rows, and lets nobody change them: only the stream writes them."""
+    """Shows rows. No user can change them, because only the stream writes them."""
 
     show_full_result_count = False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        # Not joined, because MySQL would begin with the streams and sort all of their rows.
+        # The query does not join the streams, because MySQL would then sort all rows of all streams.
         rows = super().get_queryset(request)
         return rows.prefetch_related("stream") if hasattr(self.model, "stream") else rows
 
@@ -65,7 +65,7 @@ class StreamAdmin(_ReadOnly):
 
 @admin.register(Order)
 class OrderAdmin(_ReadOnly):
-    """The orders, as far as they are known."""
+    """The orders, with their known state."""
 
     list_display = (
         "order_id",
@@ -98,7 +98,7 @@ class OrderAdmin(_ReadOnly):
 
 @admin.register(Event)
 class EventAdmin(_ReadOnly):
-    """The events, with what has become of them."""
+    """The events, with the state of their delivery."""
 
     list_display = ("id", "received_at", "type", "sub_event", "order", "source", "state", "attempts", "stream")
     list_filter = (
@@ -130,17 +130,17 @@ class EventAdmin(_ReadOnly):
     readonly_fields = ("occurred_at", "received_at", "payload")
 
     def has_run_again_permission(self, request: HttpRequest) -> bool:
-        """Return True if somebody may run events again: who may change them, though nobody can by hand."""
+        """Return True if the user may run events again, which needs the permission to change events."""
         return bool(request.user.has_perm("aggstream.change_event"))
 
-    @admin.action(description="Run the failed ones of these events again", permissions=("run_again",))
+    @admin.action(description="Run the failed events of the selection again", permissions=("run_again",))
     def run_again(self, request: HttpRequest, events: QuerySet[Event]) -> None:
-        """Let the stream give dead events to their handlers again; others are left as they are."""
+        """Mark the dead events of the selection, so that the stream gives them to their handlers again."""
         count = events.filter(state=Event.State.DEAD).update(state=Event.State.AGAIN, attempts=0, settled_ns=None)
-        told = f"To be run again, within seconds if the stream runs: {count}." if count else "None has failed."
-        self.message_user(request, told, messages.SUCCESS if count else messages.WARNING)
+        text = f"To be run again, within seconds if the stream runs: {count}." if count else "None has failed."
+        self.message_user(request, text, messages.SUCCESS if count else messages.WARNING)
 
     @admin.display(description="payload")
     def payload(self, event: Event) -> str:
-        """Return the message, laid out to be read."""
+        """Return the message as indented JSON."""
         return format_html("<pre>{}</pre>", masked(json.dumps(event.message, indent=2, ensure_ascii=False)))

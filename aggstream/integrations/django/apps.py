@@ -1,4 +1,4 @@
-"""The app. It starts nothing: the stream runs in the process of `manage.py aggstream` alone."""
+"""The Django app. The app does not start the stream, which runs only in the process of `manage.py aggstream`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from django.utils.module_loading import autodiscover_modules
 
 
 class AggStreamConfig(AppConfig):
-    """`aggstream.integrations.django` in INSTALLED_APPS."""
+    """The configuration of the app `aggstream.integrations.django`."""
 
     name = "aggstream.integrations.django"
     label = "aggstream"
@@ -15,7 +15,7 @@ class AggStreamConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Let the apps register their handlers."""
-        from aggstream.integrations.django import checks  # noqa: F401, PLC0415  (registers them)
+        """Import each app's `agg_handlers`, which registers the app's handlers."""
+        from aggstream.integrations.django import checks  # noqa: F401, PLC0415  (the import registers the checks)
 
         autodiscover_modules("agg_handlers")

@@ -1,4 +1,4 @@
-"""The checks of the setting for `manage.py check`. Values that may be secrets are never shown."""
+"""The checks of the setting for `manage.py check`. The checks never show a value that may be a secret."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HINT = "See the section on Django in aggstream's README for what can be set."
 
 @checks.register(_TAG)
 def check_setting(app_configs: object, **_: object) -> list[checks.CheckMessage]:
-    """Say what in the setting cannot work, and what is missing."""
+    """Return errors for settings that cannot work, and warnings for missing settings."""
     try:
         names = list(_settings.account_settings())
         _settings.user_id_function()
@@ -39,7 +39,7 @@ def _check_account(name: str) -> Iterator[checks.CheckMessage]:
         yield checks.Error(str(error), hint=_HINT, obj=where, id="aggstream.E002")
         return
     needed = {"APP_ID": account.options.get("app_id"), "ORIGIN": account.options.get("origin")}
-    # A web worker needs neither, so it is no error that it has none.
+    # A web worker does not need these settings, so a missing setting is only a warning.
     missing = [
         key
         for key, value in {**needed, "TOKEN": account.token}.items()
@@ -72,10 +72,10 @@ def _is_set(account: _settings.DjangoAccount, option: str) -> bool:
 
 @checks.register(_TAG, deploy=True)
 def check_secrets(app_configs: object, **_: object) -> list[checks.CheckMessage]:
-    """Warn of secrets that stand in a settings file, and so in the project's history."""
+    """Return warnings for secrets in a settings file, because the file is in the project's version history."""
     try:
         value = _settings.configured()
-    except ConfigurationError:  # the other check says so
+    except ConfigurationError:  # the other check reports the error
         return []
     return [
         checks.Warning(
@@ -89,7 +89,7 @@ def check_secrets(app_configs: object, **_: object) -> list[checks.CheckMessage]
 
 
 def _secrets(value: object, path: str, *, named: bool) -> Iterator[str]:
-    """Yield the places of texts that look like secrets; `named` says that the name of the place does."""
+    """Yield the paths of texts that look like secrets. `named` is True if the name of the path means a secret."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             is_function = key in ("TOKEN", "USER_ID") and not LIKE_A_TOKEN.search(str(item))

@@ -1,4 +1,4 @@
-"""The tables in the project's database: streams with their users and owners, events, and orders."""
+"""The tables in the project's database: streams, with their users and owners, orders, and events."""
 
 from __future__ import annotations
 
@@ -13,63 +13,64 @@ from aggstream.integrations.django._columns import KEY, NAME, ExactField, NameFi
 
 
 class Stream(models.Model):
-    """The stream of one account. One process at a time owns it, and it alone writes the account's events."""
+    """The stream of one account. One process at a time is its owner, and only the owner writes its events."""
 
     account = NameField(max_length=NAME, unique=True)
     """The account's name in the setting `AGGSTREAM`."""
     user_id = NameField(max_length=KEY, null=True, unique=True)
-    """The AGG id of the user whose events these are; null until the account has signed in."""
+    """The AGG id of the user who owns the events; null until the account has signed in."""
     owner = NameField(max_length=NAME, blank=True, default="")
-    """The name by which the owner knows itself; only the owner writes."""
+    """The random name of the owner. Only the owner writes."""
     owner_name = NameField(max_length=KEY, blank=True, default="")
-    """The owner's host and process, for people."""
+    """The owner's host and process, for people to read."""
     lease_until = models.DateTimeField(null=True)
-    """Until when the owner counts as alive, by the database's clock; unused where the database tells by itself."""
+    """The end of the owner's lease, by the database's clock; null with an advisory lock."""
     closed_ns = models.BigIntegerField(null=True)
-    """When the last owner ended in order; null if it did not, or while there is one."""
+    """The time at which the last owner ended in order; null if it did not, or while the stream has an owner."""
     last_timestamp = models.BigIntegerField(null=True)
-    """Up to when everything is known, by the service's clock, in milliseconds."""
+    """All events up to this time are known, by the service's clock, in milliseconds."""
     last_received_ns = models.BigIntegerField(null=True)
-    """When the last event came up to which everything is known."""
+    """The time at which the last event arrived before which all events are known, in nanoseconds since the epoch.
+    Before the first event, the time of the first sign-in."""
     history_until = models.BigIntegerField(null=True)
-    """Up to when everything was over before the first stream began, by the service's clock, in milliseconds."""
+    """Events up to this time are older than the first stream, by the service's clock, in milliseconds."""
     known_until = models.BigIntegerField(null=True)
-    """Before this a look at REST need not go back, by the service's clock, in milliseconds."""
+    """A search in REST need not go back before this time, by the service's clock, in milliseconds."""
     is_searched = models.BooleanField(default=False)
-    """True once all old open orders were searched for."""
+    """True once the stream has searched for all old open orders."""
     old_ids_until = models.BigIntegerField(default=0)
-    """Up to this number, events have ids that aggstream 0.1 made in another way."""
+    """Events up to this number have ids that aggstream 0.1 made by another rule."""
 
     def __str__(self) -> str:
         return self.account
 
 
 class Order(models.Model):
-    """The state of one order, by all of its events. A fact that was not told is null."""
+    """The state of one order, from all of its events. A column is null if no event holds its fact."""
 
     stream = models.ForeignKey(Stream, on_delete=models.PROTECT, related_name="orders")
     order_id = NameField(max_length=KEY)
     status = NameField(max_length=NAME, blank=True, default="")
-    """As `aggstream.Order.status`; empty while only REST has told of the order."""
+    """The same as `aggstream.Order.status`; empty while only REST has named the order."""
     is_terminal = models.BooleanField(default=False)
-    """True if nothing more happens to the order."""
+    """True if the order has ended, so that nothing more happens to it."""
     is_unclear = models.BooleanField(default=False)
-    """True if aggstream does not know the last word about the order: it may have ended."""
+    """True if aggstream does not know whether the order has ended."""
     venue = NameField(max_length=NAME, blank=True, default="")
     side = NameField(max_length=NAME, blank=True, default="")
     outcome_id = NameField(max_length=KEY, blank=True, default="")
     price = ExactField(null=True)
-    """As submitted: a probability between 0 and 1."""
+    """The submitted price: a probability between 0 and 1."""
     size = ExactField(null=True)
-    """As submitted: a number of shares."""
+    """The submitted size: a number of shares."""
     filled_amount_raw = RawAmountField(null=True)
-    """In base units; likewise `remaining_amount_raw`."""
+    """The filled amount in base units. `remaining_amount_raw` is in base units as well."""
     remaining_amount_raw = RawAmountField(null=True)
     error_reason = WordsField(blank=True, default="")
     first_timestamp = models.BigIntegerField(null=True)
-    """The earliest thing that was told: milliseconds since the epoch, by the service's clock."""
+    """The time of the order's earliest event, by the service's clock, in milliseconds since the epoch."""
     last_timestamp = models.BigIntegerField(null=True)
-    """The latest, likewise."""
+    """The time of the order's latest event, by the service's clock, in milliseconds since the epoch."""
 
     class Meta:  # noqa: D106  (Django's own)
         constraints = (models.UniqueConstraint(fields=("stream", "order_id"), name="aggstream_order_once"),)
@@ -93,10 +94,10 @@ class Order(models.Model):
 
 
 class Event(models.Model):
-    """One event, there before its handlers run. Its `id` grows in the order in which an account's events came."""
+    """One event, stored before its handlers run. A later event of an account has a larger `id`."""
 
     class State(models.TextChoices):
-        """How far its handlers have come."""
+        """The state of the event's delivery to its handlers."""
 
         PENDING = "pending", "pending"
         DONE = "done", "done"
@@ -105,28 +106,28 @@ class Event(models.Model):
 
     stream = models.ForeignKey(Stream, on_delete=models.PROTECT, related_name="events")
     event_id = NameField(max_length=NAME)
-    """`UserEvent.id`."""
+    """The same as `UserEvent.id`."""
     type = NameField(max_length=NAME)
     sub_event = NameField(max_length=NAME, blank=True, default="")
-    """The `event` of an `order_event`."""
+    """The field `event` of an `order_event`."""
     order = models.ForeignKey(Order, on_delete=models.CASCADE, null=True, related_name="events")
     terminal = models.BooleanField(default=False)
-    """True if it was the end of its order when it was stored."""
+    """True if the event ended its order when the event was stored."""
     source = NameField(max_length=NAME)
     timestamp = models.BigIntegerField()
-    """The service's clock, in milliseconds."""
+    """The event's time by the service's clock, in milliseconds since the epoch."""
     received_ns = models.BigIntegerField()
     text = WordsField()
-    """The JSON text that the event is made of."""
+    """The JSON text of the event."""
     state = NameField(max_length=NAME, choices=State.choices, default=State.PENDING)
     attempts = models.PositiveIntegerField(default=0)
-    """How often its handlers have failed."""
+    """The number of times that the event's handlers have failed."""
     last_error = WordsField(blank=True, default="")
     settled_ns = models.BigIntegerField(null=True)
     stored_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:  # noqa: D106  (Django's own)
-        # Not for some of the rows alone, which MySQL has no indexes for.
+        # The constraint has no condition, because MySQL has no indexes with conditions.
         constraints = (models.UniqueConstraint(fields=("stream", "event_id"), name="aggstream_event_once"),)
         indexes = (
             models.Index(fields=("stream", "id"), name="aggstream_event_order"),
@@ -139,22 +140,22 @@ class Event(models.Model):
 
     @property
     def message(self) -> Any:
-        """The message as received; a number with a fraction is its text, exactly as it was written."""
+        """The received message. A number with a fraction is a text, exactly as in the message."""
         return json.loads(self.text, parse_float=str)
 
     @property
     def occurred_at(self) -> dt.datetime | None:
-        """`timestamp` as an aware datetime in UTC; None if it is no date."""
+        """`timestamp` as an aware datetime in UTC; None if it is out of range."""
         return _moment(self.timestamp)
 
     @property
     def received_at(self) -> dt.datetime:
-        """When it was received, in UTC, cut to microseconds."""
+        """The time at which the event was received, in UTC, cut to microseconds."""
         return moment_of_ns(self.received_ns)
 
 
 def _moment(timestamp: int | None) -> dt.datetime | None:
     try:
         return None if timestamp is None else moment_of_ms(timestamp)
-    except OverflowError:  # the service sent a number that is no date
+    except OverflowError:  # the service sent a number that is out of range
         return None

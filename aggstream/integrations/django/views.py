@@ -1,4 +1,4 @@
-"""The signed-in user's own events, live in the browser."""
+"""The view that sends a signed-in user's own events to the browser."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ from aggstream.integrations.django.models import Stream
 
 @require_GET
 def events(request: HttpRequest) -> HttpResponseBase:
-    """Answer with the events of the user that the session belongs to, as Server-Sent Events, live from the store.
+    """Answer a request with the signed-in user's events from the database, as Server-Sent Events.
 
-    `new EventSource(url)` gets those that come from now on, each under its type's name (`"order_event"`), with the
-    message of the service as its data; with `?after=N` those after the `Event` whose `pk` is N. After an
-    interruption it goes on where it was, by the header `Last-Event-ID`.
+    In the browser, `new EventSource(url)` gets all new events. The name of each event is its type, such as
+    `"order_event"`, and its data is the service's message. With `?after=N`, the browser gets the events after the
+    `Event` whose `pk` is N. After an interruption, the browser sends the header `Last-Event-ID`, and gets the
+    events after that event.
 
-    The function `AGGSTREAM["USER_ID"]` gets `request.user`, and returns the AGG id of the user whose events are
-    sent. The answer is 403 if there is no such function, if it returns None, or if nobody is signed in.
+    The view calls the function `AGGSTREAM["USER_ID"]` with `request.user`. The function returns the AGG id of the
+    user whose events the view sends, or None. The answer has status 403 if there is no such function, if the
+    function returns None, or if the visitor is not signed in.
 
-    A database that is away, also with the sessions, ends an answer, and the browser asks again. After an error it
-    never would.
+    If the database of the events or of the sessions is not available, the answer ends without an HTTP error,
+    and the browser asks again. After an HTTP error, the browser would not ask again.
 
-    An answer takes a worker's thread for `AGGSTREAM["EVENTS_FOR"]` seconds (25, below gunicorn's timeout), and no
-    connection to the database. Then the browser asks again, and is looked at again. Under ASGI, where Django sends
-    nothing before such an answer is complete, it ends at once, and the browser asks each second.
+    An answer uses a worker's thread for `AGGSTREAM["EVENTS_FOR"]` seconds (default: 25, less than gunicorn's
+    timeout). It keeps no database connection open. Then the browser asks again, and the view checks the user
+    again. Under ASGI, Django sends such an answer only when the answer is complete. So the answer ends at once
+    there, and the browser asks again each second.
     """
     is_async = isinstance(request, ASGIRequest)
     answered = answer(
@@ -41,7 +44,7 @@ def events(request: HttpRequest) -> HttpResponseBase:
         after=request.GET.get("after"),
         seconds=0.0 if is_async else _settings.events_for(),
     )
-    # Django warns of a stream that it cannot send piece by piece.
+    # Under ASGI, Django warns about a streaming response that it cannot send in pieces.
     kind = HttpResponse if is_async or answered.status != HTTPStatus.OK else StreamingHttpResponse
     return kind(answered.body, answered.content_type, answered.status, headers=HEADERS)
 
@@ -60,8 +63,9 @@ def _user_id(request: HttpRequest) -> str | None:
 
 
 def _database_of(user_id: str) -> str:
-    """Return the alias of the database that a user's stream is in."""
-    aliases = list(dict.fromkeys(one.get("DATABASE", "default") for one in _settings.account_settings().values()))
+    """Return the alias of the database that holds a user's stream."""
+    accounts = _settings.account_settings().values()
+    aliases = list(dict.fromkeys(account.get("DATABASE", "default") for account in accounts))
     for alias in aliases[1:]:
         if Stream.objects.using(alias).filter(user_id=key(user_id)).exists():
             return alias

@@ -1,7 +1,7 @@
-"""The user stream beside a Flask application: a process of its own, its events in a journal on the host's disk.
+"""The user stream for a Flask application. It runs in its own process, and stores events in a journal.
 
-`agg = AggStream(app)`, the configuration `AGGSTREAM_…`, handlers registered with `agg.on`, and
-`flask aggstream run`.
+To use it, make `agg = AggStream(app)`, set the configuration `AGGSTREAM_…`, register handlers with `agg.on`, and
+run `flask aggstream run`.
 """
 
 from aggstream.integrations.flask._extension import AggStream

@@ -1,8 +1,8 @@
-"""The configuration `AGGSTREAM_…`: one account, or several by name.
+"""Reads the configuration `AGGSTREAM_…`, with one account, or with several accounts by name.
 
 ```python
 app.config.update(AGGSTREAM_APP_ID="app", AGGSTREAM_ORIGIN="https://app.example", AGGSTREAM_TOKEN=get_token)
-app.config["AGGSTREAM_ACCOUNTS"] = {"main": {"APP_ID": …, "TOKEN": …}, "hedge": {…}}  # the rest is for all
+app.config["AGGSTREAM_ACCOUNTS"] = {"main": {"APP_ID": …, "TOKEN": …}, "hedge": {…}}  # other keys: all accounts
 ```
 """
 
@@ -35,29 +35,29 @@ from aggstream.typing import TokenSource
 PREFIX = "AGGSTREAM_"
 
 ACCOUNT_KEYS = COMMON_KEYS | {"JOURNAL"}
-"""The keys that may be set for one account, or for all."""
+"""The keys that are allowed for one account, or for all accounts."""
 KEYS = ACCOUNT_KEYS | {"ACCOUNTS", "USER_ID", "EVENTS_FOR"}
-"""The keys that may be set, without the prefix."""
+"""All allowed keys, without the prefix."""
 ACCOUNTS = f"{PREFIX}ACCOUNTS"
 _JOURNAL = "aggstream{}.db"
 
 
 @attrs.frozen(kw_only=True)
 class FlaskAccount(_accounts.Account):
-    """One account's settings, checked."""
+    """The checked settings of one account."""
 
     journal: JournalOptions
 
 
 def check(app: Flask) -> None:
-    """See that what an application has set so far can work, as far as no code of its own needs to be imported.
+    """Check the configuration of an application, without importing the application's code.
 
     Raises:
-        ConfigurationError: it cannot.
+        ConfigurationError: a value cannot work.
     """
     events_for(app)
     journals(app)
-    if not isinstance(app.config.get(_spelled("USER_ID")), str):
+    if not isinstance(app.config.get(_full_key("USER_ID")), str):
         user_id_function(app)
     for value in account_configs(app).values():
         _options(value)
@@ -66,10 +66,10 @@ def check(app: Flask) -> None:
 
 
 def account_configs(app: Flask) -> dict[str, Mapping[str, Any]]:
-    """Return what is set for each account, by its name.
+    """Return the settings of each account, by the account's name.
 
     Raises:
-        ConfigurationError: it has not the form of the configuration.
+        ConfigurationError: a key is not known, or a value has the wrong form.
     """
     refuse_unknown(
         [key for key in app.config if key.startswith(PREFIX)], {f"{PREFIX}{key}" for key in KEYS}, "aggstream"
@@ -80,15 +80,15 @@ def account_configs(app: Flask) -> dict[str, Mapping[str, Any]]:
 
 
 def account(app: Flask, name: str) -> FlaskAccount:
-    """Return an account.
+    """Return the checked settings of one account.
 
     Raises:
-        ConfigurationError: there is none of that name, or something that is set for it cannot work.
+        ConfigurationError: there is no account with this name, or one of its settings cannot work.
     """
     value = account_of(account_configs(app), name, ACCOUNTS)
     journal = journals(app)[name]
     if "OUTAGE_ERRORS" in value:
-        errors = _accounts.outage_errors_of(value["OUTAGE_ERRORS"], _spelled("OUTAGE_ERRORS"))
+        errors = _accounts.outage_errors_of(value["OUTAGE_ERRORS"], _full_key("OUTAGE_ERRORS"))
         journal = attrs.evolve(journal, outage_errors=errors)
     return FlaskAccount(
         name=name,
@@ -99,10 +99,10 @@ def account(app: Flask, name: str) -> FlaskAccount:
 
 
 def journals(app: Flask) -> dict[str, JournalOptions]:
-    """Return the journal of each account, by its name.
+    """Return the journal options of each account, by the account's name.
 
     Raises:
-        ConfigurationError: one is no journal, or two accounts have the same.
+        ConfigurationError: the value of `JOURNAL` is not a journal, or two accounts have the same journal.
     """
     found = {name: _journal(app, name, value) for name, value in account_configs(app).items()}
     paths = [os.path.realpath(journal.path) for journal in found.values()]
@@ -112,50 +112,50 @@ def journals(app: Flask) -> dict[str, JournalOptions]:
 
 
 def user_id_function(app: Flask) -> Callable[[], object] | None:
-    """Return the function that returns the AGG user id of the visitor; None: there is no such function.
+    """Return the function in `AGGSTREAM_USER_ID`, which returns the visitor's AGG user id; None if it is not set.
 
     Raises:
-        ConfigurationError: it is no function.
+        ConfigurationError: the value is not a function.
     """
-    value = app.config.get(_spelled("USER_ID"))
-    return None if value is None else function_of(value, _spelled("USER_ID"))
+    value = app.config.get(_full_key("USER_ID"))
+    return None if value is None else function_of(value, _full_key("USER_ID"))
 
 
 def events_for(app: Flask) -> float:
-    """Return for how many seconds one answer of live events goes on.
+    """Return the length of one answer of the view of live events, in seconds.
 
     Raises:
-        ConfigurationError: it is no time.
+        ConfigurationError: the value is not a number of seconds.
     """
-    return check_seconds(app.config.get(_spelled("EVENTS_FOR"), EVENTS_FOR), _spelled("EVENTS_FOR"))
+    return check_seconds(app.config.get(_full_key("EVENTS_FOR"), EVENTS_FOR), _full_key("EVENTS_FOR"))
 
 
 def _options(value: Mapping[str, Any]) -> dict[str, Any]:
-    options = _accounts.options_of(value, _spelled("OPTIONS"))
-    # A variable of the environment that is all digits comes as a number, by `from_prefixed_env`.
+    options = _accounts.options_of(value, _full_key("OPTIONS"))
+    # Flask's `from_prefixed_env` turns an environment variable with only digits into a number.
     if type(app_id := options.get("app_id")) is int:
         options["app_id"] = str(app_id)
     for key in _accounts.CLIENT_KEYS:
         text = options.get(key.lower())
         if text is not None and not isinstance(text, str):
-            raise ConfigurationError(f"{_spelled(key)} must be a text, got {type(text).__name__}")
+            raise ConfigurationError(f"{_full_key(key)} must be a text, got {type(text).__name__}")
     return options
 
 
 def _token(app: Flask, value: Mapping[str, Any]) -> TokenSource | None:
-    return _accounts.token_of(value.get("TOKEN"), _spelled("TOKEN"), in_context(app))
+    return _accounts.token_of(value.get("TOKEN"), _full_key("TOKEN"), in_context(app))
 
 
 def _journal(app: Flask, name: str, value: Mapping[str, Any]) -> JournalOptions:
-    """Return an account's journal. A path that is relative begins at the instance folder, in whatever process."""
+    """Return an account's journal options. A relative path begins at the instance folder, in every process."""
     journal = value.get("JOURNAL", _JOURNAL.format("" if name == DEFAULT_ACCOUNT else f"-{name}"))
     if not isinstance(journal, (str, os.PathLike, JournalOptions)):
         raise ConfigurationError(
-            f"{_spelled('JOURNAL')} must be a path or aggstream.JournalOptions, got {type(journal).__name__}"
+            f"{_full_key('JOURNAL')} must be a path or aggstream.JournalOptions, got {type(journal).__name__}"
         )
     options = journal if isinstance(journal, JournalOptions) else JournalOptions(path=journal)
     return attrs.evolve(options, path=Path(app.instance_path, options.path))
 
 
-def _spelled(key: str) -> str:
+def _full_key(key: str) -> str:
     return f"{PREFIX}{key}"

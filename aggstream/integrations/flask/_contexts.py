@@ -1,4 +1,4 @@
-"""The application's context on threads where Flask handles no request."""
+"""Gives functions the application's context on threads on which Flask handles no request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 def in_context(app: Flask) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return what gives each call of a function a context of its own, at whose end the app tidies up."""
+    """Return a decorator that runs each call in a new context of the application. Flask cleans up afterwards."""
 
     def around(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""The extension of a Flask application."""
+"""The Flask extension `AggStream`."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ EXTENSION = "aggstream"
 
 
 class AggStream:
-    """The extension. One object may serve several applications, with the same handlers."""
+    """The Flask extension. One object may serve several applications, with the same handlers."""
 
     def __init__(self, app: Flask | None = None) -> None:
-        """Make one.
+        """Make an extension.
 
         Args:
-            app: an application to begin with; None: `init_app` tells later.
+            app: the application; None: call `init_app` with the application later.
 
         Raises:
             ConfigurationError: see `init_app`.
         """
         self.handlers = Registrar()
         self.on = self.handlers.on
-        """Registers a handler, as `Client.on` does. It runs in the process of `flask aggstream run` alone, each
-        call in a context of the application."""
+        """Registers a handler, as `Client.on` does. Handlers run only in the process of `flask aggstream run`, and
+        each call runs in a new context of the application."""
         self._user_id: Callable[[], str | None] | None = None
         if app is not None:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Add the command `flask aggstream` to an application. Nothing is opened, and nothing started.
+        """Add the command `flask aggstream` to an application. The method does not open or start anything.
 
         Raises:
-            ConfigurationError: something in the application's configuration cannot work; says what would. Or the
-                application has another `AggStream`, whose handlers would not be called.
+            ConfigurationError: a value in the application's configuration cannot work; the error says what would
+                work. Or the application has another `AggStream` already, so handlers of this one would never run.
         """
         _config.check(app)
         if app.extensions.setdefault(EXTENSION, self) is not self:
@@ -54,28 +54,31 @@ class AggStream:
         app.cli.add_command(group)
 
     def user_id(self, function: UserId) -> UserId:
-        """Register the function that tells whose events somebody may see; a decorator.
+        """Register the function that returns the AGG user id of the visitor. Use this method as a decorator.
 
-        It is called without an argument while a request is answered, and returns the AGG user id of who asks, or
-        None. `AGGSTREAM_USER_ID` goes before it.
+        The view `events` calls the function without arguments during a request. The function returns the visitor's
+        AGG user id, and the visitor may see that user's events. The function returns None for other visitors. If
+        `AGGSTREAM_USER_ID` is set, the view calls that function instead.
         """
         self._user_id = function
         return function
 
     def events(self) -> Response:
-        """Answer with the events of the user that the session belongs to, as Server-Sent Events, from the journal.
+        """Answer a request with the visitor's events from the journal, as Server-Sent Events.
 
-        A view, for `app.add_url_rule("/events", view_func=agg.events)`. `new EventSource(url)` gets the events
-        that come from now on, each under its type's name (`"order_event"`), with the message of the service as
-        its data; with `?after=N` those after the one whose `seq` is N. After an interruption it goes on where it
-        was, by the header `Last-Event-ID`.
+        Add this view with `app.add_url_rule("/events", view_func=agg.events)`. In the browser,
+        `new EventSource(url)` gets all new events. The name of an event is its type, such as `"order_event"`, and
+        its data is the service's message. With `?after=N`, the browser gets the events after the event whose `seq`
+        is N. After an interruption, the browser sends the header `Last-Event-ID`, and gets the events after that
+        event.
 
-        The answer is 403 if the function for user ids returns None, or if there is none. Else it takes
-        a worker's thread for `AGGSTREAM_EVENTS_FOR` seconds (25, below gunicorn's timeout). Then the browser asks
-        again, and is looked at again. It must run on the stream's host, as a user who may read the journal.
+        The answer has status 403 if there is no function for user ids, or if the function returns None. Other
+        answers use a worker's thread for `AGGSTREAM_EVENTS_FOR` seconds (default: 25, less than gunicorn's
+        timeout). Then the browser asks again, and the function is called again. The view must run on the stream's
+        host, by a system user who may read the journal.
 
         Raises:
-            ConfigurationError: the function for user ids returns no text.
+            ConfigurationError: the function for user ids returned something other than a text or None.
         """
         answered = answer(
             self._events_of_user,

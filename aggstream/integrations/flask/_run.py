@@ -1,4 +1,4 @@
-"""A process's time of having the stream: its journal, which one process owns, and its client."""
+"""The owner of a stream in a Flask project. The process that has opened the journal is the owner."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from aggstream.journal import EventStore
 logger = logging.getLogger("aggstream.integrations.flask")
 
 
-class JournalTurn:
-    """See `Turn`. It is what the client is given as its journal, too, and has opened it already."""
+class JournalStreamOwner:
+    """Implements `StreamOwner`. It is also the client's `journal`, and `open` returns the opened journal."""
 
     poll_every = 1.0
 
@@ -33,7 +33,7 @@ class JournalTurn:
     def acquire(self) -> bool:
         folder = Path(self._app.instance_path)
         if folder in Path(self._account.journal.path).parents:
-            with contextlib.suppress(OSError):  # opening the journal says what is wrong
+            with contextlib.suppress(OSError):  # opening the journal raises the error
                 folder.mkdir(parents=True, exist_ok=True)
         try:
             self._journal = self._account.journal.open()
@@ -46,7 +46,7 @@ class JournalTurn:
         return self._journal
 
     def is_held(self) -> bool:
-        return True  # the system lets go of a journal only when its owner does, or dies
+        return True  # the journal stays locked until its owner closes it or dies
 
     def client(self) -> Client:
         client = self._account.client(self)
@@ -59,10 +59,10 @@ class JournalTurn:
         return client
 
     def redeliver_revived(self, client: Client) -> None:
-        """Do nothing: what somebody has made pending in a journal is delivered at the next start."""
+        """Do nothing: a journal delivers such events at the next start."""
 
     def end(self) -> None:
-        """Do nothing: a journal is never waited for."""
+        """Do nothing: nothing ever waits for a journal."""
 
     def release(self) -> None:
         if self._journal is not None:

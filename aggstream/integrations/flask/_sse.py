@@ -1,4 +1,4 @@
-"""A user's stored events, read from the journal that is theirs."""
+"""Reads a user's stored events from the user's journal."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 
 class JournaledEvents:
-    """See `aggstream.integrations._sse.UserEvents`."""
+    """Implements `aggstream.integrations._sse.UserEvents`."""
 
     def __init__(self, paths: Iterable[str], user_id: str) -> None:
-        """Make one.
+        """Make a reader.
 
         Args:
-            paths: the journals among which the user's may be; none needs to be there yet.
-            user_id: the user's id by AGG.
+            paths: the paths of all journals. One of them may be the user's journal. A journal may not exist yet.
+            user_id: the AGG id of the user.
         """
         self._paths = list(paths)
         self._user_id = user_id
@@ -31,18 +31,18 @@ class JournaledEvents:
         return self._read(JournalReader.newest) or 0
 
     def page_after(self, number: int) -> list[EventRow]:
-        """Return the events whose `seq` is larger."""
+        """Return the events whose `seq` is larger than `number`."""
 
         def rows(reader: JournalReader) -> list[EventRow]:
             return [(event.seq, event.type, event.text) for event in reader.find(after=number, limit=PAGE)]
 
         return self._read(rows) or []
 
-    def _read(self, question: Callable[[JournalReader], T]) -> T | None:
-        """Ask the user's journal; return None if no journal is theirs.
+    def _read(self, read: Callable[[JournalReader], T]) -> T | None:
+        """Call a function with the user's journal, and return its result; None if the user has no journal.
 
         Raises:
-            Unreadable: a journal cannot be read, and it may be theirs.
+            Unreadable: a journal cannot be read, and it may be the user's journal.
         """
         problem: Exception | None = None
         for path in self._paths:
@@ -50,8 +50,8 @@ class JournaledEvents:
                 if Path(path).exists():
                     with JournalReader(path) as reader:
                         if reader.user_id == self._user_id:
-                            return question(reader)
-            except (JournalError, OSError) as error:  # another one may be the user's
+                            return read(reader)
+            except (JournalError, OSError) as error:  # another journal may be the user's
                 problem = error
         if problem is None:
             return None

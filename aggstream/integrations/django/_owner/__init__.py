@@ -1,1 +1,1 @@
-"""Which process runs a stream: a lease in the stream's row, or an advisory lock of the database."""
+"""The ownership of a stream, with a lease in the stream's row, or with an advisory lock of the database."""

@@ -1,7 +1,8 @@
-"""The ownership of a stream by an advisory lock of PostgreSQL, which goes when its holder dies.
+"""The ownership of a stream by an advisory lock of PostgreSQL. The lock ends when its process dies.
 
-The lock is held by a connection of its own, which does nothing else. If the connection breaks, the lock is gone,
-and is taken anew if it is still to be had; the row's owner tells whether somebody has had the stream meanwhile.
+A separate connection holds the lock, and does nothing else. If this connection breaks, the lock is lost, and the
+process takes the lock again if it is free. The owner in the stream's row tells whether another process has been
+the owner in between.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from aggstream.integrations.django._connections import in_request
 from aggstream.integrations.django._owner.stream_row import StreamRow
 from aggstream.integrations.django._settings import DjangoAccount
 
-# Seconds for which `acquire` waits in the database, where it is woken when the lock is free.
+# The seconds that `acquire` waits in the database for the lock.
 _WAIT = 1.0
-# A host that is gone without a word has its lock for idle + interval * count seconds, and not for hours.
+# A host that disappears loses its lock after idle + interval * count seconds, and not after hours.
 _ALIVE = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
-# And who waits for a database that is gone so is told after as long.
+# A client of a database that disappears gets an error after a similar time.
 _CONNECT = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
 _NOT_AVAILABLE = "55P03"
 
 
 class AdvisoryLock:
-    """See `Ownership`."""
+    """Implements `Ownership`."""
 
     def __init__(self, account: DjangoAccount) -> None:
         self._row = StreamRow(account)
@@ -47,33 +48,33 @@ class AdvisoryLock:
             self._row.find()
             if not self._is_locked():
                 return False
-            # With the lock, nobody else is alive who could have it.
+            # No other process can own the stream while this process has the lock.
             return self._row.take(Q(), None)
         except DatabaseError:
-            self._let_go()
+            self._close_connections()
             raise
 
     @in_request
     def is_held(self) -> bool:
         try:
-            self._see()
+            self._check_connection()
             return self._row.is_own()
         except DatabaseError:
-            self._let_go()
+            self._close_connections()
         try:
             return self._is_locked() and self._row.is_own()
         except DatabaseError:
-            self._let_go()
+            self._close_connections()
             return True
 
     @in_request
     def release(self) -> None:
         with contextlib.suppress(DatabaseError):
             self._row.give_back()
-        self._let_go()
+        self._close_connections()
 
     def _is_locked(self) -> bool:
-        """Take the lock, waiting a little; return True if this connection has it."""
+        """Take the lock, and wait for it for a moment. Return True if this process has the lock now."""
         if self._connection is None:
             self._connection = self._connect()
         try:
@@ -85,11 +86,11 @@ class AdvisoryLock:
             raise
         return True
 
-    def _see(self) -> None:
-        """See that the connection that holds the lock is there.
+    def _check_connection(self) -> None:
+        """Check that the connection that holds the lock works.
 
         Raises:
-            DatabaseError: it is not, or not any more.
+            DatabaseError: there is no connection, or the connection is broken.
         """
         if self._connection is None:
             raise OperationalError("the connection is gone")
@@ -99,7 +100,7 @@ class AdvisoryLock:
     def _connect(self) -> BaseDatabaseWrapper:
         connection = connections.create_connection(self._row.database)
         options = {**_CONNECT, **connection.settings_dict["OPTIONS"]}
-        options.pop("pool", None)  # what is held for ever is not lent from one
+        options.pop("pool", None)  # a connection that is kept for ever must not come from a pool
         connection.settings_dict = {**connection.settings_dict, "OPTIONS": options}
         settings = {**_ALIVE, "lock_timeout": f"{_WAIT:.0f}s"}
         try:
@@ -111,10 +112,10 @@ class AdvisoryLock:
             raise
         return connection
 
-    def _let_go(self) -> None:
-        """Close the lock's connection, and the thread's, which was broken by the same."""
+    def _close_connections(self) -> None:
+        """Close the lock's connection, and the thread's connection, which the same failure has broken."""
         connection, self._connection = self._connection, None
-        for broken in (connection, connections[self._row.database]):
-            if broken is not None:
+        for to_close in (connection, connections[self._row.database]):
+            if to_close is not None:
                 with contextlib.suppress(DatabaseError):
-                    broken.close()
+                    to_close.close()

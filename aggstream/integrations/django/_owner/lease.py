@@ -1,4 +1,4 @@
-"""The ownership of a stream by a time until which it holds, for every database."""
+"""The ownership of a stream by a lease, which ends at a certain time. It works with every database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aggstream.integrations.django._settings import DjangoAccount
 
 
 class Lease:
-    """See `Ownership`. The time is the database's, so that no host's clock matters; it is renewed long before."""
+    """Implements `Ownership`. The lease uses the database's clock, because the clocks of hosts may differ."""
 
     def __init__(self, account: DjangoAccount) -> None:
         self._row = StreamRow(account)

@@ -1,7 +1,7 @@
-"""Which process runs an account's stream: one at a time, on all hosts that use the database.
+"""The ownership of an account's stream. One process at a time is the owner, on all hosts that use the database.
 
-A process that takes a stream writes a name of its own into the stream's row, and every change of the store is for
-that name only. So what is decided here is when a process may take over, never whether two may write at once.
+The owner writes its name into the stream's row, and the store changes nothing without checking that name. So two
+processes can never write at the same time. The ownership decides only when another process may become the owner.
 """
 
 from __future__ import annotations
@@ -16,37 +16,42 @@ from aggstream.integrations.django._settings import DjangoAccount
 
 
 class Ownership(Protocol):
-    """Belongs to one thread. `DatabaseError` comes out of `acquire` alone."""
+    """The ownership of one stream. One thread uses it. Only `acquire` raises `DatabaseError`."""
 
     owner: str
-    """The name by which this process knows itself."""
+    """The name of this process in the stream's row."""
     poll_every: float
-    """Seconds after which to call `acquire` or `is_held` again."""
+    """Seconds between two calls of `acquire`, and between two calls of `is_held`."""
 
     @property
     def stream(self) -> int:
-        """The `pk` of the stream's row, once it was looked for."""
+        """The `pk` of the stream's row; 0 before the first `acquire`."""
         ...
 
     def acquire(self) -> bool:
-        """Take the stream if nobody has it; return True if that is so. May wait for a second.
+        """Become the owner if no other process is. Return True if this process is the owner now.
+
+        The method may wait for a second.
 
         Raises:
-            DatabaseError: nobody can tell.
+            DatabaseError: the database is not available, so the owner is not known.
         """
         ...
 
     def is_held(self) -> bool:
-        """Hold on to it; False: somebody else has it. A database that does not answer has given it to nobody."""
+        """Stay the owner. Return False if another process is the owner.
+
+        If the database does not answer, return True, because no other process can become the owner then.
+        """
         ...
 
     def release(self) -> None:
-        """Let somebody else have it. Never fails; may be called again."""
+        """Stop being the owner, so that another process can become it. Never raises; may be called again."""
         ...
 
 
 def ownership_of(account: DjangoAccount) -> Ownership:
-    """Return what is set for the account, or what fits its database."""
+    """Return the ownership of the kind that `LOCK` names; without `LOCK`, the kind that fits the database."""
     kind = account.lock
     if kind is None:
         kind = "advisory" if connections[account.database].vendor == "postgresql" else "lease"

@@ -1,4 +1,4 @@
-"""The row in which it stands who runs an account's stream."""
+"""The row of a stream. It holds the name of the process that owns the stream."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from aggstream.integrations.django.models import Stream
 
 
 class Now(_Now):
-    """The database's clock."""
+    """The present time by the database's clock."""
 
     def as_mysql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any) -> Any:
-        """Return UTC, because the local time of a server may go back by an hour."""
+        """Return the SQL for UTC. The local time of a server may go back by an hour."""
         return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **extra)
 
 
 class StreamRow:
-    """The base of all kinds of ownership. Its methods raise the database's errors."""
+    """Reads and writes the owner in a stream's row. Every kind of ownership uses it. It raises `DatabaseError`."""
 
     def __init__(self, account: DjangoAccount) -> None:
         self.database = account.database
@@ -37,13 +37,13 @@ class StreamRow:
         self._account = account.name
 
     def find(self) -> None:
-        """Look for the row; make it if it is not there."""
+        """Find the stream's row, or create it."""
         if not self.stream:
             row, _ = Stream.objects.using(self.database).get_or_create(account=self._account)
             self.stream = row.pk
 
     def take(self, condition: Q, lease: dt.timedelta | None) -> bool:
-        """Become the owner if a condition holds; return True if it did. The owner before is none from then on."""
+        """Become the owner if the row fulfils a condition. Return True if this process is the owner now."""
         rows = Stream.objects.using(self.database).filter(condition, pk=self.stream)
         until = None if lease is None else Now() + lease
         return bool(rows.update(owner=self.owner, owner_name=self.owner_name, lease_until=until))
@@ -53,6 +53,6 @@ class StreamRow:
         return Stream.objects.using(self.database).filter(pk=self.stream, owner=self.owner).exists()
 
     def give_back(self) -> None:
-        """Be the owner no more."""
+        """Stop being the owner."""
         own = Stream.objects.using(self.database).filter(pk=self.stream, owner=self.owner)
         own.update(owner="", owner_name="", lease_until=None)

@@ -1,1 +1,1 @@
-"""Events and orders in the tables of Django: storing, reading, deleting, and outages of the database."""
+"""Stores, reads and deletes events and orders in Django's tables, and handles outages of the database."""

@@ -1,4 +1,4 @@
-"""How events come into the tables, inside a transaction of the owner's."""
+"""Inserts events and their orders into the tables, inside a transaction of the owner."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from aggstream.events import OrderEvent, OrderSubmitted, UserEvent
 from aggstream.events._user import id_of_version_1
 from aggstream.integrations.django._columns import NAME, key, storable
-from aggstream.integrations.django._store.order_rows import FIELDS, Folding
-from aggstream.integrations.django._store.queries import PAGE, Rows, pages, stored
+from aggstream.integrations.django._store.order_rows import FIELDS, OrderStates
+from aggstream.integrations.django._store.queries import PAGE, StreamRows, pages, stored
 from aggstream.integrations.django.models import Event, Order
 from aggstream.journal._file import to_integer
 from aggstream.journal._stored import newest_timestamp
@@ -16,29 +16,29 @@ from aggstream.journal._stored import newest_timestamp
 _CHANGED = 50
 
 
-class Insertion:
-    """Belongs to the thread that stores events."""
+class EventInserter:
+    """Inserts events. Only the thread that stores events uses it."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: StreamRows) -> None:
         self._rows = rows
-        self._folding = Folding(lambda order: stored(rows.events.filter(order=order), user_id=rows.user_id))
+        self._states = OrderStates(lambda order: stored(rows.events.filter(order=order), user_id=rows.user_id))
         self.old_ids_until = 0
-        """Up to this number, events have ids of version 1."""
+        """Events up to this number have ids of version 1."""
 
-    def undone(self) -> None:
-        """The transaction of the last call was undone, or may have been."""
-        self._folding.forget()
+    def forget_states(self) -> None:
+        """Forget the states of orders, because the transaction of the last call may be rolled back."""
+        self._states.forget()
 
     def insert(self, by_id: Mapping[str, UserEvent], newest: int, *, complete: bool) -> dict[str, int]:
-        """Insert what is no repeat, and let its orders go on.
+        """Insert events that are not repeats, and update their orders.
 
         Args:
             by_id: events by their ids.
-            newest: the largest number of what is known to be stored.
-            complete: whether everything is known that happened before them.
+            newest: the largest number of an event that is known to be stored.
+            complete: True: everything that happened before these events is known.
 
         Returns:
-            The numbers of those that are no repeats, by their ids.
+            The numbers of the events that are not repeats, by their ids.
         """
         found = self._numbers(by_id)
         new = {id_: event for id_, event in by_id.items() if id_ not in found}
@@ -46,8 +46,8 @@ class Insertion:
             old = {id_: id_of_version_1(event) for id_, event in new.items()}
             stored_ids = {id_ for id_, pk in self._numbers(set(old.values())).items() if pk <= self.old_ids_until}
             new = {id_: event for id_, event in new.items() if old[id_] not in stored_ids}
-        # If nobody could tell whether the attempt before has worked, and it has, its events are no repeats. They
-        # are what is newer than the newest of before, because only the owner stores.
+        # A broken connection may hide that the previous attempt succeeded. The events of that attempt are not
+        # repeats. Their numbers are larger than `newest`, because only the owner stores events.
         seqs = {id_: seq for id_, seq in found.items() if seq > newest}
         if new:
             orders = self.orders_by_id(
@@ -55,9 +55,9 @@ class Insertion:
             )
             rows = [self._row(id_, event, orders) for id_, event in new.items()]
             Event.objects.using(self._rows.database).bulk_create(rows, batch_size=PAGE)
-            self._let_go_on(orders, new.values())
+            self._update_orders(orders, new.values())
             if complete:
-                self._know_until(list(new.values()))
+                self._note_complete_until(list(new.values()))
             seqs |= self._numbers(new)
         return seqs
 
@@ -68,7 +68,7 @@ class Insertion:
         return found
 
     def orders_by_id(self, ids: Collection[str]) -> dict[str, Order]:
-        """Return orders by their ids; make those that are new."""
+        """Return the orders with some ids, by their ids. Create the missing orders."""
         found = self._orders_found(ids)
         new = [order_id for order_id in ids if order_id not in found]
         rows = [Order(stream_id=self._rows.stream, order_id=order_id) for order_id in new]
@@ -96,15 +96,15 @@ class Insertion:
             text=storable(event.text),
         )
 
-    def _let_go_on(self, orders: dict[str, Order], events: Iterable[UserEvent]) -> None:
+    def _update_orders(self, orders: dict[str, Order], events: Iterable[UserEvent]) -> None:
         of_order: dict[str, list[UserEvent]] = {}
         for event in events:
             if (order_id := _order_id(event)) is not None:
                 of_order.setdefault(key(order_id), []).append(event)
-        changed = [orders[id_] for id_, some in of_order.items() if self._folding.take(orders[id_], some)]
+        changed = [orders[id_] for id_, some in of_order.items() if self._states.update(orders[id_], some)]
         self._rows.orders.bulk_update(changed, FIELDS, batch_size=_CHANGED)
 
-    def _know_until(self, events: Sequence[UserEvent]) -> None:
+    def _note_complete_until(self, events: Sequence[UserEvent]) -> None:
         known = self._rows.own.values_list("last_timestamp", flat=True).get()
         newest = [at for at in (known, newest_timestamp(events)) if at is not None]
         self._rows.own.update(

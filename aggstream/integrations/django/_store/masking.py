@@ -1,13 +1,13 @@
-"""Tokens in foreign texts."""
+"""Masks tokens in texts that are not from aggstream."""
 
 from __future__ import annotations
 
 import re
 
 LIKE_A_TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
-"""A JWT, whosever it is."""
+"""Matches any JWT."""
 
 
 def masked(text: str) -> str:
-    """Return a text in which nothing looks like a token."""
+    """Return a text with `***` in place of everything that looks like a token."""
     return LIKE_A_TOKEN.sub("***", text)

@@ -1,4 +1,4 @@
-"""The state of orders, kept in their table by the same rules as in `client.orders`."""
+"""Keeps the state of orders in their table, by the same rules as `client.orders`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aggstream.journal import StoredEvent
 from aggstream.journal._file import to_integer
 from aggstream.orders._state import OrderState
 
-# Of orders that have not ended, about; more are read again when something is heard of them.
+# About this number of open orders is kept in memory. The events of other orders are read again when necessary.
 _MOST = 10_000
 
 FIELDS = (
@@ -34,56 +34,56 @@ FIELDS = (
 """The columns that an event may change."""
 
 
-class Folding:
-    """Remembers the orders that go on. Belongs to the thread that stores events."""
+class OrderStates:
+    """Keeps the states of open orders in memory. Only the thread that stores events uses it."""
 
     def __init__(self, events_of: Callable[[Order], Iterable[StoredEvent]]) -> None:
-        """Make one.
+        """Make the states.
 
         Args:
-            events_of: returns what is stored of an order, oldest first.
+            events_of: returns the stored events of an order, oldest first.
         """
         self._events_of = events_of
-        self._folds: dict[int, OrderState] = {}
+        self._states: dict[int, OrderState] = {}
 
     def forget(self) -> None:
-        """Forget what was folded: it was not stored."""
-        self._folds.clear()
+        """Forget all states, because their latest events may not be stored."""
+        self._states.clear()
 
-    def take(self, order: Order, events: Iterable[UserEvent]) -> bool:
-        """Let an order go on by events that are not stored yet; return True if its row has changed."""
-        fold = self._folds.pop(order.pk, None) or self._recalled(order)
+    def update(self, order: Order, events: Iterable[UserEvent]) -> bool:
+        """Update an order with events that are not stored yet. Return True if the order must be written."""
+        state = self._states.pop(order.pk, None) or self._read_state(order)
         for event in events:
-            _fold(fold, event)
-        if order.is_terminal and not fold.is_terminal:
-            return False  # its end is no longer stored, and an end is never undone
-        _write(order, fold)
-        if not fold.is_terminal:
-            if len(self._folds) >= _MOST:
-                self._folds.clear()
-            self._folds[order.pk] = fold
+            _add(state, event)
+        if order.is_terminal and not state.is_terminal:
+            return False  # the event that ended the order was deleted, but the order must stay ended
+        _write(order, state)
+        if not state.is_terminal:
+            if len(self._states) >= _MOST:
+                self._states.clear()
+            self._states[order.pk] = state
         return True
 
-    def _recalled(self, order: Order) -> OrderState:
-        fold = OrderState(order.order_id)
+    def _read_state(self, order: Order) -> OrderState:
+        state = OrderState(order.order_id)
         for stored in self._events_of(order):
-            with contextlib.suppress(DecodeError):  # of another version
-                _fold(fold, stored.event)
-        return fold
+            with contextlib.suppress(DecodeError):  # an event of another version of aggstream
+                _add(state, stored.event)
+        return state
 
 
-def _fold(fold: OrderState, event: UserEvent) -> None:
+def _add(state: OrderState, event: UserEvent) -> None:
     if isinstance(event, OrderSubmitted):
-        fold.fold_submitted(event)
+        state.fold_submitted(event)
     elif isinstance(event, OrderEvent):
-        fold.fold_event(event)
+        state.fold_event(event)
 
 
-def _write(order: Order, fold: OrderState) -> None:
-    known = fold.snapshot()
+def _write(order: Order, state: OrderState) -> None:
+    known = state.snapshot()
     order.status = key(known.status or "", NAME)
-    order.is_terminal = fold.is_terminal
-    order.is_unclear = not fold.is_terminal and not fold.is_open
+    order.is_terminal = state.is_terminal
+    order.is_unclear = not state.is_terminal and not state.is_open
     order.venue = key(known.venue or "", NAME)
     order.side = key(known.side or "", NAME)
     order.outcome_id = key(known.outcome_id or "", KEY)

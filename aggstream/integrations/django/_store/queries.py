@@ -1,4 +1,4 @@
-"""The rows of one stream."""
+"""Queries for the rows of one stream."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from aggstream.journal import StoredEvent
 T = TypeVar("T")
 
 PAGE = 400
-"""How many values are named in one statement: some databases take no more than a thousand."""
+"""The largest number of values in one statement. Some databases allow no more than a thousand."""
 
 
-class Rows:
-    """The rows of one stream, for its owner."""
+class StreamRows:
+    """The rows of one stream, for the stream's owner."""
 
     def __init__(self, database: str, *, stream: int, owner: str) -> None:
-        """Make one.
+        """Make the queries.
 
         Args:
             database: the database's alias.
             stream: the `pk` of the stream's row.
-            owner: what this process calls itself there.
+            owner: the name of this process in the stream's row.
         """
         self.database = database
         self.stream = stream
         self.owner = owner
         self.user_id: str | None = None
-        """The AGG user whose stream it is; None until the account has signed in."""
+        """The AGG id of the stream's user; None until the account has signed in."""
 
     @property
     def own(self) -> QuerySet[Stream]:
-        """The stream's own row, as long as this is its owner."""
+        """The stream's row; empty if this process is not the owner any more."""
         return Stream.objects.using(self.database).filter(pk=self.stream, owner=self.owner)
 
     @property
     def events(self) -> QuerySet[Event]:
-        """All events."""
+        """All events of the stream."""
         return Event.objects.using(self.database).filter(stream=self.stream)
 
     @property
     def orders(self) -> QuerySet[Order]:
-        """All orders."""
+        """All orders of the stream."""
         return Order.objects.using(self.database).filter(stream=self.stream)
 
     @property
@@ -55,7 +55,7 @@ class Rows:
 
     @property
     def again(self) -> QuerySet[Event]:
-        """The dead events that somebody wants to be run again."""
+        """The dead events that a person wants to be run again."""
         return self.events.filter(state=Event.State.AGAIN)
 
 
@@ -83,13 +83,13 @@ def _stored_event(user_id: str | None, seq: int, id_: str, type_: str, sub_event
 
 
 def stored(events: QuerySet[Event], limit: int | None = None, user_id: str | None = None) -> list[StoredEvent]:
-    """Return events of a user as a stream knows them, oldest first, at most `limit`."""
+    """Return events as `StoredEvent` objects, oldest first, at most `limit` events."""
     rows = events.order_by("pk").values_list(*_COLUMNS)[:limit]
     return [_stored_event(user_id, *row) for row in rows]
 
 
 def pages(items: Iterable[T]) -> Iterator[list[T]]:
-    """Yield things, so many at a time as one statement takes."""
+    """Yield items in lists that are short enough for one statement."""
     listed = list(items)
     for at in range(0, len(listed), PAGE):
         yield listed[at : at + PAGE]

@@ -1,4 +1,4 @@
-"""A database that goes away and comes back: what is to be written waits for it."""
+"""Repeats database calls while the database is not available."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ logger = logging.getLogger("aggstream.integrations.django")
 T = TypeVar("T")
 
 AWAY = (OperationalError, InterfaceError, InternalError)
-"""The errors that Django raises when a database is away, locked, full, or a replica that takes no writes yet."""
+"""Django's errors for a database that is not available, locked, full, or a replica that takes no writes yet."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 
-class Patience:
-    """Calls what uses a database, again and again until it works or the stream is to end. For any thread."""
+class DatabaseRetrier:
+    """Calls functions that use a database, and repeats them until they succeed or the stream ends. Thread-safe."""
 
     def __init__(self, database: str) -> None:
-        """Make one.
+        """Make a retrier.
 
         Args:
             database: the database's alias.
@@ -47,25 +47,26 @@ class Patience:
         )
 
     def end(self) -> None:
-        """Wait no longer, from now on and where it is waited: the process is to end."""
+        """Stop all waiting, now and later, because the process must end."""
         self._is_over.set()
 
     def once(self, work: Callable[[], T]) -> T:
-        """Call it once.
+        """Call a function once, and return its result.
 
         Raises:
-            JournalError: it failed.
+            JournalError: the database raised an error.
         """
         with self._translated():
             return in_request(work)()
 
     def until_done(self, work: Callable[[], T]) -> T:
-        """Call it until the database is there, saying loudly what is waited for.
+        """Call a function until it succeeds, and return its result. Log an error before each pause.
 
-        What it does must be all or nothing, and may be done again if nobody can tell which it was.
+        The function must do all of its work or nothing. It may be called again after a success, because a broken
+        connection may hide the success.
 
         Raises:
-            JournalError: it failed by something that waiting does not mend, or the stream is to end.
+            JournalError: the database raised an error that waiting does not solve, or the stream must end.
         """
         with self._translated():
             return self._retrying(in_request(work))
@@ -74,12 +75,12 @@ class Patience:
         assert state.outcome is not None
         pause = 0.0 if state.next_action is None else state.next_action.sleep
         logger.error(
-            "%s cannot be used; nothing is lost, what comes waits for it; next attempt in %.1f s: %s",
+            "%s cannot be used; nothing is lost, and new events wait for it; next attempt in %.1f s: %s",
             self.place,
             pause,
             one_line(state.outcome.exception()),
         )
-        with contextlib.suppress(DatabaseError):  # a connection that broke may be good for nothing
+        with contextlib.suppress(DatabaseError):  # closing a broken connection may fail
             connections[self._database].close()
 
     @contextlib.contextmanager
@@ -88,12 +89,12 @@ class Patience:
             yield
         except DatabaseError as error:
             raise JournalError(
-                f"{self.place} cannot be used: {one_line(error)}. Nothing that is stored is lost; see to the "
+                f"{self.place} cannot be used: {one_line(error)}. Nothing that is stored is lost; check the "
                 f"database, and whether `manage.py migrate` was run",
                 path=self.place,
             ) from error
 
 
 def one_line(error: BaseException | None) -> str:
-    """Return an error of a database, whose words tend to come on several lines, for a log."""
+    """Return the text of a database's error on one line for a log, because the text often has several lines."""
     return " ".join(str(error).split())

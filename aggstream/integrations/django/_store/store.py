@@ -1,4 +1,4 @@
-"""The stream's events in the project's database, with the promise of a journal."""
+"""Stores the stream's events in the project's database, with the same guarantees as a journal."""
 
 from __future__ import annotations
 
@@ -14,62 +14,63 @@ from aggstream._base.text import shown
 from aggstream.errors import JournalError, JournalInUse, UserMismatch
 from aggstream.events import UserEvent
 from aggstream.integrations.django._columns import key, storable
-from aggstream.integrations.django._store.inserting import Insertion
+from aggstream.integrations.django._store.inserting import EventInserter
 from aggstream.integrations.django._store.masking import masked
-from aggstream.integrations.django._store.queries import PAGE, Rows, pages, stored
-from aggstream.integrations.django._store.retrying import Patience
+from aggstream.integrations.django._store.queries import PAGE, StreamRows, pages, stored
+from aggstream.integrations.django._store.retrying import DatabaseRetrier
 from aggstream.integrations.django.models import Event, Stream
 from aggstream.journal import StoredEvent, StoreMemory, StoreOptions
 from aggstream.journal._file import to_integer
 
 T = TypeVar("T")
 
-# So many rows at a time, because storing events waits for it.
-_TIDIED = 200
+# `retention` deletes at most this number of events in one call, because storing new events waits for it.
+_MOST_DELETED = 200
 _SHOWN_ERROR = 500
 _SHOWN_USER = 40
 
 
 class DatabaseStore:
-    """An `EventStore` whose methods wait, loudly, for a database that is away. Thread-safe.
+    """An `EventStore` in the project's database. It is thread-safe.
 
-    It is what a client is given as its journal, and opens itself. Each change is made in a transaction that begins
-    by seeing that the stream is still this owner's, and keeps it so. A former owner, however late, changes nothing
-    any more; and all events are stored by the owner.
+    If the database is not available, the methods log errors and wait. The client gets this object as `journal`,
+    and `open` returns the object itself. Each transaction first checks that this process is still the owner, and
+    locks the stream's row until the end of the transaction. So only the owner stores events, and a former owner
+    cannot change anything.
     """
 
     on_failure: Literal["stop"] = "stop"
-    """The stream ends: the next owner finds out what was missed."""
+    """The stream ends, and the next owner searches for the missed events."""
 
     def __init__(
-        self, database: str, *, stream: int, owner: str, options: StoreOptions, patience: Patience
+        self, database: str, *, stream: int, owner: str, options: StoreOptions, retrier: DatabaseRetrier
     ) -> None:
-        """Make one; nothing is opened yet.
+        """Make a store, without opening it.
 
         Args:
             database: the database's alias.
             stream: the `pk` of the stream's row.
-            owner: what this process calls itself there.
-            options: how often handlers are called again, and how long events are kept.
-            patience: waits for the database.
+            owner: the name of this process in the stream's row.
+            options: the options for the attempts of handlers, and for the time that events are kept.
+            retrier: repeats database calls while the database is not available.
         """
         self.options = options
-        self._rows = Rows(database, stream=stream, owner=owner)
-        self._patience = patience
-        self._insertion = Insertion(self._rows)
+        self._rows = StreamRows(database, stream=stream, owner=owner)
+        self._retrier = retrier
+        self._inserter = EventInserter(self._rows)
         self._newest = 0
         self._is_closed = self._has_failed = False
-        # When the owner before this one ended in order; None if it did not.
+        # The time at which the previous owner ended in order; None if it did not.
         self._closed_ns: int | None = None
 
     def open(self) -> DatabaseStore:
-        """Take up what is stored, at once or not at all.
+        """Open the store. If the database is not available, do not wait.
 
         Raises:
-            JournalInUse: another process has taken the stream over.
+            JournalInUse: another process has become the owner.
             JournalError: the database cannot be used.
         """
-        self._closed_ns, self._newest, self._rows.user_id, self._insertion.old_ids_until = self._patience.once(
+        self._closed_ns, self._newest, self._rows.user_id, self._inserter.old_ids_until = self._retrier.once(
             lambda: self._as_owner(self._begin)
         )
         return self
@@ -77,17 +78,17 @@ class DatabaseStore:
     # --- the life of an event ---------------------------------------------------------------------------
 
     def store(self, events: Sequence[UserEvent], *, complete: bool = True) -> list[int | None]:
-        """Keep events, all or none, and what is known of their orders by them.
+        """Store events and update the state of their orders. The method stores all events or none.
 
         Args:
             events: the events.
-            complete: whether everything is known that happened before them.
+            complete: True: everything that happened before these events is known.
 
         Returns:
-            For each event its `seq`, which is its `pk`; None for a repeat.
+            The `seq` of each event, which is its `pk`; None for a repeated event.
 
         Raises:
-            ValueError: an event was made without its text. Nothing is stored.
+            ValueError: an event has no text. In this case nothing is stored.
         """
         if not events:
             return []
@@ -97,9 +98,9 @@ class DatabaseStore:
 
         def insert() -> dict[str, int]:
             try:
-                return self._as_owner(lambda: self._insertion.insert(by_id, self._newest, complete=complete))
+                return self._as_owner(lambda: self._inserter.insert(by_id, self._newest, complete=complete))
             except BaseException:
-                self._insertion.undone()
+                self._inserter.forget_states()
                 raise
 
         seqs = self._write(insert)
@@ -107,7 +108,7 @@ class DatabaseStore:
         return [seqs.pop(event.id, None) for event in events]
 
     def done(self, seqs: Sequence[int]) -> None:
-        """Note that the handlers of these pending events have finished."""
+        """Mark pending events as done, because their handlers have finished."""
         now = time.time_ns()
 
         def settle() -> None:
@@ -118,7 +119,7 @@ class DatabaseStore:
             self._write(lambda: self._as_owner(settle))
 
     def failed(self, seq: int, error_text: str, *, final: bool = False) -> bool:
-        """Note that a handler of this pending event has failed; return True if the event is dead now."""
+        """Count a failure of a pending event's handlers. Return True if the event is dead now."""
         failed = {"last_error": _line(error_text)}
         dead = {"state": Event.State.DEAD, "settled_ns": time.time_ns()}
 
@@ -135,21 +136,21 @@ class DatabaseStore:
         return self._write(lambda: self._as_owner(fail))
 
     def revived(self) -> list[StoredEvent]:
-        """Return dead events that somebody wants to be run again, a page of them; they are pending from now on.
+        """Mark dead events that a person wants to be run again as pending, and return at most one page of them.
 
-        Does not wait for the database.
+        If the database is not available, the method raises, and does not wait.
         """
-        again = self._patience.once(lambda: list(self._rows.again.values_list("pk", flat=True)[:PAGE]))
+        again = self._retrier.once(lambda: list(self._rows.again.values_list("pk", flat=True)[:PAGE]))
         if not again:
             return []
         events = self._rows.events.filter(pk__in=again)
-        self._patience.once(lambda: self._as_owner(lambda: events.update(state=Event.State.PENDING)))
-        return self._patience.once(lambda: stored(events, user_id=self._rows.user_id))
+        self._retrier.once(lambda: self._as_owner(lambda: events.update(state=Event.State.PENDING)))
+        return self._retrier.once(lambda: stored(events, user_id=self._rows.user_id))
 
     # --- what is in it ----------------------------------------------------------------------------------
 
     def pending(self, after: int = 0, limit: int = 500) -> list[StoredEvent]:
-        """Return the pending events that were stored after the event `after`, oldest first, at most `limit`."""
+        """Return the pending events after the event `after`, oldest first, at most `limit` events."""
         return self._read(lambda: stored(self._rows.pending.filter(pk__gt=after), limit, self._rows.user_id))
 
     def events_of(self, order_id: str) -> list[StoredEvent]:
@@ -159,7 +160,7 @@ class DatabaseStore:
         )
 
     def recall(self) -> StoreMemory:
-        """Return what earlier streams knew when they ended."""
+        """Return the knowledge of earlier streams."""
         names = ("last_timestamp", "last_received_ns", "history_until", "known_until", "is_searched")
         row = self._read(lambda: self._rows.own.values(*names).first()) or {}
         open_orders = self._rows.orders.filter(is_terminal=False, is_unclear=False).values_list(
@@ -177,11 +178,11 @@ class DatabaseStore:
         known_until: int | None = None,
         is_searched: bool = False,
     ) -> None:
-        """Keep for later streams which orders are open though no event says so, and up to when all was over."""
+        """Store for later streams: the open orders that no event names, and how far REST was searched."""
         ids = {key(order_id) for order_id in open_orders}
 
         def keep() -> None:
-            self._insertion.orders_by_id(ids)
+            self._inserter.orders_by_id(ids)
             if history_until is not None:
                 self._rows.own.filter(history_until=None).update(history_until=to_integer(history_until))
             if known_until is not None:
@@ -193,73 +194,73 @@ class DatabaseStore:
         self._write(lambda: self._as_owner(keep))
 
     def belongs_to(self, user_id: str) -> None:
-        """Keep at first whose events these are; later see that they are still the same user's.
+        """Store the user at the first sign-in. Later, check that the user is still the same.
 
         Raises:
-            UserMismatch: they are another user's, or another account has this user's.
+            UserMismatch: the stored events belong to another user, or another account has this user.
         """
-        self._write(lambda: self._as_owner(lambda: self._see_to_user(key(user_id), user_id)))
+        self._write(lambda: self._as_owner(lambda: self._check_user(key(user_id), user_id)))
 
     def retention(self, now_ns: int) -> int:
-        """Delete a few done events that are too old, and then orders that have ended; return how many.
+        """Delete some old done events, and then ended orders without events. Return the number of deleted rows.
 
-        Events of an order that has not ended stay.
+        The method keeps the events of an order that has not ended.
         """
         before = now_ns - int(self.options.keep_for * 1e9)
 
-        def tidy() -> int:
+        def delete_old() -> int:
             may_go = Q(order=None) | Q(order__is_terminal=True) | Q(order__is_unclear=True)
             old = self._rows.events.filter(may_go, state=Event.State.DONE, settled_ns__lt=before).order_by(
                 "settled_ns"
             )
-            events = dict(old.values_list("pk", "order")[:_TIDIED])
+            events = dict(old.values_list("pk", "order")[:_MOST_DELETED])
             self._rows.events.filter(pk__in=events).delete()
-            # Of these orders alone, because it takes long to look through all.
+            # Only the orders of these events are checked, because checking all orders takes too long.
             left = self._rows.orders.filter(pk__in=set(events.values()) - {None}, events=None)
             orders = list(left.values_list("pk", flat=True))
             self._rows.orders.filter(pk__in=orders).delete()
             return len(events) + len(orders)
 
-        return self._write(lambda: self._as_owner(tidy))
+        return self._write(lambda: self._as_owner(delete_old))
 
     # --- the life of the handle -------------------------------------------------------------------------
 
     def hint(self, seq: int) -> str:
-        """Return where a person finds an event that was set aside."""
+        """Return a text that tells a person where to find a dead event."""
         return f"see event {seq} in the admin; its action runs it again"
 
     def leave(self) -> None:
-        """Close the calling thread's connections: the thread ends."""
+        """Close the connections of the calling thread, because the thread ends."""
         connections.close_all()
 
     def close(self) -> None:
-        """Note that the stream has ended in order, unless something was not stored."""
+        """Store the time of the stream's end, unless a change could not be stored."""
         if not self._is_closed:
             self._is_closed = True
             if not self._has_failed:
                 with contextlib.suppress(JournalError):
                     closed = {"closed_ns": time.time_ns()}
-                    self._patience.once(lambda: self._rows.own.update(**closed))
+                    self._retrier.once(lambda: self._rows.own.update(**closed))
 
     # --- inside -----------------------------------------------------------------------------------------
 
     def _read(self, work: Callable[[], T]) -> T:
-        return self._patience.until_done(work)
+        return self._retrier.until_done(work)
 
     def _write(self, work: Callable[[], T]) -> T:
         try:
-            return self._patience.until_done(work)
+            return self._retrier.until_done(work)
         except JournalError:
             self._has_failed = True
             raise
 
     def _as_owner(self, work: Callable[[], T]) -> T:
         with transaction.atomic(using=self._rows.database, durable=True):
-            # An update, which locks the row until the end, in every database.
+            # In every database, an update locks the row until the end of the transaction.
             if not self._rows.own.update(owner=self._rows.owner):
                 raise JournalInUse(
                     "another process has taken the stream over, so this one writes no more",
-                    path=self._patience.place,
+                    path=self._retrier.place,
                 )
             return work()
 
@@ -272,7 +273,7 @@ class DatabaseStore:
         newest = self._rows.events.aggregate(newest=Max("pk"))["newest"] or 0
         return closed_ns, newest, user_id, old_ids_until
 
-    def _see_to_user(self, user_key: str, user_id: str) -> None:
+    def _check_user(self, user_key: str, user_id: str) -> None:
         owner, received_ns = self._rows.own.values_list("user_id", "last_received_ns").get()
         if owner == user_key:
             return
@@ -293,5 +294,5 @@ class DatabaseStore:
 
 
 def _line(text: str) -> str:
-    """Return a short line of an error, which may hold anything; what looks like a token is masked."""
+    """Return a handler's error as one short line, with `***` in place of everything that looks like a token."""
     return storable(shown(masked(text), _SHOWN_ERROR)[1:-1])

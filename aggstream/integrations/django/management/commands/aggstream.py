@@ -1,4 +1,4 @@
-"""`manage.py aggstream`."""
+"""The command `manage.py aggstream`."""
 
 from __future__ import annotations
 
@@ -13,42 +13,43 @@ from django.utils import autoreload
 
 from aggstream.errors import ConfigurationError
 from aggstream.integrations import _logging
-from aggstream.integrations._accounts import the_account
+from aggstream.integrations._accounts import chosen_account
 from aggstream.integrations._service import Service
 from aggstream.integrations.django import _settings
-from aggstream.integrations.django._run import DatabaseTurn
+from aggstream.integrations.django._run import DatabaseStreamOwner
 
 
 class Command(BaseCommand):
     """Runs one account's stream."""
 
     help = (
-        "Runs the AGG user stream in the foreground, until SIGTERM or Ctrl-C, which let the handlers finish. "
-        "Of several of these processes, on whatever hosts, one runs the stream and the others stand by. "
-        "The exit code is 0 if everything was done when the end was asked for, and 1 if the stream has failed."
+        "Runs the AGG user stream in the foreground until SIGTERM or Ctrl-C. Then the handlers finish. "
+        "If several of these processes run, on one host or more, one runs the stream and the others stand by. "
+        "The exit code is 0 after SIGTERM or Ctrl-C if all handlers finished, and 1 if the stream failed or a "
+        "handler did not finish."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the options."""
+        """Add the command's options."""
         parser.add_argument(
-            "--account", metavar="NAME", help="which of AGGSTREAM's accounts; default: the only one"
+            "--account", metavar="NAME", help="the account in AGGSTREAM; default: the only account"
         )
-        parser.add_argument("--reload", action="store_true", help="begin anew when code changes; for development")
+        parser.add_argument("--reload", action="store_true", help="restart when code changes; for development")
         parser.add_argument(
             "--log-format",
             choices=_logging.FORMATS,
-            help="write each record of the log to stderr as one line; default: as LOGGING says, or plain",
+            help="write each log record to stderr as one line; default: as the setting LOGGING says, or plain",
         )
         parser.add_argument(
             "--drain",
             type=float,
             default=10.0,
             metavar="SECONDS",
-            help="how long handlers may take to finish at the end; default: 10",
+            help="the time that handlers have to finish at the end; default: 10",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run it."""
+        """Run the command."""
         if options["reload"]:
             autoreload.run_with_reloader(self._run, Service.run_beside_reloader, **options)
         else:
@@ -57,25 +58,25 @@ class Command(BaseCommand):
     def _run(self, run: Callable[[Service], int], **options: Any) -> None:
         _logging.set_up(options["log_format"])
         try:
-            name = the_account(_settings.account_settings(), options["account"], _settings.SETTING)
+            name = chosen_account(_settings.account_settings(), options["account"], _settings.SETTING)
             account = _settings.account(name)
-            _refuse_old_tables(account.database)
-            code = run(Service(account.name, lambda: DatabaseTurn(account), drain=options["drain"]))
+            _check_tables(account.database)
+            code = run(Service(account.name, lambda: DatabaseStreamOwner(account), drain=options["drain"]))
         except ConfigurationError as error:
             raise CommandError(str(error)) from None
         if code:
             sys.exit(code)
 
 
-def _refuse_old_tables(database: str) -> None:
-    """See that the tables are there, if the database is.
+def _check_tables(database: str) -> None:
+    """Check that all migrations of the app have run. If the database is not available, check nothing.
 
     Raises:
-        CommandError: they are not.
+        CommandError: a migration has not run.
     """
     try:
         executor = MigrationExecutor(connections[database])
-    except DatabaseError:  # it is waited for
+    except DatabaseError:  # the service waits for the database later
         return
     finally:
         connections[database].close()
