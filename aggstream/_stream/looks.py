@@ -8,6 +8,7 @@ import attrs
 
 from aggstream._base.times import milliseconds
 from aggstream.errors import DecodeError, RestError
+from aggstream.events import normal_form
 from aggstream.events._records import OrderRecord, OrdersPage
 from aggstream.orders._tracker import Tracker
 
@@ -127,8 +128,6 @@ class DoubtLook(_LookBack):
 
     reads_balances: bool = True  # type: ignore[misc]  # of some, not of the class
     overlap_ms: int = 0
-    settles: bool = False
-    """True if it began when REST shows, by its usual lag, all that may have been missed."""
 
 
 @attrs.define(eq=False, repr=False, kw_only=True)
@@ -156,6 +155,13 @@ class Sweep(Look):
     statuses: list[str] = attrs.field(factory=lambda: list(OPEN_STATUSES))
     """The filters that are still to be used."""
     is_filtered: bool = True
+
+    def is_as_filtered(self, page: OrdersPage) -> bool:
+        """Return True unless the page holds an order of another status than was asked for."""
+        if self.status is None:
+            return True
+        wanted = normal_form(self.status)
+        return all(normal_form(record.status) == wanted for record in page.orders)
 
     def begin_next(self) -> bool:
         """Go on to the next filter; return False if there is none."""

@@ -418,7 +418,7 @@ class Client:
         elif self.gaps.known_until(self.world.now) is None:
             self._since_gap = True  # the next one follows a gap
         self.catch_up.connected(self.world.now, gap, "usr_1")
-        if self.catch_up._is_blind:
+        if self.catch_up._schedule._is_blind:
             self.world.blind_until = self.world.now
 
     def lose(self) -> None:
