@@ -14,7 +14,7 @@ Beside what is known stands what the handlers were told: it only grows as well.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 from aggstream._base.times import milliseconds
 from aggstream.events import (
@@ -29,7 +29,9 @@ from aggstream.events import (
 from aggstream.events._amounts import is_unreadable, raw_amount
 from aggstream.events._records import OrderRecord
 from aggstream.events._statuses import PROGRESS
-from aggstream.orders._order import AmountsDoubt, Contradiction, Order, Step
+from aggstream.orders._order import AmountsDoubt, Contradiction, Order
+from aggstream.orders._shared_words import shared_word, shared_words
+from aggstream.orders._step_progress import StepProgress
 
 Telling: TypeAlias = Literal["now", "never", "later"]
 """What becomes of a record that REST tells: handlers are told of it now, or never, because it is history or late,
@@ -44,63 +46,11 @@ _OTHER, _END = 2, 4
 # another.
 _TOLD_RANKS = {_PARTIALLY_FILLED: 2}
 _TOLD_OF, _TOLD_END = 1, 3
-_STEP_RANKS = {"started": 0, "retrying": 1, "failed": 2, "completed": 3}
 # A service in alpha can say any number of things of one order; what is kept of them must not grow with them.
 _MOST_STEPS = 256
 _MOST_CONTRADICTIONS = 16
 _MOST_TEXTS = 16
 _NO_TEXTS: frozenset[str] = frozenset()
-
-
-# The few words that come again with each order. Bounded, because a service may say any number of them, and not
-# `sys.intern`, which never forgets in some versions of Python.
-_WORDS: dict[str, str] = {}
-_MOST_WORDS = 1000
-_LONGEST_WORD = 64
-Word = TypeVar("Word", str, "str | None")
-
-
-def _shared(word: Word) -> Word:
-    """Return the same object for equal words, so that each is kept once and not once for each order."""
-    known = None if word is None else _WORDS.get(word)
-    if known is not None:
-        return known
-    if word is not None and len(word) <= _LONGEST_WORD and len(_WORDS) < _MOST_WORDS:
-        _WORDS[word] = word
-    return word
-
-
-class _StepProgress:
-    __slots__ = ("attempt", "error_reason", "first", "last", "state", "step_id", "step_type", "template_name")
-
-    def __init__(self, event: OrderEvent) -> None:
-        self.step_id = event.step_id
-        self.step_type, self.template_name = _shared(event.step_type), _shared(event.template_name)
-        self.attempt: int | None = None
-        self.state = ""
-        self.error_reason: str | None = None
-        self.first = self.last = event.timestamp
-
-    def fold(self, event: OrderEvent, state: str) -> None:
-        attempt = self.attempt if event.attempt is None else event.attempt
-        new = (attempt or 0, event.timestamp, _STEP_RANKS.get(state, 1))
-        if not self.state or new >= (self.attempt or 0, self.last, _STEP_RANKS.get(self.state, 1)):
-            self.attempt, self.state = attempt, _shared(state)
-            self.error_reason = event.error_reason if state == "failed" else None
-        self.first = min(self.first, event.timestamp)
-        self.last = max(self.last, event.timestamp)
-
-    def snapshot(self) -> Step:
-        return Step(
-            step_id=self.step_id,
-            step_type=self.step_type,
-            template_name=self.template_name,
-            attempt=self.attempt,
-            state=self.state,
-            error_reason=self.error_reason,
-            first_timestamp=self.first,
-            last_timestamp=self.last,
-        )
 
 
 class OrderState:
@@ -151,7 +101,7 @@ class OrderState:
         # The names of the facts that REST told first, and "status"; all others are the stream's. There may be a
         # hundred thousand orders, so what most of them do not have takes no place.
         self._from_rest: frozenset[str] = frozenset()
-        self._steps: dict[str, _StepProgress] = {}
+        self._steps: dict[str, StepProgress] = {}
         self._contradictions: tuple[Contradiction, ...] = ()
         self._amounts_at: int | None = None
         # An amount that cannot be read, and when it was said; None once a newer one can be read.
@@ -209,7 +159,7 @@ class OrderState:
             "outcome_id": event.outcome_id,
         }
         if not self._facts:  # it is what is heard first of nearly every order
-            told.update(venue=_shared(event.venue), side=_shared(event.side))
+            told.update(venue=shared_word(event.venue), side=shared_word(event.side))
             self._facts = told
         elif not told.items() <= self._facts.items():
             for name, value in told.items():
@@ -232,7 +182,7 @@ class OrderState:
         # Most events repeat these.
         facts = self._facts
         if event.venue != facts.get("venue"):
-            self._fact("venue", _shared(event.venue), source, event.timestamp)
+            self._fact("venue", shared_word(event.venue), source, event.timestamp)
         if event.dag_run_id != facts.get("dag_run_id"):
             self._fact("dag_run_id", event.dag_run_id, source, event.timestamp)
         filled_text, remaining_text = event.filled_amount_text, event.remaining_amount_text
@@ -252,7 +202,7 @@ class OrderState:
         return False
 
     def _fold_status(self, event: OrderEvent, kind: OrderEventKind | None) -> bool:
-        status = _shared(event.sub_event)
+        status = shared_word(event.sub_event)
         source, filled_text = event.source, event.filled_amount_text
         is_repeat = self._rest_told is not None and source == "stream" and self._repeats(status, filled_text)
         if not is_repeat:
@@ -298,8 +248,8 @@ class OrderState:
         self._hear(updated)
         self._hear(milliseconds(record.created_at))
         self.is_unlisted = False
-        self._fact("venue", _shared(record.venue), "reconcile", updated)
-        self._fact("side", _shared(record.side), "reconcile", updated)
+        self._fact("venue", shared_word(record.venue), "reconcile", updated)
+        self._fact("side", shared_word(record.side), "reconcile", updated)
         for name in ("amount_raw", "quoted_price_raw", "quoted_cost_raw", "execution_price"):
             self._fact(name, getattr(record, name), "reconcile", updated)
         filled_text = record.filled_amount_text
@@ -309,7 +259,7 @@ class OrderState:
         self._error(record.error_message, _OTHER, "reconcile")
         if telling != "later":
             self._mark_told(status, kind, filled_text, by_rest=telling == "now")
-        self._take_status(_shared(status), kind, "reconcile", updated)
+        self._take_status(shared_word(status), kind, "reconcile", updated)
         if kind is not None and kind.is_terminal:
             self._check_end(status, kind.verdict, filled_text, remaining_text, "reconcile", updated)
 
@@ -368,12 +318,12 @@ class OrderState:
         if by_rest:
             told = self._rest_told = self._rest_told or {}
             before = told.get(status)
-            told[_shared(status)] = filled if before is None or filled is None else max(before, filled)
+            told[shared_word(status)] = filled if before is None or filled is None else max(before, filled)
 
     def _remember_texts(self, *texts: str | None) -> None:
         new = {text for text in texts if text is not None}
         if not new <= self._told_texts and len(self._told_texts) < _MOST_TEXTS:
-            self._told_texts = _shared_texts(self._told_texts | new)
+            self._told_texts = shared_words(self._told_texts | new)
 
     def _repeats(self, status: str, filled_text: str | None) -> bool:
         """Return True if REST has told the same status, with at least as much of its amount."""
@@ -448,15 +398,13 @@ class OrderState:
     ) -> None:
         filled = raw_amount(filled_text)
         if filled is None:
-            if filled_text is not None and (timestamp is None or timestamp >= self._unreadable_at):
-                self._unreadable, self._unreadable_at = filled_text, timestamp or 0
+            self._note_unreadable(filled_text, timestamp)
             return
         if self._unreadable is not None and timestamp is not None and timestamp >= self._unreadable_at:
             self._unreadable = None
         known = self._facts.get("filled_amount_raw")
         if known is not None and filled < known:
-            if source == "stream" and timestamp is not None and timestamp > (self._amounts_at or timestamp):
-                self._contradict("filled_amount_raw", known, filled, source, timestamp)
+            self._refuse_smaller(known, filled, source, timestamp)
             return
         if known != filled:
             self._facts["filled_amount_raw"] = filled
@@ -467,6 +415,15 @@ class OrderState:
         if remaining is not None and "remaining_amount_raw" not in self._facts:
             self._facts["remaining_amount_raw"] = remaining
             self._came_from("remaining_amount_raw", source)
+
+    def _note_unreadable(self, text: str | None, timestamp: int | None) -> None:
+        if text is not None and (timestamp is None or timestamp >= self._unreadable_at):
+            self._unreadable, self._unreadable_at = text, timestamp or 0
+
+    def _refuse_smaller(self, known: int, filled: int, source: Source, timestamp: int | None) -> None:
+        """Take an amount for late, or for a contradiction if it is newer than the larger one."""
+        if source == "stream" and timestamp is not None and timestamp > (self._amounts_at or timestamp):
+            self._contradict("filled_amount_raw", known, filled, source, timestamp)
 
     def _check_end(
         self,
@@ -520,7 +477,7 @@ class OrderState:
     def _run(self, event: OrderEvent, state: str) -> None:
         known = self._facts.get("run_state")
         if known != state and known in (None, "started"):
-            self._facts["run_state"] = _shared(state)
+            self._facts["run_state"] = shared_word(state)
             self._came_from("run_state", event.source)
         self._error(event.error_reason, 0, event.source)
 
@@ -530,7 +487,7 @@ class OrderState:
         if step is None:
             if len(self._steps) >= _MOST_STEPS:
                 return
-            step = self._steps[key] = _StepProgress(event)
+            step = self._steps[key] = StepProgress(event)
         step.fold(event, state)
 
     def _contradict(self, name: str, kept: object, refused: object, source: Source, timestamp: int | None) -> bool:
@@ -572,15 +529,3 @@ def _doubt(verdict: Verdict, filled_text: str | None, remaining_text: str | None
     if filled and remaining_text is not None and not remaining:
         return "unreadable" if remaining is None else "disagree"
     return ""
-
-
-# Nearly all orders end by one of a few words.
-_TEXTS: dict[frozenset[str], frozenset[str]] = {}
-
-
-def _shared_texts(texts: frozenset[str]) -> frozenset[str]:
-    """Return the same object for equal sets of words, so that each is kept once."""
-    known = _TEXTS.get(texts)
-    if known is None and len(_TEXTS) < _MOST_WORDS and all(len(text) <= _LONGEST_WORD for text in texts):
-        _TEXTS[texts] = texts
-    return texts if known is None else known
