@@ -72,7 +72,8 @@ class Health:
         continuity: whether something may have been missed of the user's orders.
         live_for: seconds since the present connection was authenticated; None if it is not.
         silent_for: seconds since anything came from the server; None without a connection.
-        threads: which of the client's threads are alive, by name.
+        threads: which of the client's threads are alive, by name. Threads for blocking calls are not among them:
+            they begin when a call is made, and end when there is none.
         queue_depth: events that wait for their handlers, or are being handled.
         held: live events that wait for what REST says of a gap.
         unknown_statuses: words that the service has told as the status of an order and that aggstream does not

@@ -15,7 +15,7 @@ class TokenProvider(Protocol):
     def get_token(self, *, stale: str | None = None) -> str:
         """Return an access token (a JWT, the one that the REST API takes).
 
-        Runs on the `aggstream-work` thread, one call at a time, and may block for up to `token_timeout`. A
+        Runs on the thread `aggstream-tokens`, one call at a time, and may block for up to `token_timeout`. A
         `RestClient` calls it on the thread that uses the client, one call at a time, too.
 
         Args:

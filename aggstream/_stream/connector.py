@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from aggstream._base.blocking_calls import WorkThread
+from aggstream._base.blocking_calls import Abandoned, CallNotMade, Lane
 from aggstream._base.deadline import Deadline
 from aggstream._base.secret import Secret
 from aggstream._network.opening import Address, Route, connect, is_traced, resolver
@@ -23,11 +23,11 @@ logger = logging.getLogger("aggstream.stream")
 class Connector:
     """Belongs to the I/O thread."""
 
-    def __init__(self, options: Options, work: WorkThread) -> None:
+    def __init__(self, options: Options, look_ups: Lane) -> None:
         self.made: socket.socket | None = None
         """The socket that was made last, for a forked child to close."""
         self._options = options
-        self._work = work
+        self._look_ups = look_ups
         self._ssl_context = options.ssl_context
 
     def connect(self, token: Secret, waiter: Waiter) -> Transport:
@@ -79,9 +79,11 @@ class Connector:
         self, host: str, port: int, deadline: Deadline, waiter: Waiter, what: str = "the host name"
     ) -> Sequence[Address]:
         try:
-            return waiter.job(self._work.submit(resolver(host, port, what), "looking up the host"), deadline)
-        except TimeoutError:
-            raise ConnectFailed(f"{what} was not looked up within connect_timeout") from None
+            return waiter.job(self._look_ups.submit(resolver(host, port, what)), deadline)
+        except Abandoned as error:
+            raise ConnectFailed(f"{what} was not looked up within connect_timeout: {error}") from None
+        except CallNotMade as error:
+            raise ConnectFailed(f"{what} was not looked up: {error}") from None
 
     def _tls(self) -> ssl.SSLContext:
         if self._ssl_context is None:  # it takes a while to load the system's authorities

@@ -31,9 +31,6 @@ def check_up(stream: Stream, dispatcher: Dispatcher, options: Options) -> Health
     silent_for = None if session is None else now - session.last_heard
     threads = dispatcher.threads()
     threads[stream.loop.name] = stream.loop.is_alive()
-    # It is made with the first job, perhaps long after the start: until then it is missing only before that.
-    has_started = stream.phase != "idle" or stream.loop.is_alive()
-    threads[stream.work.name] = has_started and stream.work.is_alive()
     return Health(
         phase=stream.phase,
         problems=tuple(_problems(stream, options, silent_for, threads, handlers)),

@@ -118,7 +118,7 @@ class Lifetime:
         deadline = Deadline(timeout)
         self._await_begin(deadline)
         is_done = self._stream.join(deadline.remaining()) and self._join_handlers(deadline)
-        self._stream.work.join(deadline.remaining())
+        self._stream.blocking.join(deadline.remaining())
         undelivered = self._dispatcher.to_retry if is_done else self._dispatcher.abandon()
         running = self._still_running() or (() if is_done else ("starting",))
         report = StopReport(undelivered=undelivered, running=running)
@@ -234,9 +234,8 @@ class Lifetime:
 
     def _still_running(self) -> tuple[str, ...]:
         handlers = [running.handler for running in self._dispatcher.running()]
-        calls = [] if (doing := self._stream.work.doing()) is None else [doing]
         closes = ["closing the connection"] if self._stream.loop.is_alive() else []
-        return (*handlers, *calls, *closes)
+        return (*handlers, *self._stream.blocking.doing(), *closes)
 
     def _await_begin(self, deadline: Deadline) -> None:
         # A signal handler may have interrupted start() itself: that must not be waited for. The threads that it

@@ -25,7 +25,7 @@ _MOST_LATE_LOOKS = 8
 _UNCLEAR_FOR_MS = 3_600_000
 
 
-@attrs.define(eq=False)
+@attrs.frozen(eq=False)
 class _Late:
     """A late look that is to come."""
 
@@ -53,6 +53,8 @@ class LookSchedule:
         """
         self.look: Look | None = None
         """The look that goes on; None: no look goes on."""
+        self.owes = False
+        """True while a late look is to come that a later process must do if this one ends."""
         self._tracker = tracker
         self._gaps = gaps
         self._pauses = pauses
@@ -78,7 +80,7 @@ class LookSchedule:
         """Begin anew with another user."""
         self.drop()
         self._sweep = self._due_at = self._retry_at = None
-        self._late.clear()
+        self._set_late([])
         self._wanted.clear()
         self._failures = self._doubtful_messages = 0
         self._looked_at = self._doubted_at = 0.0
@@ -174,11 +176,6 @@ class LookSchedule:
         owed = [late.known_until for late in self._late]
         return min((at for at in (look.known_until, *owed) if at is not None), default=None)
 
-    @property
-    def owes(self) -> bool:
-        """True while a look is still to come that a later process must do if this one ends."""
-        return any(not late.is_mild for late in self._late)
-
     def _must_sweep(self) -> bool:
         return self._gaps.was_read and not self._gaps.is_searched
 
@@ -247,7 +244,7 @@ class LookSchedule:
         self.look = None
         self._failures = 0
         if isinstance(look, LateLook):
-            self._late = [late for late in self._late if late.at > look.began]
+            self._set_late([late for late in self._late if late.at > look.began])
         self._wanted -= look.looked_for
 
     def fail(self, now: float, error: AggStreamError, *, is_passing: bool) -> int:
@@ -284,12 +281,20 @@ class LookSchedule:
         """
         self._due_at = None
         is_blind, self._is_blind = self._is_blind, False
-        at = until + LATE + MARGIN
-        if len(self._late) < _MOST_LATE_LOOKS:
-            self._late.append(_Late(at, known_until, is_mild))
-            return is_blind
-        last = self._late[-1]
-        last.at, last.is_mild = at, last.is_mild and is_mild
-        if last.known_until is not None:
-            last.known_until = None if known_until is None else min(last.known_until, known_until)
+        self._set_late(_with_another(self._late, _Late(until + LATE + MARGIN, known_until, is_mild)))
         return is_blind
+
+    def _set_late(self, late_looks: list[_Late]) -> None:
+        self._late = late_looks
+        self.owes = any(not late.is_mild for late in late_looks)
+
+
+def _with_another(late_looks: list[_Late], late: _Late) -> list[_Late]:
+    """Return late looks and another one, which takes the place of the last one if there are too many."""
+    if len(late_looks) < _MOST_LATE_LOOKS:
+        return [*late_looks, late]
+    last = late_looks[-1]
+    known_until = last.known_until
+    if known_until is not None:
+        known_until = None if late.known_until is None else min(known_until, late.known_until)
+    return [*late_looks[:-1], _Late(late.at, known_until, last.is_mild and late.is_mild)]

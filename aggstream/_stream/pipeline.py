@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from aggstream._base.backoff import FullJitter
-from aggstream._base.blocking_calls import WorkThread
+from aggstream._base.blocking_calls import Lane
 from aggstream._base.deadline import nearest
 from aggstream._base.moments import moment
 from aggstream._delivery.dispatcher import Dispatcher
@@ -47,6 +47,8 @@ logger = logging.getLogger("aggstream.stream")
 
 # Between two looks at a REST API that fails, in seconds.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+# Seconds that a call of REST may take beyond all its time-outs.
+_SLACK = 5.0
 
 
 class Pipeline:
@@ -65,7 +67,7 @@ class Pipeline:
         *,
         calls: Calls | None,
         credentials: Credentials,
-        work: WorkThread,
+        lane: Lane,
         wake: Callable[[], None],
     ) -> None:
         """Make one.
@@ -77,7 +79,7 @@ class Pipeline:
             counters: count them.
             calls: how REST is asked; None: not at all.
             credentials: have the token for REST.
-            work: the thread on which REST is asked.
+            lane: makes the calls of REST.
             wake: wakes the I/O thread; for other threads.
         """
         self.epoch = 0
@@ -108,7 +110,11 @@ class Pipeline:
         if calls is not None:
             from aggstream._stream.rest_reader import RestReader  # noqa: PLC0415  (with an HTTP client)
 
-            self._reader = RestReader(self.catch_up, calls, credentials, work, name=options.name)
+            # A request, another token, and the request once more; each has a time-out for connecting and reading.
+            longest = 4 * calls.options.timeout + options.token_timeout + _SLACK
+            self._reader = RestReader(
+                self.catch_up, calls, credentials, lane, longest_call=longest, name=options.name
+            )
 
     @property
     def has_rest(self) -> bool:
@@ -310,7 +316,7 @@ class Pipeline:
 
     def next_deadline(self) -> float | None:
         """Return when `step` should be called if nothing happens before, in monotonic seconds; None: no need."""
-        at = self.catch_up.next_deadline()
+        at = nearest(self.catch_up.next_deadline(), None if self._reader is None else self._reader.next_deadline())
         return nearest(None if at is None else at - self._ahead, self.log.tidy_at)
 
     def connected(self, token: Token, user_id: str | None, now: float, attempts: int) -> None:

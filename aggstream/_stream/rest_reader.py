@@ -1,15 +1,14 @@
-"""Reads from the REST API what a catch_up asks for: one call at a time, on the work thread."""
+"""Reads from the REST API what a catch-up asks for: one call at a time, on a thread that may block."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 
-from aggstream._base.blocking_calls import Abandoned, Job, WorkThread
+from aggstream._base.blocking_calls import CallNotMade, Job, Lane
 from aggstream._base.moments import moment
 from aggstream._stream.catch_up import CatchUp, Read, ReadBalances
-from aggstream.errors import AggStreamError, AuthenticationRejected
+from aggstream.errors import AggStreamError, AuthenticationRejected, RestError
 from aggstream.events._records import Balances, OrdersPage
 from aggstream.rest import _snapshot as _balance_snapshot  # noqa: F401  (for the catch_up, before there are threads)
 from aggstream.rest._calls import Calls, Unauthorized
@@ -23,14 +22,34 @@ class RestReader:
     """Belongs to the I/O thread."""
 
     def __init__(
-        self, catch_up: CatchUp, calls: Calls, credentials: Credentials, work: WorkThread, *, name: str
+        self,
+        catch_up: CatchUp,
+        calls: Calls,
+        credentials: Credentials,
+        lane: Lane,
+        *,
+        longest_call: float,
+        name: str,
     ) -> None:
+        """Make a reader that reads nothing yet.
+
+        Args:
+            catch_up: asks, and takes the answers.
+            calls: makes the requests.
+            credentials: get another token if REST refuses the one that it is given.
+            lane: makes the calls.
+            longest_call: seconds after which a call is given up. It has time-outs of its own; a name look-up or a
+                token function may hang all the same.
+            name: begins the log lines.
+        """
         self._name = name
         self._is_failing = False
         self._catch_up = catch_up
         self._calls = calls
         self._credentials = credentials
-        self._work = work
+        self._lane = lane
+        self._longest_call = longest_call
+        self._give_up_at = 0.0
         self._job: Job[OrdersPage | Balances] | None = None
         self._read: Read | None = None
         self._is_open = False
@@ -49,17 +68,21 @@ class RestReader:
                 self._is_open = True
             elif not self._catch_up.awaits(self._read):
                 self.abandon()
+            elif now >= self._give_up_at:
+                given_up = self._read
+                self.abandon()
+                self._failed(given_up, RestError(f"no answer came within {self._longest_call:g} s"), now)
         if self._job is None and (read := self._catch_up.request()) is not None:
             self._read = read
-            self._job = self._work.submit(lambda: self._call(read, token), "reading from the REST API")
+            self._job = self._lane.submit(lambda: self._call(read, token))
+            self._give_up_at = now + self._longest_call
         elif self._job is None:
             self.close()
 
     def abandon(self) -> None:
         """Wait for no answer any more."""
         if self._job is not None:
-            with contextlib.suppress(Abandoned):
-                self._job.abandon()
+            self._job.leave()
             self._is_open = True
         self._job = self._read = None
 
@@ -67,13 +90,19 @@ class RestReader:
         """Let go of the connections, if there are any: the next call is minutes away, or never."""
         if self._is_open:
             self._is_open = False
-            self._work.submit(self._calls.close, "closing the connections to the REST API")
+            self._lane.submit(self._calls.close)
+
+    def next_deadline(self) -> float | None:
+        """Return the moment at which `step` should be called at the latest; None: no call goes on."""
+        return None if self._job is None else self._give_up_at
 
     def _answer(self, job: Job[OrdersPage | Balances], read: Read, now: float, wall_ns: int) -> None:
         try:
             answer = job.result()
         except AggStreamError as error:
             self._failed(read, error, now)
+        except CallNotMade as error:
+            self._failed(read, RestError(f"REST was not asked: {error}"), now)
         except BaseException as error:  # the token provider's: it is asked for a token there
             self._failed(read, provider_failure(error), now)
         else:
@@ -91,7 +120,7 @@ class RestReader:
             logger.warning("%s: the REST API does not tell what was missed: %s", self._name, error)
         self._catch_up.read_failed(read, error, now)
 
-    # --- on the work thread -----------------------------------------------------------------------------
+    # --- on the lane's thread ---------------------------------------------------------------------------
 
     def _call(self, read: Read, token: Token) -> OrdersPage | Balances:
         try:

@@ -1,7 +1,7 @@
 """One user's stream, on the I/O thread: one connection after the other, and everything that has a deadline.
 
 It waits for one of these: the socket of the connection (or of the one that is being opened), a wake-up by another
-thread, the end of a call on the work thread (which wakes it), and the next deadline. `_serve` shows what it does
+thread, the end of a blocking call (which wakes it), and the next deadline. `_serve` shows what it does
 when one of them comes, and `_next_deadline` which deadlines there are.
 
 Each step is decided elsewhere: what is said on a connection in `_protocol/session.py`, when to try again in
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
-from aggstream._base.blocking_calls import Interrupted, WorkThread
+from aggstream._base.blocking_calls import BlockingCalls, Interrupted
 from aggstream._base.deadline import nearest
 from aggstream._base.fork_and_exit import close_here
 from aggstream._delivery.dispatcher import Dispatcher
@@ -128,15 +128,15 @@ class Stream:
         self.counters = Counters()
         self.loop: Loop[_Command] = Loop(f"{options.name}-io")
         """The thread that it runs on."""
-        self.work = WorkThread(options.name, self.loop.wake)
+        self.blocking = BlockingCalls(options.name, self.loop.wake)
         self._options = options
         self._dispatcher = dispatcher
         self._watch = watch
         self._tracker = tracker
         self._on_stopping = on_stopping
         self._on_turn = on_turn
-        self._credentials = Credentials(provider, self.work, timeout=options.token_timeout)
-        self._connector = Connector(options, self.work)
+        self._credentials = Credentials(provider, self.blocking.tokens, timeout=options.token_timeout)
+        self._connector = Connector(options, self.blocking.look_ups)
         self.pipeline = Pipeline(
             options,
             tracker,
@@ -144,7 +144,7 @@ class Stream:
             self.counters,
             calls=calls,
             credentials=self._credentials,
-            work=self.work,
+            lane=self.blocking.rest,
             wake=self.loop.wake,
         )
         self.pressure = BackPressure(dispatcher, self.pipeline, self.counters, options.name)
@@ -194,8 +194,8 @@ class Stream:
         return self.phase == "stopped" if has_ended is None else has_ended
 
     def is_own_thread(self) -> bool:
-        """Return True if the calling thread is the stream's, or the work thread."""
-        return self.loop.is_own_thread() or self.work.is_own_thread()
+        """Return True if the calling thread is the stream's, or makes a blocking call for it."""
+        return self.loop.is_own_thread() or self.blocking.is_own_thread()
 
     def after_fork_in_child(self) -> None:
         """Close the child's descriptors of the parent's stream, without a word to the server."""
@@ -238,7 +238,7 @@ class Stream:
         self.live_since = None
         self._drop_connection()
         self._end_pipeline()
-        self.work.close()
+        self.blocking.close()
         self._end()
         self.loop.poller.close()
         self.pipeline.log.leave()

@@ -14,7 +14,7 @@ Beside what is known stands what the handlers were told: it only grows as well.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from aggstream._base.times import milliseconds
 from aggstream.events import (
@@ -29,9 +29,7 @@ from aggstream.events import (
 from aggstream.events._amounts import is_unreadable, raw_amount
 from aggstream.events._records import OrderRecord
 from aggstream.events._statuses import PROGRESS
-from aggstream.orders._order import AmountsDoubt, Contradiction, Order
-from aggstream.orders._shared_words import shared_word, shared_words
-from aggstream.orders._step_progress import StepProgress
+from aggstream.orders._order import AmountsDoubt, Contradiction, Order, Step
 
 Telling: TypeAlias = Literal["now", "never", "later"]
 """What becomes of a record that REST tells: handlers are told of it now, or never, because it is history or late,
@@ -51,6 +49,74 @@ _MOST_STEPS = 256
 _MOST_CONTRADICTIONS = 16
 _MOST_TEXTS = 16
 _NO_TEXTS: frozenset[str] = frozenset()
+
+
+# The few words that come again with each order are kept once, and not once for each order.
+# Bounded, because a service may say any number of words. And not `sys.intern`, which in some versions of Python
+# never forgets.
+_WORDS: dict[str, str] = {}
+_TEXTS: dict[frozenset[str], frozenset[str]] = {}
+_MOST_WORDS = 1000
+_LONGEST_WORD = 64
+Word = TypeVar("Word", str, "str | None")
+
+
+def _shared_word(word: Word) -> Word:
+    """Return the same object for equal words."""
+    known = None if word is None else _WORDS.get(word)
+    if known is not None:
+        return known
+    if word is not None and len(word) <= _LONGEST_WORD and len(_WORDS) < _MOST_WORDS:
+        _WORDS[word] = word
+    return word
+
+
+def _shared_words(texts: frozenset[str]) -> frozenset[str]:
+    """Return the same object for equal sets of words, because nearly all orders end by one of a few words."""
+    known = _TEXTS.get(texts)
+    if known is None and len(_TEXTS) < _MOST_WORDS and all(len(text) <= _LONGEST_WORD for text in texts):
+        _TEXTS[texts] = texts
+    return texts if known is None else known
+
+
+_STEP_RANKS = {"started": 0, "retrying": 1, "failed": 2, "completed": 3}
+
+
+class _StepProgress:
+    """The state of one step: as far as its newest attempt is."""
+
+    __slots__ = ("attempt", "error_reason", "first", "last", "state", "step_id", "step_type", "template_name")
+
+    def __init__(self, event: OrderEvent) -> None:
+        self.step_id = event.step_id
+        self.step_type, self.template_name = _shared_word(event.step_type), _shared_word(event.template_name)
+        self.attempt: int | None = None
+        self.state = ""
+        self.error_reason: str | None = None
+        self.first = self.last = event.timestamp
+
+    def fold(self, event: OrderEvent, state: str) -> None:
+        """Take an event of the step, which says its state."""
+        attempt = self.attempt if event.attempt is None else event.attempt
+        new = (attempt or 0, event.timestamp, _STEP_RANKS.get(state, 1))
+        if not self.state or new >= (self.attempt or 0, self.last, _STEP_RANKS.get(self.state, 1)):
+            self.attempt, self.state = attempt, _shared_word(state)
+            self.error_reason = event.error_reason if state == "failed" else None
+        self.first = min(self.first, event.timestamp)
+        self.last = max(self.last, event.timestamp)
+
+    def snapshot(self) -> Step:
+        """Return what is known of the step."""
+        return Step(
+            step_id=self.step_id,
+            step_type=self.step_type,
+            template_name=self.template_name,
+            attempt=self.attempt,
+            state=self.state,
+            error_reason=self.error_reason,
+            first_timestamp=self.first,
+            last_timestamp=self.last,
+        )
 
 
 class OrderState:
@@ -101,7 +167,7 @@ class OrderState:
         # The names of the facts that REST told first, and "status"; all others are the stream's. There may be a
         # hundred thousand orders, so what most of them do not have takes no place.
         self._from_rest: frozenset[str] = frozenset()
-        self._steps: dict[str, StepProgress] = {}
+        self._steps: dict[str, _StepProgress] = {}
         self._contradictions: tuple[Contradiction, ...] = ()
         self._amounts_at: int | None = None
         # An amount that cannot be read, and when it was said; None once a newer one can be read.
@@ -159,7 +225,7 @@ class OrderState:
             "outcome_id": event.outcome_id,
         }
         if not self._facts:  # it is what is heard first of nearly every order
-            told.update(venue=shared_word(event.venue), side=shared_word(event.side))
+            told.update(venue=_shared_word(event.venue), side=_shared_word(event.side))
             self._facts = told
         elif not told.items() <= self._facts.items():
             for name, value in told.items():
@@ -182,7 +248,7 @@ class OrderState:
         # Most events repeat these.
         facts = self._facts
         if event.venue != facts.get("venue"):
-            self._fact("venue", shared_word(event.venue), source, event.timestamp)
+            self._fact("venue", _shared_word(event.venue), source, event.timestamp)
         if event.dag_run_id != facts.get("dag_run_id"):
             self._fact("dag_run_id", event.dag_run_id, source, event.timestamp)
         filled_text, remaining_text = event.filled_amount_text, event.remaining_amount_text
@@ -202,7 +268,7 @@ class OrderState:
         return False
 
     def _fold_status(self, event: OrderEvent, kind: OrderEventKind | None) -> bool:
-        status = shared_word(event.sub_event)
+        status = _shared_word(event.sub_event)
         source, filled_text = event.source, event.filled_amount_text
         is_repeat = self._rest_told is not None and source == "stream" and self._repeats(status, filled_text)
         if not is_repeat:
@@ -248,8 +314,8 @@ class OrderState:
         self._hear(updated)
         self._hear(milliseconds(record.created_at))
         self.is_unlisted = False
-        self._fact("venue", shared_word(record.venue), "reconcile", updated)
-        self._fact("side", shared_word(record.side), "reconcile", updated)
+        self._fact("venue", _shared_word(record.venue), "reconcile", updated)
+        self._fact("side", _shared_word(record.side), "reconcile", updated)
         for name in ("amount_raw", "quoted_price_raw", "quoted_cost_raw", "execution_price"):
             self._fact(name, getattr(record, name), "reconcile", updated)
         filled_text = record.filled_amount_text
@@ -259,7 +325,7 @@ class OrderState:
         self._error(record.error_message, _OTHER, "reconcile")
         if telling != "later":
             self._mark_told(status, kind, filled_text, by_rest=telling == "now")
-        self._take_status(shared_word(status), kind, "reconcile", updated)
+        self._take_status(_shared_word(status), kind, "reconcile", updated)
         if kind is not None and kind.is_terminal:
             self._check_end(status, kind.verdict, filled_text, remaining_text, "reconcile", updated)
 
@@ -318,12 +384,12 @@ class OrderState:
         if by_rest:
             told = self._rest_told = self._rest_told or {}
             before = told.get(status)
-            told[shared_word(status)] = filled if before is None or filled is None else max(before, filled)
+            told[_shared_word(status)] = filled if before is None or filled is None else max(before, filled)
 
     def _remember_texts(self, *texts: str | None) -> None:
         new = {text for text in texts if text is not None}
         if not new <= self._told_texts and len(self._told_texts) < _MOST_TEXTS:
-            self._told_texts = shared_words(self._told_texts | new)
+            self._told_texts = _shared_words(self._told_texts | new)
 
     def _repeats(self, status: str, filled_text: str | None) -> bool:
         """Return True if REST has told the same status, with at least as much of its amount."""
@@ -477,7 +543,7 @@ class OrderState:
     def _run(self, event: OrderEvent, state: str) -> None:
         known = self._facts.get("run_state")
         if known != state and known in (None, "started"):
-            self._facts["run_state"] = shared_word(state)
+            self._facts["run_state"] = _shared_word(state)
             self._came_from("run_state", event.source)
         self._error(event.error_reason, 0, event.source)
 
@@ -487,7 +553,7 @@ class OrderState:
         if step is None:
             if len(self._steps) >= _MOST_STEPS:
                 return
-            step = self._steps[key] = StepProgress(event)
+            step = self._steps[key] = _StepProgress(event)
         step.fold(event, state)
 
     def _contradict(self, name: str, kept: object, refused: object, source: Source, timestamp: int | None) -> bool:

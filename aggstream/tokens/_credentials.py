@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from aggstream._base.backoff import FullJitter
-from aggstream._base.blocking_calls import Abandoned, Interrupted, Job, WorkThread
+from aggstream._base.blocking_calls import Abandoned, CallNotMade, Interrupted, Job, Lane
 from aggstream._base.deadline import Deadline
 from aggstream._base.stacks import place_of, trail_of
 from aggstream.errors import AuthenticationError, AuthenticationRejected, TokenUnavailable
@@ -25,20 +25,20 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 300.0
 class Credentials:
     """Asks the provider for tokens. After the server refuses a token, it allows one attempt with a new token.
 
-    It belongs to the I/O thread, and the provider runs on the work thread. It alone holds the open request to the
-    provider, and it alone decides whether a refusal is final.
+    It belongs to the I/O thread, and the provider runs on the thread of a lane. It alone holds the open request to
+    the provider, and it alone decides whether a refusal is final.
     """
 
-    def __init__(self, provider: TokenProvider, work: WorkThread, *, timeout: float) -> None:
+    def __init__(self, provider: TokenProvider, lane: Lane, *, timeout: float) -> None:
         """Make the credentials of a client.
 
         Args:
             provider: the provider of tokens.
-            work: the thread that calls the provider.
+            lane: makes the calls of the provider, one at a time.
             timeout: the seconds that one call of the provider may take.
         """
         self._provider = provider
-        self._work = work
+        self._lane = lane
         self._timeout = timeout
         # The request for a newer token during a live connection, and its deadline.
         self._job: Job[Token] | None = None
@@ -55,7 +55,7 @@ class Credentials:
         """Use another provider from now on, for the tokens of another user."""
         self.cancel()
         self._provider = provider
-        self._work.forgive()
+        self._lane.forgive()
         self.accepted()
 
     # --- for a new connection ---------------------------------------------------------------------------
@@ -137,15 +137,23 @@ class Credentials:
         """Return the latest monotonic time for the next call of `answer`; None if no request is open."""
         return None if self._job is None else self._deadline.at
 
-    # --- for REST, on the work thread -------------------------------------------------------------------
+    # --- for REST ---------------------------------------------------------------------------------------
 
     def call(self, stale: Token) -> Token:
-        """Ask the provider for another token than `stale`, and wait for it. The work thread calls this method."""
-        return _ask(self._provider, stale)
+        """Ask the provider for another token than `stale`, and wait for it on a thread that may block.
+
+        Raises:
+            AuthenticationError: the provider returned no token.
+        """
+        try:
+            return self._ask(stale).wait(self._timeout)
+        except BaseException as error:  # any exception of the provider
+            failure = provider_failure(error)
+            raise failure from failure.__cause__
 
     def _ask(self, stale: Token | None) -> Job[Token]:
         provider = self._provider
-        return self._work.submit(lambda: _ask(provider, stale), "waiting for the token provider")
+        return self._lane.submit(lambda: _ask(provider, stale))
 
 
 def refresh_in(token: Token) -> float | None:
@@ -158,7 +166,9 @@ def provider_failure(error: BaseException) -> AuthenticationError:
     if isinstance(error, AuthenticationError):
         return error
     if isinstance(error, Abandoned):
-        return TokenUnavailable("the token provider took longer than token_timeout")
+        return TokenUnavailable(f"the token provider took longer than token_timeout: {error}")
+    if isinstance(error, CallNotMade):
+        return TokenUnavailable(f"the token provider was not called: {error}", retry_after=error.retry_after)
     # The text of the exception may hold a token, even a token that aggstream does not know. So only the place in
     # the code is shown.
     kind = type(error).__name__

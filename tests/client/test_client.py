@@ -319,13 +319,13 @@ def test_health_is_good_only_while_the_stream_is_live(
 ) -> None:
     client = client_of(other_server(quiet).url, name="alice")
     assert not client.health().ok
-    assert client.health().threads == {"alice-dispatch": False, "alice-io": False, "alice-work": False}
+    assert client.health().threads == {"alice-dispatch": False, "alice-io": False}
     client.start()
     until(lambda: client.health().ok)
     health = client.health()
     assert health.phase == "live"
     assert health.user_id == "usr_xyz789"
-    assert health.threads == {"alice-dispatch": True, "alice-io": True, "alice-work": True}
+    assert health.threads == {"alice-dispatch": True, "alice-io": True}
     assert health.live_for is not None
     assert health.silent_for is not None
     client.stop()
@@ -646,7 +646,7 @@ def test_a_signal_that_comes_twice_at_once_is_one_wish(other_server: ServeFuncti
     assert (out, err, process.returncode) == ("stopped\nafter\n", "", 143)
 
 
-@pytest.mark.parametrize("refused", ["-dispatch-1", "-dispatch-2", "-io", "-work"])
+@pytest.mark.parametrize("refused", ["-dispatch-1", "-dispatch-2", "-io"])
 def test_a_thread_that_cannot_be_started_ends_the_stream_and_is_raised_to_all_who_wait(
     refused: str, client_of: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -659,11 +659,8 @@ def test_a_thread_that_cannot_be_started_ends_the_stream_and_is_raised_to_all_wh
 
     monkeypatch.setattr(threading.Thread, "start", start_most)
     client = client_of("ws://localhost:9/ws", workers=2)
-    if refused == "-work":
+    with pytest.raises(RuntimeError, match="can't start"):
         client.start()
-    else:
-        with pytest.raises(RuntimeError, match="can't start"):
-            client.start()
     for wait in (client.wait, client.stop, lambda: list(client.events())):
         with pytest.raises(RuntimeError, match="can't start"):
             wait()
