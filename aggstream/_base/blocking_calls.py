@@ -173,10 +173,9 @@ class Lane:
             self._hung.clear()
 
     def close(self) -> None:
-        """Let the threads end after the calls that they make now."""
+        """Let the threads end after the calls that wait for them and were not given up."""
         with self._changed:
             self._is_closed = True
-            self._waiting.clear()
             self._changed.notify_all()
 
     def join(self, timeout: float | None) -> None:
@@ -287,7 +286,7 @@ class BlockingCalls:
         self._lanes = (self.tokens, self.look_ups, self.rest)
 
     def close(self) -> None:
-        """Let all threads end after the calls that they make now."""
+        """Let all threads end after the calls that wait for them and were not given up."""
         for lane in self._lanes:
             lane.close()
 

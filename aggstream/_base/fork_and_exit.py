@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 import weakref
 from collections.abc import Callable, MutableMapping
 from typing import Any, TypeVar
@@ -28,6 +29,10 @@ _at_exit: MutableMapping[Any, tuple[Callable[[Any], None], Callable[[Any, Deadli
 
 # In which all that is there must have ended, together.
 _EXIT_TIMEOUT = 2.0
+# Their child processes end without the interpreter's own end, and call functions of their own before it.
+_POOLS = ("multiprocessing", "billiard")
+_was_forked = False
+_pid_with_finalizers: int | None = None
 
 
 def call_in_child(what: T, function: Callable[[T], None]) -> None:
@@ -39,7 +44,7 @@ def call_in_child(what: T, function: Callable[[T], None]) -> None:
 
 
 def call_at_exit(what: T, ask: Callable[[T], None], wait: Callable[[T, Deadline], None]) -> None:
-    """End an object when the interpreter ends, as long as the object lives.
+    """End an object when the interpreter, or a pool's worker process, ends, as long as the object lives.
 
     Args:
         what: the object.
@@ -47,6 +52,35 @@ def call_at_exit(what: T, ask: Callable[[T], None], wait: Callable[[T, Deadline]
         wait: waits for it, until a deadline that is one for all.
     """
     _at_exit[what] = ask, wait
+    _call_at_end_of_worker()
+
+
+def is_worker_process() -> bool:
+    """Return True if this process was forked, or was begun by a pool of processes: its end may come unasked."""
+    return _was_forked or any(_is_child_of(pool) for pool in _POOLS)
+
+
+def _is_child_of(pool: str) -> bool:
+    process = sys.modules.get(f"{pool}.process")
+    # Both modules have the same attribute for it, and billiard has no public one.
+    return process is not None and process.current_process()._parent_pid is not None  # noqa: SLF001
+
+
+def _call_at_end_of_worker() -> None:
+    global _pid_with_finalizers  # noqa: PLW0603  (one for the process, as atexit's functions are)
+    if _pid_with_finalizers == os.getpid():
+        return
+    for pool in _POOLS:
+        util = sys.modules.get(f"{pool}.util")
+        if util is not None and _is_child_of(pool):
+            _pid_with_finalizers = os.getpid()
+            util.Finalize(None, _end_all, exitpriority=0)
+            if pool == "billiard":
+                logger.warning(
+                    "a stream runs in a worker process of billiard (Celery), which may end without stopping it: "
+                    "call stop() before that (in a function for Celery's signal worker_process_shutdown), or run "
+                    "the stream in a process of its own"
+                )
 
 
 def close_here(sock: socket.socket) -> None:
@@ -86,6 +120,12 @@ def _call(what: object, function: Callable[..., None], *more: object) -> None:
         logger.exception("%r was not told of the fork, or of the interpreter's end", what)
 
 
+def _after_fork_in_child() -> None:
+    global _was_forked  # noqa: PLW0603  (one for the process)
+    _was_forked = True
+    _call_all(_in_child)
+
+
 if hasattr(os, "register_at_fork"):  # not on Windows, where there is no fork
-    os.register_at_fork(after_in_child=lambda: _call_all(_in_child))
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 atexit.register(_end_all)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aggstream._base.deadline import Deadline
-from aggstream._base.fork_and_exit import call_at_exit
+from aggstream._base.fork_and_exit import call_at_exit, is_worker_process
 from aggstream._base.greenlets import Patching, is_in_hub
 from aggstream._base.signals import SAME_WISH, caught_signals
 from aggstream._delivery.acks import Acks
@@ -266,6 +266,12 @@ class Lifetime:
 
     def _ask_to_stop_at_exit(self) -> None:
         if self.is_in_own_process():
+            if is_worker_process() and self.is_going() and not self._stream.loop.stop_requested:
+                logger.warning(
+                    "%s: the worker process ends, but stop() was not called: the stream is stopped now; "
+                    "call stop() before a worker ends, so that the handlers have time to finish",
+                    self._name,
+                )
             self._stream.loop.request_stop()
 
     def _stop_at_exit(self, deadline: Deadline) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from waiting import DEADLINE, Until
 
 from aggstream._base.blocking_calls import Abandoned, BlockingCalls, CallNotMade, Job, Lane
-
-Until = Callable[[Callable[[], object]], None]
-DEADLINE = 20.0
 
 
 class Clock:
@@ -47,7 +46,7 @@ def hang(lane: Lane, release: threading.Event, times: int, until: Until) -> list
     jobs = []
     for _ in range(times):
         job = lane.submit(lambda: release.wait(DEADLINE))
-        until(lambda job=job: job.has_begun)
+        until(functools.partial(getattr, job, "has_begun"))
         job.leave()
         jobs.append(job)
     return jobs

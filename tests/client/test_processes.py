@@ -7,7 +7,10 @@ import os
 import pickle
 import signal
 import socket
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from clients import MakeClient, Run
@@ -391,3 +394,55 @@ def test_a_client_is_not_pickled(client_of: MakeClient) -> None:
     client = client_of("ws://localhost:9/ws")
     with pytest.raises(TypeError, match="make one in the process that uses it"):
         pickle.dumps(client)
+
+
+POOL = """
+import os, sys, {pool} as multiprocessing
+import aggstream
+
+def work(url):
+    global client
+    client = aggstream.Client(url=url, app_id="a", origin="http://localhost", token="t")
+    client.start()
+    if "stop" in sys.argv:
+        client.stop()
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    if "pool" in sys.argv:
+        with context.Pool(1) as pool:
+            pool.map(work, ["ws://localhost:9/ws"])
+            pool.close()
+            pool.join()
+    else:
+        process = context.Process(target=work, args=("ws://localhost:9/ws",))
+        process.start()
+        process.join()
+"""
+
+
+def begin_in_worker(tmp_path: Path, module: str, *words: str) -> str:
+    """Start a client in a worker of a pool, or in a child process; return what both processes write to stderr."""
+    program = tmp_path / "program.py"
+    program.write_text(POOL.replace("{pool}", module))
+    done = subprocess.run(
+        [sys.executable, str(program), *words], capture_output=True, text=True, timeout=DEADLINE, check=True
+    )
+    return done.stderr
+
+
+@forks
+@pytest.mark.parametrize("how", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("kind", ["pool", "process"])
+def test_a_client_that_is_left_in_a_worker_process_is_stopped_and_told_of(
+    tmp_path: Path, how: str, kind: str
+) -> None:
+    assert begin_in_worker(tmp_path, "multiprocessing", how, kind).count("but stop() was not called") == 1
+    assert "stop() was not called" not in begin_in_worker(tmp_path, "multiprocessing", how, kind, "stop")
+
+
+@forks
+@pytest.mark.parametrize("kind", ["pool", "process"])
+def test_a_client_in_a_worker_of_celerys_pool_says_that_it_may_end_unasked(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("billiard")
+    assert begin_in_worker(tmp_path, "billiard", "fork", kind, "stop").count("worker_process_shutdown") == 1
