@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, NoReturn, TypeVar
 
+from aggstream._base.signals import Mask, full_mask, present_mask
 from aggstream._base.threads import make_thread
 
 T = TypeVar("T")
@@ -130,6 +131,7 @@ class Lane:
         what: str,
         wake: Callable[[], None],
         *,
+        mask: Mask = None,
         idle: float = _IDLE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -139,10 +141,13 @@ class Lane:
             name: the name of its threads.
             what: what a call does, in words that follow "still": "waiting for the token provider".
             wake: called on the lane's thread after each call.
+            mask: the signals that its threads block; None: those that the thread blocks which starts them.
             idle: seconds after which a thread that has nothing to do ends.
             clock: returns monotonic seconds.
         """
         self.name = name
+        self.mask = mask
+        """The signals that its threads block."""
         self._idle = idle
         self._clock = clock
         self._what = what
@@ -228,7 +233,7 @@ class Lane:
                 remaining,
             )
         worker = _Worker()
-        worker.thread = make_thread(self._run, worker, name=self.name)
+        worker.thread = make_thread(self._run, worker, name=self.name, mask=self.mask)
         try:
             worker.thread.start()
         except (RuntimeError, MemoryError) as error:
@@ -284,6 +289,11 @@ class BlockingCalls:
         self.look_ups = Lane(f"{name}-look-up", "looking up the host", wake)
         self.rest = Lane(f"{name}-rest", "reading from the REST API", wake)
         self._lanes = (self.tokens, self.look_ups, self.rest)
+
+    def set_masks(self) -> None:
+        """Let the user's functions block the signals that the calling thread blocks, and our own code all."""
+        self.tokens.mask = present_mask()
+        self.look_ups.mask = self.rest.mask = full_mask()
 
     def close(self) -> None:
         """Let all threads end after the calls that wait for them and were not given up."""

@@ -8,11 +8,50 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TypeAlias
+
+from aggstream._base.greenlets import is_patched
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # `timeout` and some supervisors signal a process and then its group: that is one wish, told twice.
 SAME_WISH = 1.0
 """Seconds."""
+
+
+# A thread must not block what tells of its own faults, or measures its own time.
+_OF_THREAD = {"SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGPROF", "SIGSEGV", "SIGSYS", "SIGTRAP", "SIGVTALRM"}
+
+Mask: TypeAlias = "frozenset[int] | None"
+"""The signals that a thread blocks; None: the system, or gevent, has no masks for threads."""
+
+
+def present_mask() -> Mask:
+    """Return the signals that the calling thread blocks."""
+    if not hasattr(signal, "pthread_sigmask") or is_patched():
+        return None
+    return frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+def full_mask() -> Mask:
+    """Return the mask for a thread in which only code of ours runs.
+
+    Python's signal handlers run in the main thread. A signal that the system gives to another thread does not wake
+    the main thread, and a thread that starts threads can be given any. With this mask it is given none. It also
+    turns SIGPIPE, which OpenSSL raises when a peer has gone away, into an error of the call.
+    """
+    if present_mask() is None:
+        return None
+    return frozenset(number for number in signal.valid_signals() if _name_of(number) not in _OF_THREAD)
+
+
+def set_mask(mask: Mask) -> None:
+    """Let the calling thread block these signals and no others."""
+    if mask is not None and not is_patched():
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _name_of(number: int) -> str:
+    return number.name if isinstance(number, signal.Signals) else ""
 
 
 @contextlib.contextmanager

@@ -10,17 +10,26 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from aggstream._base.signals import Mask, set_mask
 
-def make_thread(target: Callable[..., object], *args: Any, name: str) -> threading.Thread:
+
+def make_thread(target: Callable[..., object], *args: Any, name: str, mask: Mask = None) -> threading.Thread:
     """Make a daemon thread, and do not start it.
 
     Args:
         target: what runs on it.
         args: what that is called with.
         name: its name.
+        mask: the signals that it blocks; None: those that the thread blocks which starts it.
     """
     # Looked up now: gevent may have put another class there since this module was imported.
-    return _interruptible(threading.Thread)(target=target, args=args, name=name, daemon=True)
+    thread = _interruptible(threading.Thread)
+    return thread(target=_masked, args=(mask, target, args), name=name, daemon=True)
+
+
+def _masked(mask: Mask, target: Callable[..., object], args: tuple[Any, ...]) -> None:
+    set_mask(mask)
+    target(*args)
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+from aggstream._base.signals import full_mask
 from aggstream._base.threads import make_thread
 from aggstream._network.poller import Poller
 
@@ -48,7 +49,7 @@ class Loop(Generic[C]):
             RuntimeError: it cannot be started.
         """
         self.poller = Poller()
-        self._thread = make_thread(main, name=self.name)
+        self._thread = make_thread(main, name=self.name, mask=full_mask())
         try:
             self._thread.start()
         except RuntimeError:

@@ -181,6 +181,7 @@ class Stream:
             RuntimeError: the thread cannot be started.
         """
         self.pipeline.write_to(store, failure)
+        self.blocking.set_masks()
         self.loop.start(self._main)
 
     def give_up(self, error: BaseException) -> None:

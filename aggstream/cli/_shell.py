@@ -29,7 +29,8 @@ Exit codes:
   1         the stream, the REST API or the journal failed
   2         wrong usage or settings
   3         `wait`: an order has ended without being filled in full: it failed,
-            expired, was cancelled, or was filled in part
+            expired, was cancelled, or was filled in part; or the word of its end
+            and its amounts disagree ("filled", but some remains)
   4         `wait`, `orders`: not known, because the time ran out, or because
             something may have been missed
   130, 143  Ctrl-C, SIGTERM

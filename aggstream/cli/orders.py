@@ -16,6 +16,7 @@ from aggstream.cli._shell import EXIT_CODES, OK, UNKNOWN, exit_code, note, write
 from aggstream.cli._terminal import Column, TableRow, has_reader, lay_out, painter, width
 from aggstream.client import Client
 from aggstream.errors import AggStreamError, StateError, WaitTimeout
+from aggstream.events import normal_form
 from aggstream.orders._order import Order
 
 HELP = "list open and recent orders"
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         with connection.rest(option) as rest:
             for record in rest.orders(max_pages=None if args.all else 1):
                 orders.setdefault(record.id, _outcome.order_of(record))
-    found = _found(orders.values(), {status.lower() for status in args.status})
+    found = _found(orders.values(), {normal_form(status) for status in args.status})
     limit = args.limit or (len(found) if args.all else _LIMIT)
     _show(found[:limit], len(found), is_known=code == OK)
     return code

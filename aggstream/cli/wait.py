@@ -134,7 +134,10 @@ def _show_unended(
 def _code(outcome: Outcome) -> int:
     if outcome.verdict is Verdict.FILLED:
         return OK
-    return NOT_FILLED if outcome.is_known else UNKNOWN
+    # If the word of the end and its amounts disagree, it has ended, and nobody can say that it was filled in full.
+    order = outcome.order
+    disagree = order is not None and order.amounts_doubt in ("disagree", "confirmed") and not order.is_contradicted
+    return NOT_FILLED if outcome.is_known or disagree else UNKNOWN
 
 
 def _printer() -> Callable[[Outcome, str], None]:

@@ -74,6 +74,32 @@ def test_an_order_that_was_not_filled_in_full_ends_with_3(
     assert json.loads(line)["error_reason"] == simulator.orders()[0]["errorMessage"]
 
 
+@pytest.mark.parametrize(
+    ("word", "filled", "remaining"), [("filled", 400, 600), ("FILLED", 0, None), ("cancelled", 1000, 0)]
+)
+def test_an_end_whose_word_and_amounts_disagree_ends_with_3(
+    shell: Shell, simulator: Simulator, word: str, filled: int, remaining: int | None
+) -> None:
+    command = shell.start("wait", ID, "--timeout", "3")
+    assert simulator.wait_for_connections(1, timeout=DEADLINE)
+    message = {"type": "order_event", "event": word, "orderId": ID, "filledAmountRaw": str(filled)}
+    if remaining is not None:
+        message["remainingAmountRaw"] = str(remaining)
+    simulator.push(json.dumps(message | {"timestamp": 1_710_000_000_000}))
+    outcome = command.event()
+    assert (outcome["verdict"], outcome["is_terminal"]) == ("unknown", True)
+    assert outcome["amounts_doubt"] == "disagree"
+    assert outcome["contradictions"][0]["field"] == "amounts"
+    assert command.process.wait(DEADLINE) == 3
+
+
+def test_orders_are_chosen_by_any_spelling_of_a_status(shell: Shell, simulator: Simulator) -> None:
+    order_id = simulator.place_order(scenario="filled")
+    for spelling in ("FILLED", "order_filled"):
+        code, [line], _ = shell.run("orders", "--no-stream", "--status", spelling)
+        assert (code, json.loads(line)["order_id"]) == (0, order_id)
+
+
 def test_an_order_that_nobody_has_heard_of_ends_with_4_when_the_time_is_up(shell: Shell) -> None:
     code, [line], errors = shell.run("wait", ID, "--timeout", "0.5")
     assert (code, errors) == (4, "")
