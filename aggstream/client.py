@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from aggstream._base.backoff import ReconnectPolicy
-from aggstream._base.checks import check_seconds, quiet
+from aggstream._base.border import border
+from aggstream._base.checks import check_seconds
 from aggstream._base.deadline import Deadline
 from aggstream._base.fork_and_exit import call_in_child
 from aggstream._base.limits import Limits
@@ -66,7 +67,7 @@ class Client(Registrar):
     order id). Every method may be called from any thread, and from handlers unless it says otherwise.
     """
 
-    @quiet
+    @border
     def __init__(
         self,
         *,
@@ -541,7 +542,7 @@ class Client(Registrar):
             self._dispatcher.calls.error_handlers = (*self._dispatcher.calls.error_handlers, handler)
         return handler
 
-    @quiet
+    @border
     def switch_user(self, token: TokenSource) -> None:
         """Sign in as another user, on a new connection: on the open one, late messages could be either user's.
 

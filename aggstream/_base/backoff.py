@@ -12,7 +12,7 @@ import attrs
 from tenacity import RetryCallState, Retrying, retry_if_exception
 from tenacity.wait import wait_base
 
-from aggstream._base.checks import without_frames
+from aggstream._base.border import border_at_init
 from aggstream.errors import (
     AggStreamError,
     AuthenticationRejected,
@@ -66,7 +66,7 @@ def is_worth_retrying(error: BaseException) -> bool:
     return error.status is None or error.status in _PASSING_STATUSES or error.status >= 500  # noqa: PLR2004
 
 
-@without_frames
+@border_at_init
 @attrs.frozen(kw_only=True)
 class ReconnectPolicy:
     """The rules for connecting again. Pauses are random between 0 and a bound that doubles ("full jitter").

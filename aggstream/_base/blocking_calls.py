@@ -20,7 +20,7 @@ T = TypeVar("T")
 # So many calls of a lane may hang at once before the next one has to wait: first so many seconds, then twice as
 # long with each further call that hangs. A function that hangs each time must not cost a thread each time, but a
 # process that lives for months must not give up either.
-_MOST_HUNG = 4
+_MOST_HUNG = 5
 _FIRST_PAUSE, _LONGEST_PAUSE = 60.0, 3600.0
 # Seconds after which a thread that has nothing to do ends.
 _IDLE = 10.0

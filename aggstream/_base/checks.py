@@ -1,46 +1,14 @@
-"""Options: numbers are checked where they are given, and what is refused leaves no secret in a traceback."""
+"""Options: numbers and switches are checked where they are given."""
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import sys
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import attrs
 
 from aggstream.errors import ConfigurationError
-
-P = ParamSpec("P")
-T = TypeVar("T")
-C = TypeVar("C", bound=type)
-
-
-def quiet(function: Callable[P, T]) -> Callable[P, T]:
-    """Let a function that takes secrets raise ConfigurationError without the frames that hold them; a decorator.
-
-    A traceback may show the locals of its frames, and where in here an option was refused is no news to the user.
-    """
-
-    @functools.wraps(function)
-    def call(*args: P.args, **options: P.kwargs) -> T:
-        try:
-            return function(*args, **options)
-        except BaseException as error:
-            del args, options
-            if not isinstance(error, ConfigurationError):
-                raise
-            error.__context__ = None
-            raise error.with_traceback(None) from None
-
-    return call
-
-
-def without_frames(cls: C) -> C:
-    """Make the constructor of a class of options `quiet`. An object that is half made cannot be shown, either."""
-    cls.__init__ = quiet(cls.__init__)  # type: ignore[misc]
-    return cls
 
 
 def check_seconds(value: Any, name: str) -> float:

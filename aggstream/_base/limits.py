@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import attrs
 
-from aggstream._base.checks import count, seconds, without_frames
+from aggstream._base.border import border_at_init
+from aggstream._base.checks import count, seconds
 from aggstream._base.text import shown
 from aggstream.errors import ConfigurationError
 
 
-@without_frames
+@border_at_init
 @attrs.frozen(kw_only=True)
 class Limits:
     """Bounds on everything that the server sends.

@@ -50,6 +50,28 @@ def set_mask(mask: Mask) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+@contextlib.contextmanager
+def without_sigpipe() -> Iterator[None]:
+    """Keep SIGPIPE from the calling thread, in which a call writes to a socket over TLS.
+
+    OpenSSL cannot be told not to raise it. A program that has set it to its default, as scripts for pipes do, dies
+    of it without a word when the peer has gone away. The call fails with BrokenPipeError all the same.
+    """
+    mask = present_mask()
+    sigpipe = getattr(signal, "SIGPIPE", None)
+    if mask is None or sigpipe is None or sigpipe in mask or not hasattr(signal, "sigtimedwait"):
+        yield
+        return
+    was_pending = sigpipe in signal.sigpending()
+    signal.pthread_sigmask(signal.SIG_BLOCK, (sigpipe,))
+    try:
+        yield
+    finally:
+        if not was_pending:  # what this call has raised is not for the program
+            signal.sigtimedwait((sigpipe,), 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _name_of(number: int) -> str:
     return number.name if isinstance(number, signal.Signals) else ""
 
@@ -57,6 +79,8 @@ def _name_of(number: int) -> str:
 @contextlib.contextmanager
 def caught_signals(on_first: Callable[[signal.Signals], object]) -> Iterator[list[int]]:
     """Catch SIGINT and SIGTERM, and put their handlers back at the end. Outside the main thread: do nothing.
+
+    A signal whose handler was installed by another language than Python is left to it.
 
     Args:
         on_first: called in the signal handler with the first one; it must take no lock.
@@ -78,7 +102,9 @@ def caught_signals(on_first: Callable[[signal.Signals], object]) -> Iterator[lis
             raise KeyboardInterrupt
 
     in_main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, on_signal) for number in _SIGNALS} if in_main else {}
+    # A handler that Python did not install could not be put back: the program has its own way to end.
+    caught = [number for number in _SIGNALS if signal.getsignal(number) is not None] if in_main else []
+    before = {number: signal.signal(number, on_signal) for number in caught}
     try:
         yield received
     finally:

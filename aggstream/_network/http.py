@@ -15,9 +15,11 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from aggstream._base.backoff import retry_after
+from aggstream._base.border import bare, interruption_in
 from aggstream._base.deadline import Deadline
 from aggstream._base.greenlets import is_patched
 from aggstream._base.secret import Secret
+from aggstream._base.signals import without_sigpipe
 from aggstream._network.proxy import Proxy
 from aggstream._network.tunnel import open_tunnel
 from aggstream.errors import ConnectFailed, ProxyRejected
@@ -90,11 +92,16 @@ def exchange(
         traceback holds `headers` and `body`, which may be secret. The caller must raise a new error instead.
     """
     try:
-        return _exchange(http, method, url, headers, largest, body)
-    except urllib3.exceptions.HTTPError as error:
-        return error
-    except Exception as error:  # for example an invalid host name; its traceback holds the same secrets
-        return urllib3.exceptions.HTTPError(type(error).__name__)
+        with without_sigpipe():
+            return _exchange(http, method, url, headers, largest, body)
+    except Exception as error:
+        # A time limit, say, that a signal handler of the program has raised, is no failure of the request.
+        interruption = interruption_in(error)
+        if interruption is None and isinstance(error, urllib3.exceptions.HTTPError):
+            return error
+        if interruption is None:  # for example an invalid host name; its traceback holds the same secrets
+            return urllib3.exceptions.HTTPError(type(error).__name__)
+    raise bare(interruption)
 
 
 def words_of(error: urllib3.exceptions.HTTPError) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import attrs
 
-from aggstream._base.checks import flag, optional_seconds, seconds, without_frames
+from aggstream._base.border import border_at_init
+from aggstream._base.checks import flag, optional_seconds, seconds
 from aggstream._base.limits import Limits, check_limits
 from aggstream.errors import ConfigurationError
 
@@ -22,7 +23,7 @@ AUTH_CLOSE_CODES = frozenset({1008, 3000, 3003, 4001, 4003, 4401, 4403})
 """Assumed: the service's close codes are not public."""
 
 
-@without_frames
+@border_at_init
 @attrs.frozen(kw_only=True)
 class SessionOptions:
     """The options of a session. Times are in seconds.

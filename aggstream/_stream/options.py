@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import attrs
 
 from aggstream._base.backoff import ReconnectPolicy
-from aggstream._base.checks import count, flag, optional_seconds, seconds, without_frames
+from aggstream._base.border import border_at_init
+from aggstream._base.checks import count, flag, optional_seconds, seconds
 from aggstream._base.secret import Secret
 from aggstream._base.service_checks import (
     DEFAULT_URL,
@@ -56,7 +57,7 @@ def _lag(value: float) -> float:
     return float(value)
 
 
-@without_frames
+@border_at_init
 @attrs.frozen(kw_only=True)
 class Options:
     """Everything that is set when a client is made, checked. `Client` documents each.

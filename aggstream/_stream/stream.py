@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 
 from aggstream._base.blocking_calls import BlockingCalls, Interrupted
+from aggstream._base.border import bare
 from aggstream._base.deadline import nearest
 from aggstream._base.fork_and_exit import close_here
+from aggstream._base.stacks import trail_of
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.queue_items import SizedEvent
 from aggstream._delivery.watchdog import HandlerWatch
@@ -252,7 +254,10 @@ class Stream:
             logger.error("%s: the stream ends: %s", self._options.name, error)
         elif not isinstance(error, _Stopping):
             self.loop.fail(error)
-            logger.error("%s: the stream ends by an unexpected error", self._options.name, exc_info=error)
+            # Without the frames, which hold what error reporters must not show.
+            text = "%s: the stream ends by an unexpected error, %s, that came about in these calls:\n%s"
+            logger.error(text, self._options.name, type(error).__name__, trail_of(error))
+            bare(error)
 
     def _end_pipeline(self) -> None:
         try:

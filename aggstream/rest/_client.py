@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from aggstream._base.backoff import FullJitter, is_worth_retrying
-from aggstream._base.checks import check_count, quiet
+from aggstream._base.border import border, is_raised_by_signal_handler
+from aggstream._base.checks import check_count
 from aggstream._base.fork_and_exit import call_in_child
 from aggstream._base.greenlets import Patching
 from aggstream._base.limits import Limits, check_limits
@@ -56,7 +57,7 @@ class RestClient:
     process may use the client as well, because the child opens its own connections.
     """
 
-    @quiet
+    @border
     def __init__(
         self,
         *,
@@ -219,6 +220,7 @@ class RestClient:
 
     # --- one call ---------------------------------------------------------------------------------------
 
+    @border
     def _call(self, get: Callable[[Secret], T]) -> T:
         self._refuse_closed()
         self._patching.check("this RestClient")
@@ -282,6 +284,8 @@ class RestClient:
         except AuthenticationError:
             raise
         except Exception as error:  # a user's function may raise anything
+            if is_raised_by_signal_handler(error):
+                raise
             raise provider_failure(error) from error
         problem = problem_with(text)
         if problem is not None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import attrs
 
-from aggstream._base.checks import check_count, count, flag, seconds, without_frames
+from aggstream._base.border import border_at_init
+from aggstream._base.checks import check_count, count, flag, seconds
 from aggstream._base.secret import Secret
 from aggstream._base.service_checks import check_headers, check_path, check_url
 from aggstream.errors import ConfigurationError
@@ -65,7 +66,7 @@ def _check_url(_: object, field: attrs.Attribute[Any], value: Any) -> None:
         check_url(value, field.name, plain="http", secure="https", allow_insecure=True)
 
 
-@without_frames
+@border_at_init
 @attrs.frozen(kw_only=True)
 class RestOptions:
     """The options of the REST API. Sizes are in bytes, times in seconds.

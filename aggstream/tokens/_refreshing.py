@@ -13,7 +13,8 @@ from typing import Any
 import attrs
 import urllib3
 
-from aggstream._base.checks import check_seconds, quiet
+from aggstream._base.border import border, is_raised_by_signal_handler
+from aggstream._base.checks import check_seconds
 from aggstream._base.fork_and_exit import call_in_child
 from aggstream._base.greenlets import Patching
 from aggstream._base.json_text import Parser, to_json
@@ -93,7 +94,7 @@ class RefreshingToken:
     The provider is thread-safe, and several clients may share it.
     """
 
-    @quiet
+    @border
     def __init__(
         self,
         refresh_token: str,
@@ -172,6 +173,7 @@ class RefreshingToken:
         self._mutex = threading.Lock()
         self._http = make_http(self._timeout, self._ssl_context, self._proxy)
 
+    @border
     def get_token(self, *, stale: str | None = None) -> str:
         """Return an access token, and make a refresh first if that is necessary.
 
@@ -242,6 +244,8 @@ class RefreshingToken:
         try:
             body = to_json(self._body(self._refresh.reveal())).encode()
         except Exception as error:  # its traceback holds the token, so only its type is shown
+            if is_raised_by_signal_handler(error):
+                raise
             return TokenUnavailable(f"body() gave no JSON: {type(error).__name__}")
         answer = exchange(self._http, "POST", self._url, self._headers, body=body, largest=_LARGEST_ANSWER)
         self._http.clear()  # the next call is minutes away, so no connection is kept
@@ -268,6 +272,8 @@ class RefreshingToken:
         try:
             self._save(TokenPair(self._access.reveal(), self._refresh.reveal()))
         except Exception as error:
+            if is_raised_by_signal_handler(error):
+                raise
             raise TokenUnavailable(
                 f"save() failed with {type(error).__name__} at {place_of(error)} (the exception itself is "
                 "error.__cause__): the new tokens are kept, but not used until save() works"

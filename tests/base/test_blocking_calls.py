@@ -96,14 +96,14 @@ def test_a_call_that_was_never_made_says_so_when_it_is_given_up(
 def test_when_many_calls_hang_the_next_one_waits_and_is_made_all_the_same(
     lane: Lane, clock: Clock, release: threading.Event, until: Until
 ) -> None:
-    hang(lane, release, 4, until)
-    with pytest.raises(CallNotMade, match=r"4 calls have not returned .*: the next one is made in 60 s") as caught:
+    hang(lane, release, 5, until)
+    with pytest.raises(CallNotMade, match=r"5 calls have not returned .*: the next one is made in 60 s") as caught:
         lane.submit(lambda: 1).result()
     assert caught.value.retry_after == 60.0
     pause = 60.0
     for surplus in range(8):
         clock.now += pause - 1
-        with pytest.raises(CallNotMade, match=f"{4 + surplus} calls have not returned"):
+        with pytest.raises(CallNotMade, match=f"{5 + surplus} calls have not returned"):
             lane.submit(lambda: 1).result()
         clock.now += 1
         hang(lane, release, 1, until)
@@ -113,7 +113,7 @@ def test_when_many_calls_hang_the_next_one_waits_and_is_made_all_the_same(
 def test_a_call_that_returns_after_all_no_longer_counts(
     lane: Lane, release: threading.Event, until: Until
 ) -> None:
-    jobs = hang(lane, release, 4, until)
+    jobs = hang(lane, release, 5, until)
     assert lane.submit(lambda: 1).done
     release.set()
     until(lambda: all(job.done for job in jobs))
@@ -124,7 +124,7 @@ def test_a_call_that_returns_after_all_no_longer_counts(
 def test_the_calls_of_another_function_do_not_wait_for_those_that_hang(
     lane: Lane, release: threading.Event, until: Until
 ) -> None:
-    hang(lane, release, 4, until)
+    hang(lane, release, 5, until)
     lane.forgive()
     assert lane.submit(lambda: "another").wait(DEADLINE) == "another"
 
