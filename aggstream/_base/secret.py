@@ -25,6 +25,10 @@ class Secret:
         """Return the text. Call it where the text goes out, and keep it in no variable that lives on."""
         return self._text
 
+    def begins_in(self, text: str) -> bool:
+        """Return True if `text` holds what `redact` masks."""
+        return len(self._text) >= _SHORTEST_SEARCHED and any(form in text for form in self._beginnings())
+
     def redact(self, text: str) -> str:
         """Return `text` with the secret masked, even cut short: for a server's words that may echo it."""
         if len(self._text) < _SHORTEST_SEARCHED:
@@ -32,12 +36,15 @@ class Secret:
         pieces: list[str] = []
         at = 0
         forms = (self._text, self._text.replace("/", "\\/"))  # JSON may write a slash as `\\/`
-        for found in re.finditer("|".join(re.escape(form[:_SHORTEST_BEGINNING]) for form in forms), text):
+        for found in re.finditer("|".join(map(re.escape, self._beginnings())), text):
             start = found.start()
             if start >= at:
                 pieces += (text[at:start], MASK)
                 at = start + max(_common(form, text[start : start + len(form)]) for form in forms)
         return "".join((*pieces, text[at:]))
+
+    def _beginnings(self) -> tuple[str, str]:
+        return self._text[:_SHORTEST_BEGINNING], self._text.replace("/", "\\/")[:_SHORTEST_BEGINNING]
 
     def redact_json(self, value: Any) -> Any:
         """Return a JSON value with each occurrence in its texts and keys masked."""
@@ -45,8 +52,8 @@ class Secret:
             return self.redact(value)
         if isinstance(value, Mapping):
             return {self.redact(key): self.redact_json(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self.redact_json(item) for item in value]
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.redact_json(item) for item in value)
         return value
 
     def __repr__(self) -> str:

@@ -15,8 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, cast
 
-import attrs
-
 from aggstream._base.deadline import nearest
 from aggstream._protocol.codec import PER_CHARACTER, SHORT, Codec, memory_of
 from aggstream._protocol.commands import CloseFrame, Command, Ping
@@ -48,7 +46,6 @@ from aggstream.events import (
     Event,
     OrderEvent,
     TokenRefreshed,
-    UnknownEvent,
     UserEvent,
     normal_form,
 )
@@ -179,7 +176,8 @@ class Session:
             elif isinstance(event, DecodeError):
                 self.receive_undecodable(text, event, now, received_ns)
             else:
-                self._other_message(event, now)
+                # A service may echo a token when it refuses it.
+                self._other_message(self._sign_in.mask(event) if self._sign_in.is_echoed(text) else event, now)
                 if self.state is State.CLOSED:
                     return
                 emits_all = self._emits_all_user_events()
@@ -191,8 +189,6 @@ class Session:
         elif self._muted:
             self.dropped += 1
         elif self._names_our_user(event.raw.get("userId")):
-            if isinstance(event, UnknownEvent) and (name := self._redacted(event.name)) != event.name:
-                event = attrs.evolve(event, name=name)  # it goes into logs
             self._emit(event)
 
     def receive_undecodable(self, text: str, error: DecodeError, now: float, received_ns: int) -> None:
@@ -472,7 +468,6 @@ class Session:
         return verdict
 
     def _server_error(self, event: ErrorMessage, now: float) -> None:
-        event = self._sign_in.mask(event)
         self._emit(event)
         said = self._limits.shown(event.message)
         if event.channel is not None or self.state is State.CLOSING:

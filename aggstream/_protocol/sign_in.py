@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import collections
 import enum
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from aggstream._protocol.commands import Authenticate
-from aggstream.events import ErrorMessage
+from aggstream.events import Event
 from aggstream.tokens._token import Token
+
+E = TypeVar("E", bound=Event)
 
 # Old tokens that are still looked for in the service's words.
 _REMEMBERED_SECRETS = 8
@@ -104,10 +106,16 @@ class SignIn:
             text = secret.redact(text)
         return text
 
-    def mask(self, event: ErrorMessage) -> ErrorMessage:
-        """Return the message without the token, which a service may echo when it refuses it."""
-        raw: Any = event.raw
+    def is_echoed(self, text: str) -> bool:
+        """Return True if a message of the service may hold a token, or the beginning of one."""
+        return any(secret.begins_in(text) for secret in self._secrets)
+
+    def mask(self, event: E) -> E:
+        """Return an event without the tokens in any of its fields."""
+        names = [field.name for field in attrs.fields(type(event))]
+        return attrs.evolve(event, **{name: self._masked(getattr(event, name)) for name in names})
+
+    def _masked(self, value: Any) -> Any:
         for secret in self._secrets:
-            raw = secret.redact_json(raw)
-        code = self.redact(event.code) if isinstance(event.code, str) else event.code
-        return attrs.evolve(event, raw=raw, message=self.redact(event.message), code=code)
+            value = secret.redact_json(value)
+        return value

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from typing import Any
 
+import attrs
 import pytest
 
 from aggstream import (
@@ -414,6 +416,25 @@ def test_the_token_is_masked_in_an_error_message() -> None:
     assert event.message == "bad token ***!"
     assert FIRST not in repr(event)
     assert FIRST not in f"{session.error} {session.error!r}"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "error", "message": "m", "channel": FIRST},
+        {"type": "error", "message": "m", "channel": "c", "code": f"no {FIRST}"},
+        {"type": "error", "message": "m", "channel": "c", "detail": [{"token": FIRST}]},
+        {"type": "subscribed", "channel": FIRST, "outcomeIds": ["a", FIRST]},
+        {"type": "token_status", "token": FIRST, "nested": {"list": [[FIRST]]}},
+        {"type": f"refused_{FIRST}"},
+    ],
+)
+def test_the_token_is_masked_in_every_field_of_every_message(message: dict[str, Any]) -> None:
+    [event] = say(live(), json.dumps(message))
+    assert not isinstance(event, DecodeFailed)
+    shown = [getattr(event, field.name) for field in attrs.fields(type(event))]
+    assert FIRST not in repr([event, event.type, dict(event.raw), *shown])
+    assert "***" in repr([event.type, dict(event.raw)])
 
 
 def test_the_token_is_masked_in_a_close_reason() -> None:
