@@ -17,6 +17,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import reaper
 import trustme
 from certificates import serving
 from clients import BRISK, PRELUDE, MakeClient, Run
@@ -32,6 +33,10 @@ import aggstream
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+def pytest_configure() -> None:
+    reaper.begin()
 
 
 def _descriptors() -> set[str]:

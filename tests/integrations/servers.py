@@ -12,9 +12,9 @@ import socket
 import subprocess
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
+import reaper
 from ports import free_port
 
 DEADLINE = 60.0
@@ -37,7 +37,7 @@ class Server:
 
     def __init__(self, name: str) -> None:
         self._user = "nobody" if os.geteuid() == 0 else None
-        self._directory = Path(tempfile.mkdtemp(prefix=f"aggstream-{name}-"))
+        self._directory = reaper.directory(name)
         if self._user is not None:
             entry = pwd.getpwnam(self._user)
             os.chown(self._directory, entry.pw_uid, entry.pw_gid)

@@ -20,6 +20,7 @@ import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "support"))
 
+import reaper
 from kills import Kills, Settings, Violation
 
 
@@ -31,6 +32,7 @@ def main() -> int:
     parser.add_argument("--synchronous", choices=["full", "normal"], default="full")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
+    reaper.begin()
     directory = pathlib.Path(tempfile.mkdtemp(prefix="kill-"))
     with contextlib.ExitStack() as stack:
         kills = Kills(stack, Settings(directory=directory, **vars(options)))

@@ -22,6 +22,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "support"), str(TESTS / "integrations" /
 os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
 
 import django  # noqa: E402  (its settings have to be named first)
+import reaper  # noqa: E402
 from integrations.django.databases import create, migrate, point_at, sqlite  # noqa: E402
 from integrations.servers import MariaDB, Postgres  # noqa: E402
 
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--database", choices=SERVERS, default="postgres")
     options = parser.parse_args()
+    reaper.begin()
     django.setup()
     from integrations.django.web_kills import Violation, WebKills
 
