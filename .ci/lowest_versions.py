@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
+import sys
 from pathlib import Path
 
 EXTRAS = ("fast", "socks", "simulator", "demo", "flask", "django")
@@ -15,4 +16,4 @@ for extra in EXTRAS:
     lines += config["options.extras_require"][extra].splitlines()
 for line in lines:
     if found := re.match(r"([\w-]+) >= ([\d.]+)", line):
-        print(f"{found[1]} == {found[2]}")
+        sys.stdout.write(f"{found[1]} == {found[2]}\n")

@@ -32,6 +32,29 @@ def _masked(mask: Mask, target: Callable[..., object], args: tuple[Any, ...]) ->
     target(*args)
 
 
+class Gate:
+    """Threads that are started one after the other wait at it, until it is certain that all of them are there."""
+
+    def __init__(self) -> None:
+        self._is_decided = threading.Event()
+        self._is_open = False
+
+    def open(self) -> None:
+        """Let the threads run."""
+        self._is_open = True
+        self._is_decided.set()
+
+    def cancel(self) -> None:
+        """Let the threads end without running."""
+        self._is_decided.set()
+
+    def run(self, target: Callable[..., object], *args: Any) -> None:
+        """Wait until the gate is decided, and call a function if it is open. Runs on one of the threads."""
+        self._is_decided.wait()
+        if self._is_open:
+            target(*args)
+
+
 @functools.cache
 def _interruptible(base: type[threading.Thread]) -> type[threading.Thread]:
     class Thread(base):  # type: ignore[misc, valid-type]

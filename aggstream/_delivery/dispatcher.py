@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 from aggstream._base.deadline import Deadline
 from aggstream._base.text import shown
+from aggstream._base.threads import Gate
 from aggstream._delivery.acks import Acks
 from aggstream._delivery.handler_calls import HandlerCalls, Running
 from aggstream._delivery.journaled_worker import JournaledWorker
@@ -69,23 +70,35 @@ class Dispatcher:
         self._acks: Acks | None = None
         self._workers: Sequence[Worker] = self._made(None)
 
-    def start(self, acks: Acks | None = None) -> None:
+    def start(self, acks: Acks | None = None, gate: Gate | None = None) -> None:
         """Start the threads.
 
         Args:
             acks: tells the journal what becomes of its events; None: there is no journal.
+            gate: where they wait until all threads of the client are there; None: nowhere.
 
         Raises:
-            RuntimeError: one cannot be started; those that were end with `close`.
+            RuntimeError: one cannot be started; `reset` ends those that were.
         """
         if acks is not None:
             self._acks = acks
             self.calls.is_outage = acks.is_outage
             self._workers = self._made(acks)
+        if gate is None:
+            gate = Gate()
+            gate.open()
         first, *others = self._workers
-        first.start(self._deliver_last, self._on_end)
+        first.start(gate, self._deliver_last, self._on_end)
         for worker in others:
-            worker.start(lambda end: None, lambda: None)
+            worker.start(gate, lambda end: None, lambda: None)
+
+    def reset(self) -> None:
+        """Wait for the threads to end, whose gate was cancelled; then it is as if `start` had not been called."""
+        for worker in self._workers:
+            worker.reset()
+        if self._acks is not None:
+            self._acks = None
+            self._workers = self._made(None)
 
     def put(self, event: Event, epoch: int, size: int = 0, seq: int | None = None) -> None:
         """Queue an event for its handlers; never blocks, so look at `is_full` from time to time.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from aggstream._base.greenlets import note_greenlet
-from aggstream._base.threads import make_thread
+from aggstream._base.threads import Gate, make_thread
 from aggstream._delivery.handler_calls import Caller, HandlerCalls, Running
 from aggstream._delivery.queue_items import Batch, Call, End, Item, LatestBalance, QueueItem
 from aggstream._delivery.room import Room
@@ -34,22 +34,26 @@ class Worker(Caller):
         self._calls = calls
         self._room = room
 
-    def start(self, at_end: Callable[[End], object], on_exit: Callable[[], object]) -> None:
+    def start(self, gate: Gate, at_end: Callable[[End], object], on_exit: Callable[[], object]) -> None:
         """Start the thread.
 
         Args:
+            gate: where it waits until all threads are there.
             at_end: called on it when the queue has come to its end.
             on_exit: called on it after that, however the thread ends.
 
         Raises:
             RuntimeError: it cannot be started.
         """
-        self.thread = make_thread(self._run, at_end, on_exit, name=self.name)
-        try:
-            self.thread.start()
-        except RuntimeError:
+        thread = make_thread(gate.run, self._run, at_end, on_exit, name=self.name)
+        thread.start()
+        self.thread = thread
+
+    def reset(self) -> None:
+        """Wait for the thread to end, whose gate was cancelled; then it is as if it had never been started."""
+        if self.thread is not None:
+            self.thread.join()
             self.thread = None
-            raise
 
     def is_alive(self) -> bool:
         """Return True if the thread runs."""

@@ -18,6 +18,7 @@ from aggstream._base.backoff import retry_after
 from aggstream._base.border import bare, interruption_in
 from aggstream._base.deadline import Deadline
 from aggstream._base.greenlets import is_patched
+from aggstream._base.resources import remedy_for
 from aggstream._base.secret import Secret
 from aggstream._base.signals import without_sigpipe
 from aggstream._network.proxy import Proxy
@@ -111,6 +112,8 @@ def words_of(error: urllib3.exceptions.HTTPError) -> str:
     if is_safe:
         return str(error.args[0])
     cause = error.__cause__ or error.__context__
+    if cause is not None and (remedy := remedy_for(cause)) is not None:
+        return remedy
     if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.strerror:
         return cause.strerror
     return type(error).__name__

@@ -22,6 +22,7 @@ from aggstream._base.backoff import retry_after
 from aggstream._base.deadline import Deadline
 from aggstream._base.fork_and_exit import close_everywhere
 from aggstream._base.limits import Limits
+from aggstream._base.resources import why_no_descriptors
 from aggstream._base.secret import Secret
 from aggstream._network.proxy import Proxy
 from aggstream._network.tunnel import open_tunnel
@@ -165,7 +166,11 @@ def _connect_tcp(
     problem: BaseException | None = None
     for tried, (family, kind, proto, _, address) in enumerate(addresses):
         share = _share(deadline, len(addresses) - tried)
-        sock = socket.socket(family, kind, proto)
+        try:
+            sock = socket.socket(family, kind, proto)
+        except OSError as error:  # there may be another family of addresses
+            problem = error
+            continue
         made(sock)
         try:
             sock.setblocking(False)
@@ -210,6 +215,10 @@ def _start_tls(
                 return tls
     except (OSError, ValueError) as error:  # ssl.SSLError and TimeoutError are OSErrors
         _close(tls)
+        # Authorities are read from their directory when a certificate is checked.
+        is_certificate = isinstance(error, ssl.SSLCertVerificationError)
+        if is_certificate and (why := why_no_descriptors()) is not None:
+            raise ConnectFailed(f"no TLS connection: the certificate cannot be checked: {why}") from None
         raise ConnectFailed(f"no TLS connection: {words(error)}") from error
     except BaseException:
         _close(tls)

@@ -16,7 +16,11 @@ class Poller:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._receiver, self._sender = socket.socketpair()
+        try:
+            self._receiver, self._sender = socket.socketpair()
+        except BaseException:
+            self._selector.close()
+            raise
         self._receiver.setblocking(False)
         self._sender.setblocking(False)
         self._selector.register(self._receiver, selectors.EVENT_READ)

@@ -21,6 +21,7 @@ from websocket import (
 
 from aggstream._base.fork_and_exit import close_everywhere, close_here
 from aggstream._base.limits import Limits
+from aggstream._base.resources import remedy_for
 from aggstream._base.text import shown
 from aggstream._network.frames import LimitedContinuation, LimitedFrameBuffer, whole_texts
 from aggstream.errors import (
@@ -73,6 +74,8 @@ def words(error: BaseException | None) -> str:
         return "it took longer than connect_timeout"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is not valid: {error.verify_message}"
+    if (remedy := remedy_for(error)) is not None:
+        return remedy
     if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):
         return error.strerror
     return shown(str(error) or type(error).__name__)

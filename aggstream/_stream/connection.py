@@ -14,7 +14,7 @@ from aggstream._network.poller import Poller
 from aggstream._protocol.commands import Authenticate, Ping
 from aggstream._protocol.session import Session
 from aggstream._stream.pipeline import Pipeline
-from aggstream.errors import AggStreamError, DecodeError
+from aggstream.errors import AggStreamError, ConnectionLost, DecodeError
 from aggstream.health import Counters
 
 logger = logging.getLogger("aggstream.stream")
@@ -96,16 +96,18 @@ class Connection:
         timeout = None if until is None else max(0.0, until - time.monotonic())
         if read and transport.has_buffered:
             timeout = 0.0
-        readable, writable = self._poller.wait(
-            transport.fd, read=read, write=transport.wants_write, timeout=timeout
-        )
         try:
+            readable, writable = self._poller.wait(
+                transport.fd, read=read, write=transport.wants_write, timeout=timeout
+            )
             if writable:
                 transport.flush()
             if read and (readable or writable or transport.has_buffered):
                 return self._read()
         except AggStreamError as error:
             self.session.connection_lost(error)
+        except (OSError, MemoryError) as error:  # the system refuses to watch the socket, or has no memory
+            self.session.connection_lost(ConnectionLost(f"the connection cannot be used: {wire.words(error)}"))
         return None
 
     def send(self) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from aggstream._base.blocking_calls import Abandoned, CallNotMade, Lane
 from aggstream._base.deadline import Deadline
+from aggstream._base.resources import why_no_descriptors
 from aggstream._base.secret import Secret
 from aggstream._network.opening import Address, Route, connect, is_traced, resolver
 from aggstream._network.waiter import Waiter
@@ -87,5 +88,13 @@ class Connector:
 
     def _tls(self) -> ssl.SSLContext:
         if self._ssl_context is None:  # it takes a while to load the system's authorities
-            self._ssl_context = ssl.create_default_context()
+            context = ssl.create_default_context()
+            # One that is made while descriptors are short silently holds no authorities, and must not be kept.
+            why = why_no_descriptors()
+            file = ssl.get_default_verify_paths().cafile
+            if why is None and file is not None and not context.cert_store_stats()["x509_ca"]:
+                why = f"{file} holds none"
+            if why is not None:
+                raise ConnectFailed(f"the system's certificate authorities cannot be loaded: {why}")
+            self._ssl_context = context
         return self._ssl_context

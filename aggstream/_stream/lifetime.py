@@ -14,6 +14,7 @@ from aggstream._base.deadline import Deadline
 from aggstream._base.fork_and_exit import call_at_exit, is_worker_process
 from aggstream._base.greenlets import Patching, is_in_hub
 from aggstream._base.signals import SAME_WISH, caught_signals
+from aggstream._base.threads import Gate
 from aggstream._delivery.acks import Acks
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.watchdog import HandlerWatch
@@ -75,12 +76,13 @@ class Lifetime:
     # --- the life ---------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Open the store, and start the threads.
+        """Open the store, and start the threads. If that fails, it is as if it had not been tried.
 
         Raises:
             StateError: it was started before, or gevent or eventlet make that impossible.
             JournalError: the store cannot be opened, and the stream is not to go on without it.
             RuntimeError: the system has no more threads.
+            OSError: the process has no more descriptors.
         """
         self.refuse_other_process()
         self._patching.check("this client")
@@ -90,22 +92,31 @@ class Lifetime:
             self.is_started = True
             self._starter = threading.get_ident()
             self._pid = os.getpid()
+        gate = Gate()
         try:
             self.store, failure = self._open_store()
+            self._dispatcher.start(self._acks(), gate)
+            self._stream.start(gate, self.store, failure)
+            call_at_exit(self, Lifetime._ask_to_stop_at_exit, Lifetime._stop_at_exit)
+            gate.open()
         except BaseException:
-            self.is_started = False
+            gate.cancel()
+            self._reset()
             raise
-        call_at_exit(self, Lifetime._ask_to_stop_at_exit, Lifetime._stop_at_exit)
-        try:
-            self._dispatcher.start(self._acks())
-            self._stream.start(self.store, failure)
-        except RuntimeError as error:
-            # A program that waits for the stream must hear of it.
-            self._stream.give_up(error)
-            self.handlers_ended()
-            raise
-        finally:
-            self._has_begun.set()
+        self._has_begun.set()
+
+    def _reset(self) -> None:
+        """Undo what `start` has done so far."""
+        self._stream.reset()
+        self._dispatcher.reset()
+        store, self.store = self.store, None
+        if store is not None:
+            store.close()
+        self.is_started = False
+        self._starter = self._pid = None
+        # Other threads may wait for the beginning already.
+        begun, self._has_begun = self._has_begun, threading.Event()
+        begun.set()
 
     def stop(self, timeout: float) -> StopReport:
         """End the stream within `timeout` seconds; see `Client.stop`."""
@@ -116,7 +127,8 @@ class Lifetime:
         if self.is_own_thread() or is_in_hub():
             return StopReport(undelivered=self._dispatcher.waiting, running=self._still_running())
         deadline = Deadline(timeout)
-        self._await_begin(deadline)
+        if not self._await_begin(deadline):
+            return StopReport()
         is_done = self._stream.join(deadline.remaining()) and self._join_handlers(deadline)
         self._stream.blocking.join(deadline.remaining())
         undelivered = self._dispatcher.to_retry if is_done else self._dispatcher.abandon()
@@ -136,7 +148,8 @@ class Lifetime:
         if not self.is_started:
             raise StateError("the client is not started: call start() first, or use run()")
         deadline = Deadline(timeout)
-        self._await_begin(deadline)
+        if not self._await_begin(deadline):
+            raise StateError("start() has failed meanwhile: call it again")
         if not (self._stream.join(deadline.remaining()) and self._join_handlers(deadline)):
             return False
         self.raise_error()
@@ -237,11 +250,13 @@ class Lifetime:
         closes = ["closing the connection"] if self._stream.loop.is_alive() else []
         return (*handlers, *self._stream.blocking.doing(), *closes)
 
-    def _await_begin(self, deadline: Deadline) -> None:
+    def _await_begin(self, deadline: Deadline) -> bool:
+        """Wait until another thread has done `start`; return False if it has failed."""
         # A signal handler may have interrupted start() itself: that must not be waited for. The threads that it
         # makes afterwards end at once, because the end was asked for.
         if threading.get_ident() != self._starter:
             self._has_begun.wait(deadline.remaining())
+        return self.is_started
 
     def _stop_by_signal(self, timeout: float) -> None:
         began = time.monotonic()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from aggstream._base.signals import full_mask
-from aggstream._base.threads import make_thread
+from aggstream._base.threads import Gate, make_thread
 from aggstream._network.poller import Poller
 
 C = TypeVar("C")
@@ -39,23 +39,34 @@ class Loop(Generic[C]):
 
     # --- for any thread ---------------------------------------------------------------------------------
 
-    def start(self, main: Callable[[], None]) -> None:
+    def start(self, gate: Gate, main: Callable[[], None]) -> None:
         """Start the thread.
 
         Args:
+            gate: where it waits until all threads of the client are there.
             main: the function that it runs.
 
         Raises:
             RuntimeError: it cannot be started.
+            OSError: there are no descriptors left for it.
         """
-        self.poller = Poller()
-        self._thread = make_thread(main, name=self.name, mask=full_mask())
+        poller = Poller()
         try:
-            self._thread.start()
-        except RuntimeError:
+            thread = make_thread(gate.run, main, name=self.name, mask=full_mask())
+            thread.start()
+        except BaseException:
+            poller.close()
+            raise
+        self.poller = poller
+        self._thread = thread
+
+    def reset(self) -> None:
+        """Wait for the thread to end, whose gate was cancelled; then it is as if it had never been started."""
+        if self._thread is not None:
+            self._thread.join()
             self._thread = None
             self.poller.close()
-            raise
+        self.stop_requested = False
 
     def wake(self) -> None:
         """Let the thread look at what has changed. Takes no lock."""

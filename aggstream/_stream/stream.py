@@ -23,7 +23,9 @@ from aggstream._base.blocking_calls import BlockingCalls, Interrupted
 from aggstream._base.border import bare
 from aggstream._base.deadline import nearest
 from aggstream._base.fork_and_exit import close_here
+from aggstream._base.resources import remedy_for, why_no_descriptors
 from aggstream._base.stacks import trail_of
+from aggstream._base.threads import Gate
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.queue_items import SizedEvent
 from aggstream._delivery.watchdog import HandlerWatch
@@ -38,6 +40,7 @@ from aggstream._stream.pipeline import Pipeline
 from aggstream.errors import (
     AggStreamError,
     AuthenticationRejected,
+    ConnectFailed,
     ConnectionLost,
     HandshakeRejected,
     JournalError,
@@ -172,24 +175,26 @@ class Stream:
 
     # --- for any thread ---------------------------------------------------------------------------------
 
-    def start(self, store: EventStore | None, failure: JournalError | None) -> None:
+    def start(self, gate: Gate, store: EventStore | None, failure: JournalError | None) -> None:
         """Start the thread.
 
         Args:
+            gate: where it waits until all threads of the client are there.
             store: where events are written first from now on; None: nowhere.
             failure: why there is no store, although there should be one.
 
         Raises:
             RuntimeError: the thread cannot be started.
+            OSError: there are no descriptors left for it.
         """
-        self.pipeline.write_to(store, failure)
         self.blocking.set_masks()
-        self.loop.start(self._main)
+        self.loop.start(gate, self._main)
+        self.pipeline.write_to(store, failure)
 
-    def give_up(self, error: BaseException) -> None:
-        """End as the thread would have: the threads cannot be started."""
-        self.loop.fatal = error
-        self._end()
+    def reset(self) -> None:
+        """Wait for the thread to end, whose gate was cancelled; then it is as if it had never been started."""
+        self.loop.reset()
+        self.pipeline.write_to(None, None)
 
     def join(self, timeout: float | None) -> bool:
         """Wait for the thread to end; return True if it has. One that is not quite started has not."""
@@ -328,6 +333,16 @@ class Stream:
     def _connect(self) -> Connection:
         self.phase = "connecting"
         self._obey()
+        try:
+            return self._open()
+        except (ImportError, LookupError, MemoryError, OSError) as error:
+            # Modules, codecs and sockets are made of what the system may refuse. That passes.
+            why = remedy_for(error) or why_no_descriptors()
+            if why is None or isinstance(error, AggStreamError):
+                raise
+            raise ConnectFailed(f"no connection: {why}") from error
+
+    def _open(self) -> Connection:
         token = self._credentials.next_token(self._waiter.job)
         try:
             transport = self._connector.connect(token.secret, self._waiter)
@@ -336,7 +351,11 @@ class Stream:
                 raise self._credentials.judge(AuthenticationRejected(str(error)), token) from error
             raise
         self.counters.connections += 1
-        session = Session(self._options.session, token, expected_user=self.user_id)
+        try:
+            session = Session(self._options.session, token, expected_user=self.user_id)
+        except BaseException:
+            transport.abort()
+            raise
         self.connection = Connection(
             session,
             transport,

@@ -13,6 +13,7 @@ import urllib3
 from aggstream._base.fork_and_exit import call_in_child
 from aggstream._base.json_text import Parser
 from aggstream._base.limits import Limits
+from aggstream._base.resources import why_no_descriptors
 from aggstream._base.secret import Secret
 from aggstream._base.service_checks import app_id_header
 from aggstream._network.http import Answer, exchange, make_http, words_of
@@ -156,6 +157,8 @@ def _dated(decoded: T, date_ms: int | None) -> T:
 def _failure(what: str, error: urllib3.exceptions.HTTPError) -> RestError:
     failure = RestError(f"{what} failed: {words_of(error)}")
     cause = error.args[-1] if error.args else None
+    if isinstance(cause, ssl.SSLCertVerificationError) and (why := why_no_descriptors()) is not None:
+        return RestError(f"{what} failed: the certificate cannot be checked: {why}")
     if isinstance(cause, ssl.SSLCertVerificationError):
         failure = RestError(f"{what} failed: the certificate does not verify: look at rest_url and ssl_context")
     if isinstance(cause, (ssl.SSLCertVerificationError, ProxyRejected)):

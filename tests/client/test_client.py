@@ -10,15 +10,17 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from clients import MakeClient
+from clients import MakeClient, Run
 from other_server import OtherServer, Peer, ServeFunction
 from raw_server import ServeBytes, drain, frame, upgrade
 from service_messages import BALANCE_UPDATE, ORDER_EVENT, ORDER_SUBMITTED
 from waiting import DEADLINE, Until
 
 import aggstream
+from aggstream.journal import JournalOptions
 
 
 def quiet(peer: Peer) -> None:
@@ -647,23 +649,80 @@ def test_a_signal_that_comes_twice_at_once_is_one_wish(other_server: ServeFuncti
 
 
 @pytest.mark.parametrize("refused", ["-dispatch-1", "-dispatch-2", "-io"])
-def test_a_thread_that_cannot_be_started_ends_the_stream_and_is_raised_to_all_who_wait(
-    refused: str, client_of: MakeClient, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError(), KeyboardInterrupt()])
+@pytest.mark.parametrize("journal", [False, True])
+def test_a_start_that_fails_is_as_if_it_had_never_been_called(
+    refused: str,
+    error: BaseException,
+    journal: bool,
+    client_of: MakeClient,
+    other_server: ServeFunction,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     start = threading.Thread.start
 
     def start_most(thread: threading.Thread) -> None:
         if thread.name.endswith(refused):
-            raise RuntimeError("can't start new thread")
+            raise error
         start(thread)
 
-    monkeypatch.setattr(threading.Thread, "start", start_most)
-    client = client_of("ws://localhost:9/ws", workers=2)
-    with pytest.raises(RuntimeError, match="can't start"):
+    def script(peer: Peer) -> None:
+        peer.sign_in()
+        peer.wait_closed()
+
+    path = tmp_path / "events.db" if journal else None
+    client = client_of(other_server(script).url, workers=2, journal=path)
+    seen: list[aggstream.Event] = []
+    client.on("*")(seen.append)
+    before = set(threading.enumerate())
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start_most)
+        with pytest.raises(type(error)):
+            client.start()
+    assert set(threading.enumerate()) == before
+    assert (client.health().phase, seen) == ("idle", [])
+    assert client.stop()
+    with pytest.raises(aggstream.StateError, match="not started"):
+        client.wait()
+    if path is not None:  # nobody owns it
+        JournalOptions(path=path).open().close()
+    with client:
+        client.wait_until_live(DEADLINE)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="this system does not list descriptors")
+@pytest.mark.parametrize("journal", [False, True])
+def test_a_start_with_too_few_descriptors_is_as_if_it_had_never_been_called(
+    journal: bool, run: Run, other_server: ServeFunction
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.sign_in()
+        peer.wait_closed()
+
+    program = f"""
+import resource, tempfile
+if {journal}:
+    folder = tempfile.TemporaryDirectory()
+    client = make(journal=folder.name + "/events.db", workers=3)
+used, errors = len(os.listdir("/proc/self/fd")) - 1, set()
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+for free in range(20):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + free, hard))
+    try:
         client.start()
-    for wait in (client.wait, client.stop, lambda: list(client.events())):
-        with pytest.raises(RuntimeError, match="can't start"):
-            wait()
-    assert client.health().phase == "stopped"
-    with pytest.raises(aggstream.StateError, match="before"):
-        client.start()
+    except (OSError, aggstream.JournalError) as error:
+        errors.add(type(error).__name__)
+    else:
+        break
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    assert len(os.listdir("/proc/self/fd")) - 1 == used, os.listdir("/proc/self/fd")
+    assert threading.active_count() == 1, threading.enumerate()
+    assert client.health().phase == "idle"
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+client.wait_until_live(30)
+say(len(errors) > 0, bool(client.stop()))
+"""
+    with run(program, other_server(script).url) as process:
+        out, err = process.communicate(timeout=DEADLINE)
+    assert out == "True True\n", err
