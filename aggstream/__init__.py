@@ -80,6 +80,7 @@ from aggstream.typing import TokenProvider, TokenSource
 if TYPE_CHECKING:
     from aggstream.journal import JournalOptions
     from aggstream.rest._client import RestClient
+    from aggstream.tokens._file import FileToken
     from aggstream.tokens._refreshing import RefreshingToken, TokenPair
 
 __all__ = [
@@ -108,6 +109,7 @@ __all__ = [
     "Disconnected",
     "ErrorMessage",
     "Event",
+    "FileToken",
     "Gap",
     "HandshakeRejected",
     "Health",
@@ -179,6 +181,6 @@ __getattr__, __dir__ = lazy(
     {
         "journal": ("JournalOptions",),
         "rest": ("RestClient",),
-        "tokens": ("RefreshingToken", "TokenPair"),
+        "tokens": ("FileToken", "RefreshingToken", "TokenPair"),
     },
 )

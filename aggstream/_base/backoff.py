@@ -22,8 +22,10 @@ from aggstream.errors import (
     ReconnectGaveUp,
     RemoteProtocolError,
     RestError,
+    ServerError,
     TokenUnavailable,
     TransportError,
+    UserMismatch,
 )
 
 __all__ = ["FullJitter", "ReconnectPolicy", "is_retryable", "is_worth_retrying", "retry_after"]
@@ -50,6 +52,17 @@ def is_retryable(error: BaseException) -> bool:
     if isinstance(error.__cause__, ssl.SSLCertVerificationError):
         return False
     return isinstance(error, (TransportError, RemoteProtocolError, TokenUnavailable))
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Return True if the service refuses what the client is set to: app, origin, token, user, certificate, path.
+
+    Once a stream was signed in with the same settings, such an error may pass: see `ReconnectPolicy.fatal_after`.
+    """
+    kinds = (AuthenticationRejected, HandshakeRejected, ProxyRejected, ServerError, UserMismatch)
+    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+        return True
+    return isinstance(error, kinds) and not is_retryable(error)
 
 
 def is_worth_retrying(error: BaseException) -> bool:
@@ -80,7 +93,10 @@ class ReconnectPolicy:
         healthy_after: how long a connection must have been live to end an outage, in seconds.
         max_attempts: attempts in one outage after which to give up; None: never.
         max_time: seconds since an outage began after which to give up; None: never.
+        fatal_after: how long a refusal of app, origin, token, user, certificate or path is tried again once the
+            stream was signed in, in seconds. Before that it is fatal at once; with 0, always.
         decide: called on the `aggstream-io` thread with what ended an attempt or a connection; True: try again.
+            A function of your own also decides about what `fatal_after` is about.
     """
 
     initial: float = 1.0
@@ -88,6 +104,7 @@ class ReconnectPolicy:
     healthy_after: float = 10.0
     max_attempts: int | None = None
     max_time: float | None = None
+    fatal_after: float = 300.0
     decide: Callable[[AggStreamError], bool] = is_retryable
 
     def __attrs_post_init__(self) -> None:
@@ -96,7 +113,7 @@ class ReconnectPolicy:
         Raises:
             ConfigurationError: a number is out of range.
         """
-        for name in ("initial", "maximum", "healthy_after", "max_time"):
+        for name in ("initial", "maximum", "healthy_after", "max_time", "fatal_after"):
             value = getattr(self, name)
             optional = name == "max_time" and value is None
             if not optional and not (isinstance(value, (int, float)) and 0 <= value <= sys.float_info.max):
@@ -116,6 +133,7 @@ class ReconnectPolicy:
         attempts: Callable[[], int],
         sleep: Callable[[float], None],
         before_sleep: Callable[[AggStreamError, float], None],
+        may_pass: Callable[[AggStreamError], bool] = lambda error: False,
     ) -> Retrying:
         """Make the loop for one outage.
 
@@ -123,6 +141,7 @@ class ReconnectPolicy:
             attempts: tells how often connecting was tried in this outage.
             sleep: waits; it raises to end the loop, because tenacity would make one more attempt.
             before_sleep: told the last error and the pause, in seconds.
+            may_pass: decides whether a refusal is tried again all the same. It is told of every error.
 
         Returns:
             An object to call with the function that connects. It raises what is fatal as it is, and
@@ -139,11 +158,15 @@ class ReconnectPolicy:
             elapsed = state.seconds_since_start or 0.0
             return too_often or (self.max_time is not None and elapsed >= self.max_time)
 
+        def is_retried(error: AggStreamError) -> bool:
+            passes = may_pass(error)
+            return self.decide(error) or (passes and self.decide is is_retryable)
+
         def told(state: RetryCallState) -> None:
             before_sleep(_error_of(state), state.upcoming_sleep)
 
         return Retrying(
-            retry=retry_if_exception(lambda error: isinstance(error, AggStreamError) and self.decide(error)),
+            retry=retry_if_exception(lambda error: isinstance(error, AggStreamError) and is_retried(error)),
             stop=stop,
             wait=FullJitter(self.initial, self.maximum),
             sleep=sleep,

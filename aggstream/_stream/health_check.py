@@ -74,6 +74,7 @@ def _problems_of_stream(stream: Stream) -> Iterator[str]:
     pipeline = stream.pipeline
     if stream.phase != "live":
         yield f"not live, but {stream.phase}"
+    yield from filter(None, (stream.patience.problem(time.monotonic()), stream.outage.problem(stream.last_error)))
     if stream.is_switching:
         yield "switching users: nothing is delivered until the other user is signed in"
     if stream.phase == "live" and pipeline.has_rest and pipeline.is_in_the_dark:

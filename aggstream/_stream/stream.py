@@ -36,6 +36,8 @@ from aggstream._stream.connection import Connection
 from aggstream._stream.connector import Connector
 from aggstream._stream.loop import Loop
 from aggstream._stream.options import Options
+from aggstream._stream.outage import Outage
+from aggstream._stream.patience import Patience
 from aggstream._stream.pipeline import Pipeline
 from aggstream.errors import (
     AggStreamError,
@@ -152,6 +154,10 @@ class Stream:
             lane=self.blocking.rest,
             wake=self.loop.wake,
         )
+        self.patience = Patience(options.reconnect.fatal_after)
+        """Whether a refusal may pass."""
+        self.outage = Outage(options.name)
+        """What lasts while there is no live connection."""
         self.pressure = BackPressure(dispatcher, self.pipeline, self.counters, options.name)
         self._waiter: Waiter
         self._attempts = 0
@@ -317,12 +323,16 @@ class Stream:
             return connection
 
         connection: Connection = self._options.reconnect.retrying(
-            attempts=lambda: self._attempts, sleep=self._sleep, before_sleep=self._note_pause
+            attempts=lambda: self._attempts,
+            sleep=self._sleep,
+            before_sleep=self._note_pause,
+            may_pass=lambda error: self.patience.has_for(error, time.monotonic()),
         )(attempt)
+        self.patience.succeeded()
         return connection
 
     def _note_pause(self, error: AggStreamError, delay: float) -> None:
-        logger.warning("%s: next attempt in %.1f s: %s", self._options.name, delay, error)
+        self.outage.failed(error, delay, time.monotonic())
         self.last_error = error
         self.pipeline.put(Reconnecting(attempt=self._attempts + 1, delay=delay, error=error))
 
@@ -343,7 +353,7 @@ class Stream:
             raise ConnectFailed(f"no connection: {why}") from error
 
     def _open(self) -> Connection:
-        token = self._credentials.next_token(self._waiter.job)
+        token = self._credentials.next_token(self._waiter.job, insists=self.patience.has_signed_in)
         try:
             transport = self._connector.connect(token.secret, self._waiter)
         except HandshakeRejected as error:
@@ -396,6 +406,7 @@ class Stream:
     def _switch_user(self, command: _SwitchUser, session: Session | None) -> None:
         """End the connection of the user before: on an open one their late messages could not be told apart."""
         self._credentials.use(command.provider)
+        self.patience.forget()
         self.user_id = None
         self.pipeline.forget(command.epoch)
         if session is None:
@@ -458,10 +469,12 @@ class Stream:
             self._credentials.request(session.token)
         answer = self._credentials.answer()
         if isinstance(answer, Token):
+            self.patience.succeeded()
             session.token_received(answer, now, refresh_in(answer))
         elif answer is not None:
             logger.warning("%s: no new token: %s", self._options.name, answer)
-            session.token_failed(answer, now, self._credentials.ask_again_in(answer))
+            may_pass = self.patience.has_for(answer, now)
+            session.token_failed(answer, now, self._credentials.ask_again_in(answer, may_pass=may_pass))
 
     def _drain(self, connection: Connection) -> None:
         self._take(connection.session, connection.session.sized_events_received())
@@ -511,6 +524,8 @@ class Stream:
             self.phase = "live"
             self._on_turn()
             self._credentials.accepted()
+            self.patience.has_signed_in = True
+            self.outage.ended()
             logger.info("%s: live as %s", self._options.name, session.shown(str(session.user_id)))
 
     def _end_connection(self, connection: Connection) -> None:

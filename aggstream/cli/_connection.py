@@ -14,8 +14,9 @@ from aggstream._base.service_checks import DEFAULT_URL
 from aggstream.cli._pair_file import PairFile
 from aggstream.cli._shell import USAGE, Failure
 from aggstream.client import Client
-from aggstream.errors import AggStreamError, WaitTimeout
+from aggstream.errors import AggStreamError, TokenUnavailable, WaitTimeout
 from aggstream.rest._client import RestClient
+from aggstream.tokens._file import FileToken
 from aggstream.tokens._refreshing import RefreshingToken
 from aggstream.typing import TokenSource
 
@@ -172,23 +173,19 @@ def _no_rest(needed_by: str) -> Failure:
     return Failure(f"{needed_by} needs --rest-url (or the variable AGGSTREAM_REST_URL) with this --url", USAGE)
 
 
-def _token_in(path: Path) -> TokenSource:
-    """Return a function that reads the token afresh.
+def _token_in(path: Path) -> FileToken:
+    """Return a provider that reads the token afresh.
 
     Raises:
         Failure: the file holds none.
     """
-
-    def read() -> str:
-        return path.read_text().strip()
-
+    provider = FileToken(path)
     # Later on, a file that cannot be read may be one that is being replaced; now it is a mistake.
     try:
-        if not read():
-            raise Failure(f"--token-file: {path} is empty", USAGE)
-    except (OSError, UnicodeError) as error:
-        raise Failure(f"--token-file: cannot read {path}: {_why(error)}", USAGE) from None
-    return read
+        provider.get_token()
+    except TokenUnavailable as error:
+        raise Failure(f"--token-file: {error}", USAGE) from None
+    return provider
 
 
 def _refreshing(args: argparse.Namespace, ssl_context: ssl.SSLContext | None) -> RefreshingToken:

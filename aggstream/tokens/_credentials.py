@@ -60,11 +60,12 @@ class Credentials:
 
     # --- for a new connection ---------------------------------------------------------------------------
 
-    def next_token(self, wait: Callable[[Job[Token], Deadline], Token]) -> Token:
+    def next_token(self, wait: Callable[[Job[Token], Deadline], Token], *, insists: bool = False) -> Token:
         """Return the token for a new connection. After a refusal, return another token than the refused token.
 
         Args:
             wait: waits for the provider's answer until a deadline, and returns the token.
+            insists: True: if the provider has no other token, return the refused token: the refusal may pass.
 
         Raises:
             AuthenticationError: the provider returned no token, or only the refused token.
@@ -79,7 +80,7 @@ class Credentials:
         except BaseException as error:  # any exception of the provider
             failure = provider_failure(error)
             raise failure from failure.__cause__
-        if self._refused is not None and token.secret == self._refused.secret:
+        if self._refused is not None and token.secret == self._refused.secret and not insists:
             raise AuthenticationRejected(f"{self._reason}; there is no other token: sign in again", final=True)
         return token
 
@@ -121,11 +122,16 @@ class Credentials:
         self._failures = 0
         return token
 
-    def ask_again_in(self, error: AuthenticationError) -> float | None:
-        """Return the seconds until the failed provider is asked again; None if asking again cannot help."""
-        if not isinstance(error, TokenUnavailable):
+    def ask_again_in(self, error: AuthenticationError, *, may_pass: bool = False) -> float | None:
+        """Return the seconds until the failed provider is asked again; None if asking again cannot help.
+
+        Args:
+            error: the failure.
+            may_pass: True: ask again also if the provider has said that it has no token.
+        """
+        if not (may_pass or isinstance(error, TokenUnavailable)):
             return None
-        return self._pauses.pause(self._failures, error.retry_after)
+        return self._pauses.pause(self._failures, getattr(error, "retry_after", None))
 
     def cancel(self) -> None:
         """Cancel the open request, if there is one."""

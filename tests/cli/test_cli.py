@@ -104,7 +104,7 @@ def test_all_missing_settings_are_named_at_once_with_option_and_variable(shell: 
         (["--origin", "app.example/"], "origin must read https://"),
         (["--token", "two words"], "the token must be printable ASCII"),
         (["--token", "Bearer eyJ"], "the token must be given without 'Bearer '"),
-        (["--token-file", "nowhere"], "--token-file: cannot read nowhere: No such file"),
+        (["--token-file", "nowhere"], "--token-file: the token file nowhere cannot be read: No such file"),
         (["--token-file", os.devnull], "is empty"),
         ([*REST, "--refresh-token-file", "nowhere"], "--refresh-token-file: cannot read nowhere: No such file"),
         ([*REST, "--refresh-token-file", os.devnull], "it must hold {"),

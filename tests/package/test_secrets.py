@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 import pytest
-from clients import MakeClient
+from clients import IMPATIENT, MakeClient
 from other_server import Peer, ServeFunction
 from raw_server import ServeBytes, drain, frame, read_request, upgrade
 from waiting import DEADLINE, Until
@@ -106,7 +106,7 @@ def test_the_token_is_masked_in_every_name_that_goes_into_a_log(
         peer.send({"type": f"hello_{token}"}, {"type": "authenticated", "userId": f"other_{token[:15]}"})
         peer.wait_closed()
 
-    client = client_of(other_server(script).url, token=CANARY)
+    client = client_of(other_server(script).url, token=CANARY, reconnect=IMPATIENT)
     events: list[aggstream.Event] = []
 
     @client.on("*")

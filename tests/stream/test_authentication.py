@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from clients import MakeClient
+from clients import IMPATIENT, MakeClient
 from other_server import Peer, ServeFunction
 from service_messages import BALANCE_UPDATE, ORDER_SUBMITTED
 from waiting import DEADLINE, Until
@@ -253,7 +253,9 @@ def test_a_refresh_that_is_refused_while_live_ends_the_stream_at_once(
         peer.wait_closed()
 
     over = aggstream.AuthenticationRejected("signed out", final=True)
-    client = client_of(other_server(script).url, token=Tokens(jwt("first", lifetime=1.0), over))
+    client = client_of(
+        other_server(script).url, token=Tokens(jwt("first", lifetime=1.0), over), reconnect=IMPATIENT
+    )
     client.start()
     with pytest.raises(aggstream.AuthenticationRejected, match="signed out"):
         client.wait(DEADLINE)
@@ -403,7 +405,7 @@ def test_a_token_of_another_user_without_a_switch_is_fatal_and_delivers_nothing(
             peer.ws.close(1001)
         peer.wait_closed()
 
-    client = client_of(other_server(script).url)
+    client = client_of(other_server(script).url, reconnect=IMPATIENT)
     seen: list[aggstream.Event] = []
     client.on("order_submitted")(seen.append)
     client.start()

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 import pytest
-from clients import MakeClient
+from clients import IMPATIENT, MakeClient
 from other_server import Peer, ServeFunction
 from raw_server import ServeBytes, drain, frame, read_request, upgrade
 from service_messages import ORDER_SUBMITTED
@@ -215,7 +215,9 @@ def test_names_and_codes_of_the_servers_are_cut_short_as_well_and_forge_no_line(
             peer.send({"type": "error", "message": "no", "code": long})
             peer.wait_closed()
 
-    client = client_of(other_server(script).url, limits=Limits(logged_text=30), slow_handler_duration=0.01)
+    client = client_of(
+        other_server(script).url, limits=Limits(logged_text=30), slow_handler_duration=0.01, reconnect=IMPATIENT
+    )
 
     @client.on(aggstream.UnknownEvent)
     def fails(event: aggstream.UnknownEvent) -> None:

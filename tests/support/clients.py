@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from typing import Any, Protocol
 
+import attrs
+
 import aggstream
 
 
@@ -13,11 +15,15 @@ class MakeClient(Protocol):
 
 
 BRISK = aggstream.ReconnectPolicy(initial=0.05, maximum=0.2, healthy_after=0.05)
+# Takes a refusal for final also after the first sign-in.
+IMPATIENT = attrs.evolve(BRISK, fatal_after=0.0)
 """Pauses that a test can wait for."""
 
 
 PRELUDE = """
 import multiprocessing, os, ssl, sys, threading, time, warnings
+import attrs
+
 import aggstream
 
 def make(**options):

@@ -1,0 +1,56 @@
+"""How long the stream tries again after errors that usually do not pass, once it has been signed in."""
+
+from __future__ import annotations
+
+from aggstream._base.backoff import is_refusal
+from aggstream.errors import AggStreamError
+
+
+class Patience:
+    """Tells whether a refusal is fatal. It belongs to the I/O thread.
+
+    Before the first sign-in a refusal means that something is set wrongly: it is fatal at once. After it, the same
+    settings have worked, so it may pass: a page of maintenance, a token that is renewed late, one wrong server
+    among several. It is fatal only when nothing else was heard for `fatal_after`.
+    """
+
+    def __init__(self, fatal_after: float) -> None:
+        """Begin before the first sign-in.
+
+        Args:
+            fatal_after: seconds.
+        """
+        self.has_signed_in = False
+        """True once the present user was signed in."""
+        self._fatal_after = fatal_after
+        self._refused_since: float | None = None
+        self._error: AggStreamError | None = None
+
+    def forget(self) -> None:
+        """Begin anew with another user."""
+        self.has_signed_in = False
+        self._refused_since = None
+
+    def succeeded(self) -> None:
+        """Note that a connection has been live for a while, or that a new token was accepted."""
+        self._refused_since = None
+
+    def has_for(self, error: AggStreamError, now: float) -> bool:
+        """Note an error at a moment, in monotonic seconds; return True if it is a refusal that may still pass."""
+        if not is_refusal(error):
+            self._refused_since = None
+            return False
+        if not self.has_signed_in:
+            return False
+        if self._refused_since is None:
+            self._refused_since = now
+        self._error = error
+        return now - self._refused_since < self._fatal_after
+
+    def problem(self, now: float) -> str | None:
+        """Return in words what is refused, and when that is fatal; None if nothing is."""
+        since = self._refused_since
+        if since is None:
+            return None
+        left = max(0.0, since + self._fatal_after - now)
+        return f"refused for {now - since:.0f} s, which ends the stream in {left:.0f} s: {self._error}"
