@@ -74,6 +74,7 @@ class Client(Registrar):
         app_id: str | None = None,
         origin: str | None = None,
         token: TokenSource | None = None,
+        api_key: str | None = None,
         url: str | None = None,
         auth: Literal["message", "query"] = "message",
         headers: Mapping[str, str] | None = None,
@@ -113,6 +114,8 @@ class Client(Registrar):
             token: the user's access token, a function that returns one, or a `TokenProvider` such as
                 `RefreshingToken`; None: `AGGSTREAM_TOKEN`. A function is called on a thread of ours, afresh
                 for each connection and each refresh.
+            api_key: the app's key, for the REST API alone: it is never sent on the WebSocket; None:
+                `AGGSTREAM_API_KEY`, if it is set. Only some apps need one.
             url: where to connect to; None: `AGGSTREAM_URL`, or the public service.
             auth: "message" sends the token after connecting; "query" puts it into the URL, which proxies and
                 servers tend to log.
@@ -199,7 +202,7 @@ class Client(Registrar):
         for module in ("email.utils", "encodings.idna"):
             importlib.import_module(module)
         provider = as_provider(setting(None, "token") if token is None else token)
-        calls = choose_rest(rest, rest_url, self._options, proxy=proxy)
+        calls = choose_rest(rest, rest_url, self._options, api_key=api_key, proxy=proxy)
         opens_store: OpensStore | None = None
         if journal is not None:
             from aggstream.journal import as_store  # noqa: PLC0415  (most streams have none)

@@ -22,6 +22,9 @@ DEFAULT_REST_URL = "https://api.agg.market"
 _ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+KEY_HEADER = "x-app-api-key"
+"""The header with the app's key. Source: the service's reference."""
+_KEY_VARIABLE = "AGGSTREAM_API_KEY"
 _PATH = re.compile(r"/[!-\"$-~]*")  # printable ASCII without a space or a fragment
 _RESERVED_HEADERS = {
     "host": "it follows from url=",
@@ -155,6 +158,53 @@ def check_headers(headers: Mapping[str, str] | None) -> dict[str, Secret]:
             raise ConfigurationError(f"headers: {name} cannot be given here: {why}")
         checked[name] = Secret(value)
     return checked
+
+
+def key_headers(api_key: str | None, headers: Mapping[str, Secret], where: str) -> dict[str, Secret]:
+    """Return the header with the app's key for the REST API; empty if there is no key.
+
+    Args:
+        api_key: the key; None: the environment variable `AGGSTREAM_API_KEY`, if it is set.
+        headers: the further headers that the user gave.
+        where: their name, for the error.
+
+    Raises:
+        ConfigurationError: the key cannot stand in a header, or the headers have one as well.
+    """
+    given = api_key if api_key is not None else os.environ.get(_KEY_VARIABLE) or None
+    if given is None:
+        return {}
+    if not isinstance(given, str) or not given or not _HEADER_VALUE.fullmatch(given) or " " in given:
+        raise ConfigurationError("api_key must be a text of printable ASCII without spaces")
+    if any(name.lower() == KEY_HEADER for name in headers):
+        raise ConfigurationError(
+            f"the app's key is given twice: leave {KEY_HEADER} out of {where}, or api_key and {_KEY_VARIABLE}"
+        )
+    return {KEY_HEADER: Secret(given)}
+
+
+KEY_REFUSED = "the service wants another key of the app: look at api_key, or AGGSTREAM_API_KEY"
+"""For errors."""
+
+
+def is_about_key(body: bytes | None) -> bool:
+    """Return True if an answer with status 401 is about the app's key, and not about the user's token.
+
+    The service says so in words: "This app requires x-app-api-key for all requests." Source: its reference.
+    """
+    return body is not None and KEY_HEADER.encode() in body.lower()
+
+
+def check_no_key(headers: Mapping[str, Secret]) -> None:
+    """Refuse the app's key in the headers of the WebSocket: only the REST API is given it.
+
+    Raises:
+        ConfigurationError: the headers hold it.
+    """
+    if any(name.lower() == KEY_HEADER for name in headers):
+        raise ConfigurationError(
+            f"headers: {KEY_HEADER} cannot be given here: use api_key=, for the REST API alone"
+        )
 
 
 def check_ssl_context(context: object) -> ssl.SSLContext | None:

@@ -17,6 +17,7 @@ from aggstream._base.service_checks import (
     DEFAULT_URL,
     check_app_id,
     check_headers,
+    check_no_key,
     check_origin,
     check_ssl_context,
     check_url,
@@ -70,7 +71,9 @@ class Options:
     origin: str = attrs.field(converter=_origin)
     url: str = attrs.field(converter=_url)
     allow_insecure: bool
-    headers: Mapping[str, Secret] = attrs.field(converter=check_headers)
+    headers: Mapping[str, Secret] = attrs.field(
+        converter=check_headers, validator=lambda _, __, it: check_no_key(it)
+    )
     ssl_context: ssl.SSLContext | None = attrs.field(converter=check_ssl_context)
     connect_timeout: float = seconds(10.0)
     token_timeout: float = seconds(30.0)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def choose_rest(
-    rest: RestOptions | None, rest_url: str | None, options: Options, *, proxy: str | None
+    rest: RestOptions | None, rest_url: str | None, options: Options, *, api_key: str | None, proxy: str | None
 ) -> Calls | None:
     """Return how the REST API is asked; None if it is not.
 
@@ -29,6 +29,7 @@ def choose_rest(
         rest: how it is spoken to; None: not at all.
         rest_url: its base; None: what `rest` says, or `AGGSTREAM_REST_URL`.
         options: the stream's.
+        api_key: the app's key, as the user gave it.
         proxy: as the user gave it.
 
     Raises:
@@ -53,6 +54,7 @@ def choose_rest(
         app_id=options.app_id,
         rest_url=base,
         options=attrs.evolve(rest, url=base),
+        api_key=api_key,
         ssl_context=options.ssl_context,
         proxy=choose_proxy(proxy, base),
         limits=options.session.limits,

@@ -15,7 +15,7 @@ from aggstream._base.json_text import Parser
 from aggstream._base.limits import Limits
 from aggstream._base.resources import why_no_descriptors
 from aggstream._base.secret import Secret
-from aggstream._base.service_checks import app_id_header
+from aggstream._base.service_checks import KEY_REFUSED, app_id_header, is_about_key, key_headers
 from aggstream._network.http import Answer, exchange, make_http, words_of
 from aggstream._network.proxy import Proxy
 from aggstream.errors import DecodeError, ProxyRejected, RestError
@@ -33,7 +33,7 @@ _REDIRECTS = range(300, 400)
 _UNAUTHORIZED = 401
 _HINTS = {
     400: "look at rest_url and at the options of the REST API",
-    403: "look at app_id, and at headers: the app may be set up to need x-app-api-key",
+    403: "look at app_id and api_key: the app may be set up to need a key, and a key is of one app",
     404: "look at rest_url, orders_path and balances_path",
     405: "look at rest_url, orders_path and balances_path",
 }
@@ -55,6 +55,7 @@ class Calls:
         app_id: str,
         rest_url: str,
         options: RestOptions,
+        api_key: str | None = None,
         ssl_context: ssl.SSLContext | None,
         proxy: Proxy | None,
         limits: Limits,
@@ -65,19 +66,23 @@ class Calls:
             app_id: the app's id.
             rest_url: the API's base URL, which the caller has checked.
             options: the options of the REST API.
+            api_key: the app's key; None: the environment variable `AGGSTREAM_API_KEY`, if it is set.
             ssl_context: the TLS settings, for a private certificate authority; None: the system's authorities.
             proxy: the proxy to connect through; None: connect directly.
             limits: the limits. The calls use only the limits of JSON.
 
         Raises:
-            ConfigurationError: the app id cannot be sent in a header.
+            ConfigurationError: the app id or the key cannot be sent in a header.
         """
+        key = key_headers(api_key, options.headers, "the headers of RestOptions")
+        del api_key  # a traceback may show local variables
         self.options = options
         self.base = rest_url.rstrip("/")
         self._headers: Mapping[str, Secret] = {
             "x-app-id": app_id_header(app_id),
             "accept": Secret("application/json"),
             **options.headers,
+            **key,
         }
         self._parser = Parser(limits)
         self._ssl_context = ssl_context
@@ -170,6 +175,8 @@ def _failure(what: str, error: urllib3.exceptions.HTTPError) -> RestError:
 def _refusal(what: str, answer: Answer) -> RestError:
     status = answer.status
     said = f"{what} was answered with HTTP status {status}"
+    if status == _UNAUTHORIZED and is_about_key(answer.body):
+        return RestError(f"{said}: {KEY_REFUSED}", status=status)
     if status == _UNAUTHORIZED:
         return Unauthorized(f"{said}: the token is refused", status=status, retry_after=answer.retry_after)
     hint = "redirects are not followed: look at rest_url" if status in _REDIRECTS else _HINTS.get(status)

@@ -63,6 +63,7 @@ class RestClient:
         *,
         app_id: str | None = None,
         token: TokenSource | None = None,
+        api_key: str | None = None,
         rest_url: str | None = None,
         options: RestOptions | None = None,
         ssl_context: ssl.SSLContext | None = None,
@@ -77,6 +78,7 @@ class RestClient:
             token: the user's access token, a function that returns the token, or a `TokenProvider`; None:
                 `AGGSTREAM_TOKEN`. The client calls the function or the provider on the calling thread: at the
                 first request, and again when the service refuses the token.
+            api_key: the app's key; None: `AGGSTREAM_API_KEY`, if it is set. Only some apps need one.
             rest_url: the REST API's base URL; None: the `url` of the options, `AGGSTREAM_REST_URL`, or the public
                 URL.
             options: the options of the REST API; None: the defaults of `RestOptions`.
@@ -101,6 +103,7 @@ class RestClient:
             app_id=self._app_id,
             rest_url=check_url(url, "rest_url", plain="http", secure="https", allow_insecure=allow_insecure),
             options=options,
+            api_key=api_key,
             ssl_context=check_ssl_context(ssl_context),
             proxy=choose_proxy(proxy, url),
             limits=check_limits(limits),

@@ -87,6 +87,7 @@ class _Server:
 
     async def refresh(self, request: web.Request) -> web.Response:
         self._service.check_app(request.headers.get("x-app-id"))
+        self._service.check_key(request.headers.get("x-app-api-key"))
         try:
             body: Any = json.loads(await request.text())
             refresh_token = body["refreshToken"]
@@ -130,6 +131,7 @@ class _Server:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         token = token if scheme.lower() == "bearer" else ""
         try:
+            self._service.check_key(request.headers.get("x-app-api-key"))
             answer = web.json_response(self._service.call(request.headers.get("x-app-id"), token, read))
         except Refused as refusal:
             answer = _refused(refusal)

@@ -40,6 +40,7 @@ class Service:
         self,
         *,
         app_id: str,
+        api_key: str | None,
         origins: tuple[str, ...],
         seed: object,
         token_lifetime: float,
@@ -50,6 +51,7 @@ class Service:
         now: Callable[[], float],
     ) -> None:
         self.app_id = app_id
+        self._api_key = api_key
         self.connections = Connections()
         self.player = Player(self.connections, seed=seed, now=now, history=history)
         self.rest = RestFaults(now)
@@ -88,6 +90,19 @@ class Service:
         """
         if app_id != self.app_id:
             raise Refused(403, "the app is unknown or not active")
+
+    def check_key(self, api_key: str | None) -> None:
+        """Let a REST request pass, whichever user it is of.
+
+        Raises:
+            Refused: it has not the app's key.
+        """
+        if self._api_key is None:
+            return
+        if api_key is None:
+            raise Refused(401, "This app requires x-app-api-key for all requests.")
+        if api_key != self._api_key:
+            raise Refused(403, "the key is another app's")
 
     def join(self, connection: ServerConnection, grant: Grant | None) -> None:
         """Greet a connection whose handshake is done."""

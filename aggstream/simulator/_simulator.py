@@ -34,6 +34,7 @@ class Simulator:
         host: the address to listen on.
         port: the port to listen on; 0 takes a free one.
         app_id: the only app that is known.
+        api_key: the key that each REST request must carry in `x-app-api-key`; None: it needs none.
         origins: the allowed values of a handshake's Origin header.
         seed: what happens to the orders follows from it. With the same seed and the same calls, a user's events
             are the same but for their timestamps; with the same `now` as well, the same byte for byte.
@@ -56,6 +57,7 @@ class Simulator:
         host: str = "127.0.0.1",
         port: int = 0,
         app_id: str = "app_demo123",
+        api_key: str | None = None,
         origins: Iterable[str] = ("https://app.example",),
         seed: object = 1,
         token_lifetime: float = 300.0,
@@ -81,6 +83,7 @@ class Simulator:
         self.origin = origins[0]
         self._service = Service(
             app_id=app_id,
+            api_key=api_key,
             origins=origins,
             seed=seed,
             token_lifetime=token_lifetime,

@@ -22,12 +22,15 @@ from aggstream._base.limits import Limits
 from aggstream._base.secret import MASK, Secret
 from aggstream._base.service_checks import (
     DEFAULT_REST_URL,
+    KEY_REFUSED,
     app_id_header,
     check_app_id,
     check_headers,
     check_path,
     check_ssl_context,
     check_url,
+    is_about_key,
+    key_headers,
     setting,
 )
 from aggstream._base.stacks import place_of
@@ -51,6 +54,7 @@ _LARGEST_ANSWER = 65536
 # A token that expires within these seconds may be refused, because it expires on its way to the service.
 _ABOUT_TO_EXPIRE = 1.0
 _OK = 200
+_UNAUTHORIZED = 401
 _TEMPORARY_STATUSES = frozenset({408, 425, 429})
 
 
@@ -101,6 +105,7 @@ class RefreshingToken:
         *,
         access_token: str | None = None,
         app_id: str | None = None,
+        api_key: str | None = None,
         rest_url: str | None = None,
         save: Callable[[TokenPair], object] | None = None,
         load: Callable[[], TokenPair | None] | None = None,
@@ -119,6 +124,7 @@ class RefreshingToken:
             refresh_token: the refresh token of the session.
             access_token: the present access token; None: the first `get_token` makes a refresh.
             app_id: the app's id, for the header `x-app-id`; None: the environment variable `AGGSTREAM_APP_ID`.
+            api_key: the app's key; None: `AGGSTREAM_API_KEY`, if it is set. Only some apps need one.
             rest_url: the REST API's base URL; None: `AGGSTREAM_REST_URL`, or the public URL.
             save: stores a new pair for the next start. The provider calls `save` with each new pair before it uses
                 the pair. If `save` raises, the provider keeps the pair, and calls `save` again before it uses it.
@@ -140,7 +146,9 @@ class RefreshingToken:
         # The arguments with tokens are checked first and deleted, because a traceback may show local variables.
         self._access = None if access_token is None else checked_token(access_token)
         self._refresh = checked_token(refresh_token)
-        del access_token, refresh_token
+        further = check_headers(headers)
+        key = key_headers(api_key, further, "headers")
+        del access_token, refresh_token, headers, api_key
         app_id = check_app_id(setting(app_id, "app_id"))
         rest_url = setting(rest_url, "rest_url", default=DEFAULT_REST_URL)
         check_url(rest_url, "rest_url", plain="http", secure="https", allow_insecure=allow_insecure)
@@ -149,7 +157,8 @@ class RefreshingToken:
             "x-app-id": app_id_header(app_id),
             "content-type": Secret("application/json"),
             "accept": Secret("application/json"),
-            **check_headers(headers),
+            **further,
+            **key,
         }
         self._patching = Patching()
         # Guards the tokens and `_unsaved`, so that there is one refresh at a time. `save`, `load` and `lock` run
@@ -252,7 +261,8 @@ class RefreshingToken:
         if isinstance(answer, urllib3.exceptions.HTTPError):
             return TokenUnavailable(f"the refresh call to {self._url} failed: {words_of(answer)}")
         if answer.status != _OK:
-            return _refusal(answer.status, answer.retry_after)
+            is_about_app = answer.status == _UNAUTHORIZED and is_about_key(answer.body)
+            return _refusal(answer.status, answer.retry_after, is_about_app=is_about_app)
         if answer.body is None:
             return TokenUnavailable("the answer of the refresh call is too large")
         try:
@@ -281,8 +291,10 @@ class RefreshingToken:
         self._unsaved = False
 
 
-def _refusal(status: int, wait: float | None) -> AuthenticationError:
+def _refusal(status: int, wait: float | None, *, is_about_app: bool) -> AuthenticationError:
     said = f"the refresh call was answered with HTTP status {status}"
+    if is_about_app:
+        return AuthenticationRejected(f"{said}: {KEY_REFUSED}", final=True)
     if status >= 500 or status in _TEMPORARY_STATUSES:  # noqa: PLR2004
         return TokenUnavailable(said, retry_after=wait)
     if status in (400, 401, 403):

@@ -245,7 +245,7 @@ def test_a_failure_at_any_step_shows_no_token_and_no_key(
         raw_server(script, tls=tls).url,
         token=token,
         auth=auth,
-        headers={"X-App-Api-Key": "canary-of-an-api-key"},
+        headers={"X-Gateway-Key": "canary-of-an-api-key"},
         ssl_context=trusting,
         connect_timeout=0.3,
         auth_timeout=0.3,

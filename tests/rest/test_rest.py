@@ -254,7 +254,7 @@ def test_a_fixed_token_that_expires_says_to_sign_in_again(rest_of: MakeRest) -> 
 def test_an_app_that_is_refused_says_what_to_look_at(rest_of: MakeRest) -> None:
     with Simulator() as agg:
         rest = rest_of(agg.rest_url, app_id="another", token=agg.sign_in().access_token)
-        with pytest.raises(RestError, match=r"403.*app_id.*x-app-api-key") as caught:
+        with pytest.raises(RestError, match=r"403.*app_id and api_key") as caught:
             rest.balances()
         assert caught.value.status == 403
         rest.close()
