@@ -8,7 +8,7 @@ AggStreamError
 ├─ TransportError                            the network; may be retried
 │  ├─ ConnectFailed
 │  │  ├─ HandshakeRejected(status, retry_after)
-│  │  └─ ProxyRejected(status, final)
+│  │  └─ ProxyRejected(status, final, retry_after)
 │  ├─ ConnectionLost(code, reason, initiated_by)
 │  └─ HeartbeatTimeout
 ├─ ProtocolError
@@ -114,12 +114,14 @@ class ProxyRejected(ConnectFailed):
     Attributes:
         status: the HTTP status, or the reply code of SOCKS5, or None.
         final: True if trying again is useless: the proxy knows neither user nor password, or does not allow it.
+        retry_after: seconds that the proxy asks to wait, or None.
     """
 
-    def __init__(self, message: str, *, status: int | None, final: bool) -> None:
+    def __init__(self, message: str, *, status: int | None, final: bool, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.final = final
+        self.retry_after = retry_after
 
 
 class ConnectionLost(TransportError):

@@ -7,7 +7,7 @@ import io
 import socket
 import ssl
 from collections.abc import Mapping
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, RemoteDisconnected
 from typing import Any
 
 import attrs
@@ -21,11 +21,13 @@ from aggstream._base.greenlets import is_patched
 from aggstream._base.resources import remedy_for
 from aggstream._base.secret import Secret
 from aggstream._base.signals import without_sigpipe
+from aggstream._network.head import HeadEnded, HeadError, read_head
 from aggstream._network.proxy import Proxy
 from aggstream._network.tunnel import open_tunnel
 from aggstream.errors import ConnectFailed, ProxyRejected
 
 _LARGEST_PROXY_ANSWER = 65536
+_LARGEST_HEAD = 65536
 _PIECE = 65536
 
 
@@ -114,9 +116,17 @@ def words_of(error: urllib3.exceptions.HTTPError) -> str:
     cause = error.__cause__ or error.__context__
     if cause is not None and (remedy := remedy_for(cause)) is not None:
         return remedy
+    if isinstance(cause, _NoHead):
+        return str(cause)
     if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.strerror:
         return cause.strerror
     return type(error).__name__
+
+
+def retry_after_of(error: urllib3.exceptions.HTTPError) -> float | None:
+    """Return the seconds that a proxy asks the client to wait; None if no proxy asks."""
+    cause = error.args[-1] if error.args else None
+    return cause.retry_after if isinstance(cause, ProxyRejected) else None
 
 
 def _exchange(
@@ -135,7 +145,7 @@ def _exchange(
             data += piece
         return Answer(
             status=response.status,
-            retry_after=retry_after(response.headers.get("retry-after")),
+            retry_after=retry_after(next(iter(response.headers.getlist("retry-after")), None)),
             is_compressed=response.headers.get("content-encoding", "").strip().lower() not in ("", "identity"),
             body=bytes(data) if len(data) <= largest else None,
             date_ms=_date_ms(response.headers.get("date")),
@@ -186,21 +196,21 @@ class _TimedReader(io.RawIOBase):
         self._stream = stream
         self._sock = sock
         self._deadline = Deadline(sock.gettimeout())
-        self.is_at_end = False
-        """True once the peer has sent its last byte."""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int | None:
         _set_timeout(self._sock, self._deadline)
-        size = self._stream.readinto(buffer)
-        self.is_at_end = size == 0
-        return size
+        return self._stream.readinto(buffer)
 
     def close(self) -> None:
         self._stream.close()
         super().close()
+
+
+class _NoHead(HTTPException):
+    """The answer has no usable head. The text holds nothing of what the server sent."""
 
 
 class _TimedResponse(HTTPResponse):
@@ -217,10 +227,30 @@ class _TimedResponse(HTTPResponse):
         Raises:
             HTTPException: the headers are not valid, or the connection ended before the headers did.
         """
-        super().begin()
-        # Without this error, urllib3 logs invalid header lines as they are. A server may echo the token in them.
-        if self._reader.is_at_end or self.msg.defects or self.msg.get_payload():
-            raise HTTPException("the headers make no sense")
+        # The standard library takes 102 and 103 for the answer itself, and a line that is no header for the end of
+        # the headers. urllib3 logs such lines as they are, and a server may echo the token in them.
+        problem = None
+        try:
+            head = read_head(self.fp.read, _LARGEST_HEAD).as_bytes()
+        except HeadEnded as error:
+            if not error.is_empty:
+                problem = str(error)
+            head = b""  # then the standard library raises its error for an answer that did not come
+        except HeadError as error:
+            problem = str(error)
+        if problem is not None:
+            raise _NoHead(problem)
+        body, self.fp = self.fp, io.BufferedReader(io.BytesIO(head))
+        try:
+            super().begin()
+        except RemoteDisconnected:
+            raise
+        except HTTPException:  # it counts the headers, and takes 100
+            problem = "the answer has too many headers"
+        finally:
+            self.fp = body
+        if problem is not None:
+            raise _NoHead(problem)
 
 
 def _set_timeout(sock: socket.socket, deadline: Deadline) -> None:

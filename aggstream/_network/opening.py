@@ -1,12 +1,16 @@
 """Opens a connection: the name look-up, TCP, TLS and the WebSocket handshake, under one deadline.
 
-This module makes the socket, and `websocket-client` does the handshake on it. This module turns the exceptions of
-other libraries into exceptions of aggstream; `websocket.py` does so once the connection is open.
+This module makes the socket. `websocket-client` writes the handshake's request, and judges whether the answer
+belongs to it; `head.py` reads the answer, because gateways send answers that the library does not take. This
+module turns the exceptions of other libraries into exceptions of aggstream; `websocket.py` does so once the
+connection is open.
 """
 
 from __future__ import annotations
 
+import base64
 import errno
+import hashlib
 import os
 import socket
 import ssl
@@ -14,9 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import attrs
-import websocket
-from websocket import WebSocketBadStatusException, WebSocketException, WebSocketTimeoutException
-from websocket._handshake import CookieJar
+from websocket._handshake import _get_handshake_headers, _validate
+from websocket._url import parse_url
 
 from aggstream._base.backoff import retry_after
 from aggstream._base.deadline import Deadline
@@ -24,6 +27,7 @@ from aggstream._base.fork_and_exit import close_everywhere
 from aggstream._base.limits import Limits
 from aggstream._base.resources import why_no_descriptors
 from aggstream._base.secret import Secret
+from aggstream._network.head import SWITCHING_PROTOCOLS, Head, HeadError, HeadTooLarge, read_head
 from aggstream._network.proxy import Proxy
 from aggstream._network.tunnel import open_tunnel
 from aggstream._network.websocket import READ_SIZE, Transport, words
@@ -37,7 +41,11 @@ _HINTS = {
     401: ": look at app_id, and at the token if it is in the query",
     403: ": look at app_id, and whether origin is one of the app's allowed origins",
     404: ": look at the path of url",
+    421: ": the server does not answer for the host of url",
 }
+# RFC 6455, 4.2.2: what the server appends to the key before it makes the hash.
+_ACCEPT_SUFFIX = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_NOT_ASKED_FOR = {"sec-websocket-extensions": "an extension", "sec-websocket-protocol": "a subprotocol"}
 
 
 @attrs.frozen
@@ -64,11 +72,6 @@ class WaitFunction(Protocol):
 
 
 OnSocket: TypeAlias = "Callable[[socket.socket], object]"
-
-
-def is_traced() -> bool:
-    """Return True if websocket-client prints its requests. A request holds the token if the URL does."""
-    return bool(websocket.isEnabledForTrace())
 
 
 def connect(
@@ -261,84 +264,102 @@ class _WaitingSocket:
 
 
 class _HandshakeSocket(_WaitingSocket):
-    """The socket that websocket-client gets during the handshake.
+    """The socket of the handshake.
 
-    It limits the size of the server's answer, which the library does not do. It reads large pieces, because the
-    library reads byte by byte. The bytes after the answer are left over: they belong to the first frames.
+    It reads large pieces, because the answer is read byte by byte. The bytes after the answer are left over: they
+    belong to the first frames.
     """
 
     def __init__(self, sock: socket.socket, largest: int, deadline: Deadline, wait: WaitFunction) -> None:
         super().__init__(sock, deadline, wait)
         self._largest = largest
-        self._taken = 0
-        self._buffer = bytearray()
+        self._chunk = b""
+        self._at = 0
 
-    def gettimeout(self) -> float:
-        return 0.0  # with this answer the library calls recv and send directly
+    def read_head(self) -> Head:
+        """Return the head of the server's answer.
+
+        Raises:
+            HeadError: the answer has no usable head.
+            OSError: the connection broke, or the deadline passed.
+        """
+        try:
+            return read_head(self.recv, self._largest)
+        except HeadTooLarge:
+            raise HeadError(f"the answer is larger than limits.handshake_size ({self._largest})") from None
 
     def recv(self, size: int) -> bytes:
-        if not self._buffer:
-            chunk = super().recv(READ_SIZE)
-            if not chunk:
+        if self._at == len(self._chunk):
+            self._chunk, self._at = super().recv(READ_SIZE), 0
+            if not self._chunk:
                 raise ConnectionResetError(errno.ECONNRESET, "the server closed it during the handshake")
-            self._buffer += chunk
-        data = bytes(self._buffer[:size])
-        self._taken += len(data)
-        if self._taken > self._largest:
-            raise WebSocketException(f"the answer is larger than limits.handshake_size ({self._largest})")
-        del self._buffer[:size]
+        data = self._chunk[self._at : self._at + size]
+        self._at += len(data)
         return data
 
     def leftover(self) -> bytes:
-        return bytes(self._buffer)
+        return self._chunk[self._at :]
 
 
 def _open_websocket(sock: _HandshakeSocket, url: Secret, origin: str, headers: Mapping[str, Secret]) -> bytes:
-    # The library has one cookie jar for the whole process. This connection must not send another user's cookies,
-    # and must not leave its own cookies in the jar.
-    CookieJar.jar.clear()
-    library = websocket.WebSocket(enable_multithread=False)
-    failure: ConnectFailed | None = None
-    try:
-        library.connect(  # type: ignore[no-untyped-call]  # the library has no annotations here
-            url.reveal(),
-            socket=sock,
-            origin=origin,
-            header={name: value.reveal() for name, value in headers.items()},
-            redirect_limit=0,
-        )
-    except Exception as error:  # the library lets TypeError and CookieError escape as well
-        failure = _handshake_failure(error, library)
-    finally:
-        CookieJar.jar.clear()
+    failure = _shake_hands(sock, url, origin, headers)
     if failure is not None:
-        # The error is raised here, because the library's frames hold the URL, and its error holds all headers.
+        # The error is raised here, because the frames of `_shake_hands` hold the URL and all headers.
         raise failure
     return sock.leftover()
 
 
-def _handshake_failure(error: Exception, library: websocket.WebSocket) -> ConnectFailed:
-    if isinstance(error, WebSocketBadStatusException) and error.status_code:
-        status, headers = error.status_code, error.resp_headers or {}
-    elif library.handshake_response is not None:
-        # It is a redirect. It is not followed, because the token would go with it.
-        status, headers = library.handshake_response.status, library.handshake_response.headers
-    else:
-        return ConnectFailed(f"the WebSocket handshake failed: {_library_text(error)}")
+def _shake_hands(
+    sock: _HandshakeSocket, url: Secret, origin: str, headers: Mapping[str, Secret]
+) -> ConnectFailed | None:
+    host, port, resource, is_secure = parse_url(url.reveal())
+    options = {
+        "host": _host_header(host, port, is_secure=is_secure),
+        "origin": origin,
+        "header": {name: value.reveal() for name, value in headers.items()},
+    }
+    # The library has one cookie jar for the whole process, and other users of the library have cookies in it. Here
+    # it reads the jar for the host that it is given, and does not read it if the host is empty. It writes the jar
+    # in `handshake_response`, which is not used.
+    lines, key = _get_handshake_headers(resource, url.reveal(), "", port, options)
+    try:
+        sock.sendall("\r\n".join(lines).encode())
+        head = sock.read_head()
+    except OSError as error:
+        return ConnectFailed(f"the WebSocket handshake failed: {words(error)}")
+    except HeadError as error:
+        return ConnectFailed(f"the WebSocket handshake failed: {error}")
+    if head.status != SWITCHING_PROTOCOLS:  # a redirect is not followed, because the token would go with it
+        return _rejected(head)
+    problem = _problem_of(head, key)
+    return None if problem is None else ConnectFailed(f"the WebSocket handshake failed: {problem}")
+
+
+def _host_header(host: str, port: int, *, is_secure: bool) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return name if port == (443 if is_secure else 80) else f"{name}:{port}"
+
+
+def _rejected(head: Head) -> HandshakeRejected:
     return HandshakeRejected(
-        f"the server answered the WebSocket handshake with HTTP status {int(status)}{_HINTS.get(int(status), '')}",
-        status=int(status),
-        retry_after=retry_after(headers.get("retry-after")),
+        f"the server answered the WebSocket handshake with HTTP status {head.status}{_HINTS.get(head.status, '')}",
+        status=head.status,
+        retry_after=retry_after(head.first("retry-after")),
     )
 
 
-def _library_text(error: Exception) -> str:
-    """Return the library's text without the server's text, which may repeat the request."""
-    if isinstance(error, (OSError, WebSocketTimeoutException)):
-        return words(error)
-    if isinstance(error, WebSocketBadStatusException):  # its text holds the whole answer
-        return "the answer has no HTTP status that makes sense"
-    return str(error).partition(":")[0] if isinstance(error, WebSocketException) else type(error).__name__
+def _problem_of(head: Head, key: str) -> str | None:
+    """Return what is wrong with an answer of status 101; None if the connection is open."""
+    headers = head.joined()
+    is_valid, _ = _validate(headers, key, None)
+    # The library compares this header without regard to case, which Base64 does not allow.
+    accept = base64.b64encode(hashlib.sha1(f"{key}{_ACCEPT_SUFFIX}".encode()).digest()).decode()  # noqa: S324
+    if not is_valid or headers.get("sec-websocket-accept") != accept:
+        return "the answer's Upgrade, Connection or Sec-WebSocket-Accept is missing or wrong"
+    for name, what in _NOT_ASKED_FOR.items():
+        if headers.get(name):
+            return f"the server chose {what} that was not asked for"
+    return None
 
 
 ResolveFunction: TypeAlias = "Callable[[], Sequence[Address]]"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 from typing import Any, Protocol, cast
 
+from aggstream._base.backoff import retry_after
+from aggstream._network.head import Head, HeadEnded, HeadError, HeadTooLarge, read_head
 from aggstream._network.proxy import Proxy
 from aggstream._network.websocket import words
 from aggstream.errors import ConnectFailed, ProxyRejected
@@ -70,31 +72,24 @@ def _ask_http(stream: Stream, proxy: Proxy, host: str, port: int, largest: int) 
         login = f"{proxy.user.reveal()}:{proxy.password.reveal()}".encode()
         lines.append(f"Proxy-Authorization: Basic {base64.b64encode(login).decode()}")
     stream.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
-    answer = bytearray()
-    # The answer is read byte by byte, because the bytes after the answer come from the service.
-    while not answer.endswith(b"\r\n\r\n"):
-        byte = stream.recv(1)
-        if not byte:
-            return ConnectFailed(f"the proxy {proxy.host} closed the connection while it was asked")
-        answer += byte
-        if len(answer) > largest:
-            return ConnectFailed(f"the answer of the proxy {proxy.host} is larger than limits.handshake_size")
-    return _judge_http(bytes(answer), proxy)
-
-
-def _judge_http(answer: bytes, proxy: Proxy) -> ConnectFailed | None:
-    version, _, rest = answer.partition(b"\r\n")[0].partition(b" ")
-    code = rest[:3]
-    if not version.startswith(b"HTTP/1.") or not code.isdigit():
+    try:
+        head = read_head(stream.recv, largest)
+    except HeadEnded:
+        return ConnectFailed(f"the proxy {proxy.host} closed the connection while it was asked")
+    except HeadTooLarge:
+        return ConnectFailed(f"the answer of the proxy {proxy.host} is larger than limits.handshake_size")
+    except HeadError:
         return ConnectFailed(f"the proxy {proxy.host} does not answer in HTTP: look at proxy")
-    status = int(code)
-    if status in _OK:
-        return None
-    hint = ": look at the user and the password in proxy" if status == _PROXY_AUTHENTICATION_REQUIRED else ""
+    return None if head.status in _OK else _rejected(head, proxy)
+
+
+def _rejected(head: Head, proxy: Proxy) -> ProxyRejected:
+    hint = ": look at the user and the password in proxy" if head.status == _PROXY_AUTHENTICATION_REQUIRED else ""
     return ProxyRejected(
-        f"the proxy {proxy.host} answered with HTTP status {status}{hint}",
-        status=status,
-        final=status in _FINAL_STATUSES,
+        f"the proxy {proxy.host} answered with HTTP status {head.status}{hint}",
+        status=head.status,
+        final=head.status in _FINAL_STATUSES,
+        retry_after=retry_after(head.first("retry-after")),
     )
 
 
@@ -128,6 +123,8 @@ def _ask_socks(stream: Stream, proxy: Proxy, host: str, port: int, largest: int)
             status=error.error_code,
             final=is_about_login or error.error_code == _NOT_ALLOWED,
         )
+    except UnicodeDecodeError:  # the name of the address that the proxy connects from
+        return ConnectFailed(f"the proxy {proxy.host} did not connect: its answer is not valid")
     except ValueError:  # SOCKS5 cannot carry this host name, user or password
         return ConnectFailed(f"the proxy {proxy.host} cannot be asked for {host} with this user and password")
     return None

@@ -12,7 +12,7 @@ from aggstream._base.blocking_calls import Abandoned, CallNotMade, Lane
 from aggstream._base.deadline import Deadline
 from aggstream._base.resources import why_no_descriptors
 from aggstream._base.secret import Secret
-from aggstream._network.opening import Address, Route, connect, is_traced, resolver
+from aggstream._network.opening import Address, Route, connect, resolver
 from aggstream._network.waiter import Waiter
 from aggstream._network.websocket import Transport
 from aggstream._stream.options import Options
@@ -42,11 +42,6 @@ class Connector:
             ConnectFailed: no connection came about.
             BaseException: what interrupted the waiter.
         """
-        if is_traced():
-            logger.warning(
-                "%s: websocket.enableTrace is on: it prints the request line, and with it all that the URL holds",
-                self._options.name,
-            )
         deadline = Deadline(self._options.connect_timeout)
         parts = urlsplit(self._options.url)
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)

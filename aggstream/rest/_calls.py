@@ -16,7 +16,7 @@ from aggstream._base.limits import Limits
 from aggstream._base.resources import why_no_descriptors
 from aggstream._base.secret import Secret
 from aggstream._base.service_checks import KEY_REFUSED, app_id_header, is_about_key, key_headers
-from aggstream._network.http import Answer, exchange, make_http, words_of
+from aggstream._network.http import Answer, exchange, make_http, retry_after_of, words_of
 from aggstream._network.proxy import Proxy
 from aggstream.errors import DecodeError, ProxyRejected, RestError
 from aggstream.events._records import Balances, OrdersPage
@@ -160,7 +160,7 @@ def _dated(decoded: T, date_ms: int | None) -> T:
 
 
 def _failure(what: str, error: urllib3.exceptions.HTTPError) -> RestError:
-    failure = RestError(f"{what} failed: {words_of(error)}")
+    failure = RestError(f"{what} failed: {words_of(error)}", retry_after=retry_after_of(error))
     cause = error.args[-1] if error.args else None
     if isinstance(cause, ssl.SSLCertVerificationError) and (why := why_no_descriptors()) is not None:
         return RestError(f"{what} failed: the certificate cannot be checked: {why}")

@@ -35,7 +35,7 @@ from aggstream._base.service_checks import (
 )
 from aggstream._base.stacks import place_of
 from aggstream._base.strict import strict_converter
-from aggstream._network.http import exchange, make_http, words_of
+from aggstream._network.http import exchange, make_http, retry_after_of, words_of
 from aggstream._network.proxy import choose_proxy
 from aggstream.errors import (
     AuthenticationError,
@@ -259,7 +259,8 @@ class RefreshingToken:
         answer = exchange(self._http, "POST", self._url, self._headers, body=body, largest=_LARGEST_ANSWER)
         self._http.clear()  # the next call is minutes away, so no connection is kept
         if isinstance(answer, urllib3.exceptions.HTTPError):
-            return TokenUnavailable(f"the refresh call to {self._url} failed: {words_of(answer)}")
+            said = f"the refresh call to {self._url} failed: {words_of(answer)}"
+            return TokenUnavailable(said, retry_after=retry_after_of(answer))
         if answer.status != _OK:
             is_about_app = answer.status == _UNAUTHORIZED and is_about_key(answer.body)
             return _refusal(answer.status, answer.retry_after, is_about_app=is_about_app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import pickle
 import socket
@@ -173,10 +174,22 @@ def goes(sock: socket.socket) -> None:
 
 
 def drips(sock: socket.socket) -> None:
-    sock.recv(65536)
+    if sock.recv(65536).startswith(b"CONNECT"):
+        sock.sendall(b"HTTP/1.1 200 OK\r\n")
     pause = threading.Event()
     while not pause.wait(0.01):
         sock.sendall(b"\x05")
+
+
+def names_no_text(sock: socket.socket) -> None:
+    """Speak SOCKS5, and connect from an address whose name is no text."""
+    sock.recv(65536)
+    sock.sendall(b"\x05\x02")
+    sock.recv(65536)
+    sock.sendall(b"\x01\x00")
+    sock.recv(65536)
+    sock.sendall(b"\x05\x00\x00\x03\x02\xff\xfe\x00\x50")
+    drain(sock)
 
 
 @pytest.mark.parametrize(
@@ -186,11 +199,17 @@ def drips(sock: socket.socket) -> None:
         ("http", says(b"SMTP ready\r\n\r\n"), "does not answer in HTTP"),
         ("http", says(b"HTTP/1.1 two hundred\r\n\r\n"), "does not answer in HTTP"),
         ("http", says(b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000), "limits.handshake_size"),
+        ("http", says(b"HTTP/1.1 100 Continue\r\n\r\n" * 4000), "limits.handshake_size"),
+        ("http", says(b"HTTP/2 200\r\n\r\n"), "does not answer in HTTP"),
+        ("http", says(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00"), "does not answer in HTTP"),
+        ("http", says(b"<html>"), "does not answer in HTTP"),
+        ("http", says(b"\x05\xff"), "does not answer in HTTP"),
         ("http", goes, "closed the connection while it was asked"),
         ("http", drips, "connect_timeout"),
         ("http", drain, "connect_timeout"),
         ("socks5h", says(b"HTTP/1.1 400 Bad\r\n\r\n"), "did not connect"),
         ("socks5h", goes, "did not connect"),
+        ("socks5h", names_no_text, "its answer is not valid"),
         ("socks5h", says(b"\x05\x00"), "connect_timeout"),
         ("socks5h", drain, "connect_timeout"),
     ],
@@ -212,6 +231,93 @@ def test_a_proxy_that_makes_no_sense_is_a_typed_error(
     assert isinstance(error, aggstream.ConnectFailed)
     assert words in str(error)
     look_for_the_canary(client, error, caplog.text)
+
+
+OK = b"HTTP/1.1 200 Connection established\r\n"
+CONNECTED = {
+    "bytes that are not UTF-8": OK + b"Via: caf\xe9\r\nX-\xff: y\r\n\r\n",
+    "folded": OK + b"Via: a,\r\n\tb\r\n c\r\n\r\n",
+    "a line that is no header": OK + b"hello\r\n\r\n",
+    "informational answers": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nX: \xff\r\n\r\n" + OK + b"\r\n",
+    "line ends without CR": b"HTTP/1.1 200 OK\nVia: a\n\n",
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\n\r\n",
+    "no reason": b"HTTP/1.1 204\r\n\r\n",
+    "a length": OK + b"Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n",
+}
+
+
+@both
+@pytest.mark.parametrize("name", CONNECTED)
+def test_a_proxy_may_connect_in_odd_words(
+    name: str,
+    tls: bool,
+    raw_server: ServeBytes,
+    other_server: ServeFunction,
+    client_of: MakeClient,
+    trusting: ssl.SSLContext,
+) -> None:
+    proxy = SomeProxy(raw_server, "http", says=CONNECTED[name])
+    client = client_of(
+        other_server(order, tls=tls).url, ssl_context=trusting, proxy=f"http://{proxy.host_and_port}"
+    )
+    client.start()
+    client.wait_until_live(DEADLINE)
+
+
+REFUSED: dict[str, tuple[bytes, int, float | None]] = {
+    "in form": (b"HTTP/1.1 503 No\r\nRetry-After: 7\r\n\r\n", 503, 7.0),
+    "without a pause": (b"HTTP/1.1 502 No\r\n\r\n", 502, None),
+    "bytes that are not UTF-8": (b"HTTP/1.1 429 \xff\r\nX-\xe9: \xff\r\nretry-after:7\r\n\r\n", 429, 7.0),
+    "folded": (b"HTTP/1.1 503 No\r\nRetry-After:\r\n 7\r\n\r\n", 503, 7.0),
+    "after an informational answer": (
+        b"HTTP/1.1 100 Continue\r\nRetry-After: 1\r\n\r\nHTTP/1.1 503 No\r\nRetry-After: 7\r\n\r\n",
+        503,
+        7.0,
+    ),
+    "line ends without CR": (b"HTTP/1.1 503 No\nRetry-After: 7\n\n", 503, 7.0),
+    "HTTP/1.0 and a body": (b"HTTP/1.0 504 No\r\nRetry-After: 7\r\nContent-Length: 9\r\n\r\n<html>", 504, 7.0),
+    "a redirect": (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\n\r\n", 302, None),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_of_a_proxy_is_told_with_its_status_and_its_pause(
+    name: str, raw_server: ServeBytes, client_of: MakeClient
+) -> None:
+    answer, status, pause = REFUSED[name]
+    proxy = f"http://{raw_server(says(answer)).url.removeprefix('ws://').removesuffix('/ws')}"
+    error = ended_by(client_of("ws://localhost:9/ws", proxy=proxy, reconnect=ONCE))
+    assert isinstance(error, aggstream.ProxyRejected)
+    assert (error.status, error.retry_after, error.final) == (status, pause, False)
+    assert copy.copy(error).retry_after == pause  # by the way of pickle
+    rest = aggstream.RestClient(
+        rest_url="http://localhost:9",
+        app_id="a",
+        token="token-1234",
+        proxy=proxy,
+        options=aggstream.RestOptions(attempts=1),
+    )
+    with rest, pytest.raises(aggstream.RestError, match=f"HTTP status {status}") as refused:
+        rest.balances()
+    assert refused.value.retry_after == pause
+    tokens = aggstream.RefreshingToken("refresh", app_id="a", rest_url="http://localhost:9", proxy=proxy)
+    with pytest.raises(aggstream.TokenUnavailable, match=f"HTTP status {status}") as unavailable:
+        tokens.get_token()
+    assert unavailable.value.retry_after == pause
+
+
+def test_the_stream_waits_for_as_long_as_the_proxy_asks(
+    raw_server: ServeBytes, client_of: MakeClient, until: Until
+) -> None:
+    proxy = raw_server(says(REFUSED["in form"][0])).url.removeprefix("ws://").removesuffix("/ws")
+    policy = aggstream.ReconnectPolicy(initial=0.001, maximum=60.0)
+    client = client_of("ws://localhost:9/ws", proxy=f"http://{proxy}", reconnect=policy)
+    pauses: list[float] = []
+    client.on(aggstream.Reconnecting)(lambda event: pauses.append(event.delay))
+    client.start()
+    until(lambda: pauses)
+    client.stop()
+    assert pauses == [7.0]
 
 
 def test_a_proxy_that_is_down_is_named(client_of: MakeClient) -> None:

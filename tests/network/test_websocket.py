@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.cookies
 import logging
 import os
 import socket
@@ -17,7 +16,6 @@ from other_server import Peer, ServeFunction
 from raw_server import ServeBytes, drain, frame, read_request, upgrade
 from service_messages import ORDER_SUBMITTED
 from waiting import DEADLINE, Until
-from websocket._handshake import CookieJar
 
 import aggstream
 from aggstream import Limits
@@ -81,18 +79,6 @@ def test_a_connection_that_does_not_come_about_ends_for_the_server_also_if_a_chi
     assert ended == [b""]
 
 
-def test_a_handshake_without_an_end_is_refused_by_its_size(raw_server: ServeBytes, client_of: MakeClient) -> None:
-    def flood(sock: socket.socket) -> None:
-        read_request(sock)
-        sock.sendall(b"HTTP/1.1 401 No\r\nContent-Length: 100000000\r\n\r\n")
-        while True:
-            sock.sendall(b"a" * 65536)
-
-    error = what_ends(client_of(raw_server(flood).url, reconnect=ONCE))
-    assert isinstance(error, aggstream.ConnectFailed)
-    assert "limits.handshake_size (65536)" in str(error)
-
-
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -101,7 +87,7 @@ def test_a_handshake_without_an_end_is_refused_by_its_size(raw_server: ServeByte
         (b"HTTP/1.1 200 OK\r\n\r\n", "HTTP status 200"),
         (b"HTTP/1.1 101 OK\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "handshake failed"),
         (b"HTTP/1.1 101 OK\r\nX: \xff\xfe\r\n\r\n", "handshake failed"),
-        (b"HTTP/1.1 0 \0token-of-xyz789:\r\n\r\n", "no HTTP status"),
+        (b"HTTP/1.1 0 \0token-of-xyz789:\r\n\r\n", "no HTTP/1 status"),
     ],
 )
 def test_a_handshake_that_is_none_is_a_typed_error(
@@ -202,42 +188,25 @@ def test_the_next_address_is_tried_if_one_does_not_answer(
         client.stop()
 
 
-def test_cookies_of_other_connections_are_not_sent(
-    raw_server: ServeBytes, client_of: MakeClient, until: Until
+def test_the_trace_of_the_library_does_not_show_the_token_in_the_url(
+    raw_server: ServeBytes, client_of: MakeClient, until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
     requests: list[bytes] = []
 
     def script(sock: socket.socket) -> None:
-        request = read_request(sock)
-        requests.append(request)
-        sock.sendall(b"HTTP/1.1 503 No\r\nSet-Cookie: session=theirs; domain=127.0.0.1\r\n\r\n")
+        requests.append(upgrade(sock, also=frame(CONNECTED.replace(b"}", b',"userId":"usr_xyz789"}'))))
+        drain(sock)
 
-    jar = http.cookies.SimpleCookie("session=somebodys; domain=127.0.0.1")
-    CookieJar.jar[".127.0.0.1"] = jar
-    client = client_of(raw_server(script).url)
-    client.start()
-    until(lambda: len(requests) >= 2)
-    client.stop()
-    assert not any(b"ookie" in request for request in requests)
-    assert not CookieJar.jar
-
-
-def test_trace_of_the_library_is_warned_of(
-    other_server: ServeFunction, client_of: MakeClient, until: Until, caplog: pytest.LogCaptureFixture
-) -> None:
-    def script(peer: Peer) -> None:
-        peer.sign_in()
-        peer.wait_closed()
-
-    websocket.enableTrace(True, handler=logging.NullHandler())
+    websocket.enableTrace(True, handler=caplog.handler)
     try:
-        client = client_of(other_server(script).url)
+        client = client_of(raw_server(script).url, auth="query")
         client.start()
-        until(lambda: client.health().ok)
+        client.wait_until_live(DEADLINE)
         client.stop()
     finally:
         websocket.enableTrace(False)
-    assert "enableTrace" in caplog.text
+        logging.getLogger("websocket").removeHandler(caplog.handler)
+    assert b"token-of-xyz789" in requests[0]
     assert "token-of-xyz789" not in caplog.text
 
 

@@ -50,6 +50,10 @@ header_lines = st.sampled_from(
     [
         b"HTTP/1.1 101 Switching Protocols",
         b"HTTP/1.1 307 Moved",
+        b"HTTP/1.1 100 Continue\r\n",
+        b"HTTP/1.0 200 OK\n",
+        b" folded",
+        b"X-\xff: \xfe",
         b"HTTP/1.1 503 No",
         b"HTTP/1.1 0 \0:",
         b"HTTP/1.1",
@@ -76,6 +80,8 @@ INPUTS: dict[str, st.SearchStrategy[bytes]] = {
     | st.binary(max_size=200),
     "handshake": st.lists(header_lines, max_size=8).map(b"\r\n".join)
     | mutated(st.sampled_from(list(seeds("handshake")))),
+    "answer": st.lists(header_lines, max_size=8).map(b"\r\n".join)
+    | mutated(st.sampled_from(list(seeds("answer")))),
 }
 
 

@@ -33,6 +33,7 @@ from raw_server import RawServer, ServeBytes, drain, read_request
 from waiting import DEADLINE, Until
 
 from aggstream import (
+    AuthenticationError,
     AuthenticationRejected,
     ConfigurationError,
     Limits,
@@ -566,6 +567,112 @@ def test_no_whole_answer_in_time_is_an_error_that_is_worth_retrying(
     assert caught.value.status is None
     assert is_worth_retrying(caught.value)
     assert server.connections == 1
+
+
+LENGTH = b"Content-Length: %d\r\n" % len(EMPTY_PAGE)
+ODD_HEADS = {
+    "100": b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + LENGTH + b"\r\n",
+    "102 and 103": b"HTTP/1.1 102 P\r\n\r\nHTTP/1.1 103 Early\r\nLink: <\xff>\r\n\r\n" + HEAD + LENGTH + b"\r\n",
+    "many interim answers": b"HTTP/1.1 103 Early\r\nLink: </a.css>\r\n\r\n" * 50 + HEAD + LENGTH + b"\r\n",
+    "a value that is not UTF-8": HEAD + b"X: caf\xe9 \xff\xfe\r\n" + LENGTH + b"\r\n",
+    "a name that is not UTF-8": HEAD + b"X-\xff\xfe: y\r\n" + LENGTH + b"\r\n",
+    "a line that is no header": HEAD + b"no colon here\r\n going on\r\n" + LENGTH + b"\r\n",
+    "control characters": HEAD + b"X: a\x00b\x0bc\rd\x85\x1c\r\n" + LENGTH + b"\r\n",
+    "spaces before the colon": HEAD + LENGTH.replace(b":", b" :") + b"\r\n",
+    "folded": HEAD + b"X: a\r\n b\r\n" + LENGTH.replace(b": ", b":\r\n\t") + b"\r\n",
+    "line ends without CR": (HEAD + LENGTH + b"\r\n").replace(b"\r\n", b"\n"),
+    "an empty line before": b"\r\n" + HEAD + LENGTH + b"\r\n",
+    "HTTP/1.0": HEAD.replace(b"1.1", b"1.0") + LENGTH + b"\r\n",
+    "no reason": HEAD.replace(b" OK", b"") + LENGTH + b"\r\n",
+}
+
+
+@both
+@pytest.mark.parametrize("name", ODD_HEADS)
+def test_what_gateways_add_to_an_answer_does_no_harm(
+    name: str, tls: bool, raw_server: ServeBytes, rest_of: MakeRest, trusting: ssl.SSLContext
+) -> None:
+    def script(sock: socket.socket) -> None:
+        while True:
+            answered(sock, ODD_HEADS[name] + EMPTY_PAGE)
+
+    server = raw_server(script, tls=tls)
+    rest = rest_of(http_url(server), ssl_context=trusting)
+    for _ in range(2):
+        assert rest.orders_page().orders == ()
+    # A connection is used again: what came before the answer is not taken for the next one.
+    assert server.connections == (2 if name == "HTTP/1.0" else 1)
+
+
+REFRESH = "refresh-1234"
+
+
+def says(answer: bytes, *, ends: bool = False) -> Callable[[socket.socket], None]:
+    """Answer a request of either kind, GET or a refresh, and keep the connection open unless it ends."""
+
+    def script(sock: socket.socket) -> None:
+        request = b""
+        # A refresh ends with its token, and a GET with an empty line.
+        while REFRESH.encode() not in request and not (request[:3] == b"GET" and request[-4:] == b"\r\n\r\n"):
+            chunk = sock.recv(65536)
+            if not chunk:
+                return
+            request += chunk
+        sock.sendall(answer)
+        if not ends:
+            drain(sock)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "pause"),
+    [
+        (b"HTTP/1.1 101 Switching Protocols\r\nRetry-After: 7\r\n\r\n", 101, 7.0),
+        (b"HTTP/1.1 103 Early\r\nRetry-After: 1\r\n\r\nHTTP/1.1 503 No\r\nRetry-After: 7\r\n\r\n", 503, 7.0),
+        (b"HTTP/1.1 503 \xff\r\nX-\xff: y\r\nRetry-After: 7\r\n\r\n", 503, 7.0),
+        (b"HTTP/1.1 503 No\r\nRetry-After:\r\n 7\r\n\r\n", 503, 7.0),
+        (b"HTTP/1.1 429 No\nRetry-After: 7\nRetry-After: 9\n\n", 429, 7.0),
+        (b"HTTP/1.0 502 No\r\nRetry-After: \xff\r\n\r\n", 502, None),
+    ],
+)
+def test_a_refusal_is_told_with_its_status_and_its_pause(
+    head: bytes, status: int, pause: float | None, raw_server: ServeBytes, rest_of: MakeRest
+) -> None:
+    url = http_url(raw_server(says(head, ends=True)))
+    with pytest.raises(RestError, match=f"HTTP status {status}") as caught:
+        rest_of(url, options=RestOptions(attempts=1)).orders_page()
+    assert (caught.value.status, caught.value.retry_after) == (status, pause)
+    tokens = RefreshingToken(REFRESH, app_id="a", rest_url=url)
+    with pytest.raises(AuthenticationError, match=f"HTTP status {status}"):
+        tokens.get_token()
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (says(b"<html>"), "the answer is not HTTP/1"),
+        (says(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00"), "the answer is not HTTP/1"),
+        (says(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), "the answer is not HTTP/1"),
+        (says(b"HTTP/2 200\r\n\r\n"), "no HTTP/1 status"),
+        (says(b"HTTP/1.1 2OO OK\r\n\r\n"), "no HTTP/1 status"),
+        (says(HEAD + b"X: " + b"x" * 70_000), "larger than 65536 bytes"),
+        (says(HEAD + b"X: y\r\n" * 20_000), "larger than 65536 bytes"),
+        (says(HEAD + b"X: y\r\n" * 200 + b"\r\n"), "too many headers"),
+        (says(b"HTTP/1.1 103 Early\r\n\r\n" * 4000), "larger than 65536 bytes"),
+        (says(HEAD, ends=True), "closed before the answer was whole"),
+        (says(b"HTTP/1.1 100 Continue\r\n\r\n", ends=True), "closed before the answer was whole"),
+    ],
+)
+def test_what_is_no_answer_says_why_although_the_server_stays(
+    script: Callable[[socket.socket], None], words: str, raw_server: ServeBytes, rest_of: MakeRest
+) -> None:
+    url = http_url(raw_server(script))
+    with pytest.raises(RestError, match=words) as caught:
+        rest_of(url, options=RestOptions(attempts=1)).orders_page()
+    assert is_worth_retrying(caught.value)
+    with pytest.raises(TokenUnavailable, match=words):
+        RefreshingToken(REFRESH, app_id="a", rest_url=url).get_token()
 
 
 USELESS = {

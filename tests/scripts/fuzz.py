@@ -2,7 +2,7 @@
 
     pip install atheris
     python tests/scripts/fuzz.py codec --seconds 180
-    python tests/scripts/fuzz.py session | transport | handshake
+    python tests/scripts/fuzz.py session | transport | handshake | answer
 
 The targets stand in tests/fuzz_targets.py. An input that takes longer than ten seconds or more than a gibibyte is
 a finding, too. What is found is saved in the working directory, and the exit code is not 0.

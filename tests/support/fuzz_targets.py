@@ -10,11 +10,15 @@ import contextlib
 import pickle
 import socket
 from collections.abc import Callable, Iterator
+from http.client import RemoteDisconnected
 
 from aggstream import Limits
 from aggstream._base.deadline import Deadline
 from aggstream._base.secret import Secret
+from aggstream._network.http import _NoHead, _TimedResponse
 from aggstream._network.opening import _HandshakeSocket, _open_websocket
+from aggstream._network.proxy import Proxy
+from aggstream._network.tunnel import open_tunnel
 from aggstream._network.websocket import Binary, Message, PeerClosed, Transport
 from aggstream._protocol.codec import Codec
 from aggstream._protocol.options import SessionOptions
@@ -207,6 +211,34 @@ def handshake(data: bytes) -> None:
     raise AssertionError("the handshake was taken for one")
 
 
+def answer(data: bytes) -> None:
+    """Any answer of a proxy is a tunnel or a ConnectFailed, and any answer of REST is one or an error of HTTP."""
+    with _played(data) as stream:
+        proxy = Proxy("http", "proxy.example", 3128)
+        try:
+            open_tunnel(stream, proxy, "agg.example", 443, largest=LIMITS.handshake_size)
+        except ConnectFailed as error:
+            _is_fit_for_a_log(error)
+    with (
+        _played(data) as stream,
+        contextlib.closing(_TimedResponse(stream, method="GET")) as response,
+        contextlib.suppress(_NoHead, RemoteDisconnected),
+    ):
+        response.begin()
+        # urllib3 would log what is no header.
+        assert not response.msg.defects
+        assert not response.msg.get_payload()
+
+
+@contextlib.contextmanager
+def _played(data: bytes) -> Iterator[socket.socket]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data[:60_000])
+        theirs.shutdown(socket.SHUT_WR)
+        yield ours
+
+
 def _nothing_comes(sock: socket.socket, *, write: bool, deadline: Deadline) -> None:
     raise AssertionError("everything is there")
 
@@ -216,6 +248,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "session": session,
     "transport": transport,
     "handshake": handshake,
+    "answer": answer,
 }
 
 
@@ -235,4 +268,5 @@ def seeds(name: str) -> Iterator[bytes]:
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: AAAA\r\n\r\n"
         )
+        yield b"HTTP/1.1 103 Early\r\nLink: <\xff>,\r\n\t<b>\r\n\r\nHTTP/1.1 200 OK\nX-\xe9: y\nX: \x85\r\n\n"
         yield b"HTTP/1.1 503 No\r\nRetry-After: 7\r\nContent-Length: 2\r\nSet-Cookie: a=b; Domain=x\r\n\r\nno"

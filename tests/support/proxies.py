@@ -39,13 +39,20 @@ class SomeProxy:
     """Speaks one of the two protocols; keeps what it was asked for, and what it saw."""
 
     def __init__(
-        self, serve: ServeBytes, kind: str, *, login: tuple[str, str] | None = None, refuses: Collection[str] = ()
+        self,
+        serve: ServeBytes,
+        kind: str,
+        *,
+        login: tuple[str, str] | None = None,
+        refuses: Collection[str] = (),
+        says: bytes = b"HTTP/1.1 200 Connection established\r\nX-Some: thing\r\n\r\n",
     ) -> None:
         self.asked: list[tuple[str, int]] = []
         self.requests: list[bytes] = []
         self.seen: list[bytes] = []
         self._login = login
         self._refuses = refuses
+        self._says = says
         self._server: RawServer = serve(self._http if kind == "http" else self._socks)
         self.host_and_port = self._server.url.removeprefix("ws://").removesuffix("/ws")
 
@@ -58,7 +65,7 @@ class SomeProxy:
                 sock.sendall(b"HTTP/1.1 407 Who are you\r\n\r\n")
                 return
         host, _, port = request.split()[1].decode().rpartition(":")
-        self._forward(sock, host, int(port), b"HTTP/1.1 200 Connection established\r\nX-Some: thing\r\n\r\n")
+        self._forward(sock, host, int(port), self._says)
 
     def _socks(self, sock: socket.socket) -> None:
         def read(size: int) -> bytes:

@@ -80,16 +80,20 @@ def read_request(sock: socket.socket) -> bytes:
     return request
 
 
-def upgrade(sock: socket.socket, *, also: bytes = b"") -> None:
-    """Answer a handshake in form, and send something in the same write."""
-    key = next(
-        line.split(b": ")[1] for line in read_request(sock).split(b"\r\n") if line.startswith(b"Sec-WebSocket-Key")
-    )
-    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+def accept_of(request: bytes) -> bytes:
+    """Return the value of Sec-WebSocket-Accept that belongs to a handshake's request."""
+    key = next(line.split(b": ")[1] for line in request.split(b"\r\n") if line.startswith(b"Sec-WebSocket-Key"))
+    return base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+
+
+def upgrade(sock: socket.socket, *, also: bytes = b"") -> bytes:
+    """Answer a handshake in form, and send something in the same write; return the request."""
+    request = read_request(sock)
     sock.sendall(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n" + also
+        b"Sec-WebSocket-Accept: " + accept_of(request) + b"\r\n\r\n" + also
     )
+    return request
 
 
 def frame(payload: bytes, *, opcode: int = 1, fin: bool = True) -> bytes:
