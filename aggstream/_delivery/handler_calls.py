@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
 import threading
 import time
@@ -14,7 +16,7 @@ from aggstream._base.greenlets import in_turns, is_patched
 from aggstream._base.text import shown
 from aggstream._delivery.registry import Handler, Registry
 from aggstream._delivery.room import Tally
-from aggstream.events import Event, is_users
+from aggstream.events import Event, UserEvent, is_users
 
 logger = logging.getLogger("aggstream.delivery")
 
@@ -93,6 +95,14 @@ class HandlerCalls:
         """Return a type as it may stand in a log line."""
         return self._shown(event_type)[1:-1]  # without the quotes
 
+    def _identified(self, event: Event) -> str:
+        """Return the ids by which an event is found in a journal, a database, and at the service."""
+        if not isinstance(event, UserEvent):
+            return ""
+        order_id = getattr(event, "order_id", None)
+        order = "" if order_id is None else f" of order {self.in_a_log(order_id)}"
+        return f"{order} (event {event.id})"
+
     def call_function(self, function: Callable[[], object]) -> None:
         """Call a function that is no handler, of a future say."""
         try:
@@ -135,18 +145,13 @@ class HandlerCalls:
             # sys.exit() in a handler means the program, not a thread that nobody would miss.
             self.on_fatal(error)
             return
-        name = self.in_a_log(event.type)
+        what = f"{self.in_a_log(event.type)}{self._identified(event)}"
         if self.is_outage(error):
             # Without a traceback, because it is told again and again, and the place is not to blame.
-            logger.warning(
-                "%s: handler %r failed on %s, because something that it needs is away: %s",
-                self.name,
-                handler,
-                name,
-                described(error),
-            )
+            text = "%s: the handler %s failed on %s, because something that it needs is away: %s"
+            logger.warning(text, self.name, name_of(handler), what, described(error))
         else:
-            logger.error("%s: handler %r failed on %s", self.name, handler, name, exc_info=error)
+            logger.error("%s: the handler %s failed on %s", self.name, name_of(handler), what, exc_info=error)
         for on_error in self.error_handlers:
             if self.is_stale(event, epoch):
                 return
@@ -156,6 +161,16 @@ class HandlerCalls:
                 logger.exception("%s: on_error %r failed", self.name, on_error)
             except BaseException as leaving:
                 self.on_fatal(leaving)
+
+
+def name_of(handler: object) -> str:
+    """Return where a handler is: its module, and its name in it."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    function = inspect.unwrap(handler) if callable(handler) else handler
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return f"{module}.{name}"
 
 
 def described(error: BaseException) -> str:

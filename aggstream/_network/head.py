@@ -17,6 +17,10 @@ SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL = 200
 
 _BEGINNING = b"HTTP/"
+# What an alert or a handshake of TLS begins with.
+_TLS_RECORDS = (b"\x15", b"\x16")
+_TLS = "the server speaks TLS at this port: is it wss:// or https://?"
+_NO_HTTP = "the answer is not HTTP/1"
 _STATUS_LINE = re.compile(rb"HTTP/([01]\.[0-9])[ \t]+([1-9][0-9]{2})(?:[ \t].*)?", re.IGNORECASE | re.DOTALL)
 _NAME = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _CONTROL_CHARACTER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -117,7 +121,7 @@ class _Lines:
                 raise HeadTooLarge(f"the answer's head is larger than {self._largest} bytes")
             may_begin = len(line) > len(begins) or begins.startswith(line.upper())
             if not may_begin and bytes(line) not in (b"\r", b"\r\n", b"\n"):
-                raise HeadError("the answer is not HTTP/1")
+                raise HeadError(_TLS if line.startswith(_TLS_RECORDS) else _NO_HTTP)
         return bytes(line).rstrip(b"\r\n")
 
 

@@ -23,6 +23,7 @@ from aggstream._base.secret import Secret
 from aggstream._base.signals import without_sigpipe
 from aggstream._network.head import HeadEnded, HeadError, read_head
 from aggstream._network.proxy import Proxy
+from aggstream._network.tls_words import tls_words
 from aggstream._network.tunnel import open_tunnel
 from aggstream.errors import ConnectFailed, ProxyRejected
 
@@ -118,7 +119,10 @@ def words_of(error: urllib3.exceptions.HTTPError) -> str:
         return remedy
     if isinstance(cause, _NoHead):
         return str(cause)
-    if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.strerror:
+    for found in (*error.args[-1:], cause):  # urllib3 has an error of TLS as an argument of its own
+        if isinstance(found, ssl.SSLError):
+            return tls_words(found)
+    if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
     return type(error).__name__
 

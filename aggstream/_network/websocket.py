@@ -24,6 +24,7 @@ from aggstream._base.limits import Limits
 from aggstream._base.resources import remedy_for
 from aggstream._base.text import shown
 from aggstream._network.frames import LimitedContinuation, LimitedFrameBuffer, whole_texts
+from aggstream._network.tls_words import tls_words
 from aggstream.errors import (
     ConnectionLost,
     LimitExceeded,
@@ -72,11 +73,11 @@ def words(error: BaseException | None) -> str:
         return "the host name has no address"
     if isinstance(error, (TimeoutError, WebSocketTimeoutException)):
         return "it took longer than connect_timeout"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not valid: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return tls_words(error)
     if (remedy := remedy_for(error)) is not None:
         return remedy
-    if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):
+    if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return shown(str(error) or type(error).__name__)
 

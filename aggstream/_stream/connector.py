@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl
 from collections.abc import Sequence
@@ -16,9 +15,11 @@ from aggstream._network.opening import Address, Route, connect, resolver
 from aggstream._network.waiter import Waiter
 from aggstream._network.websocket import Transport
 from aggstream._stream.options import Options
-from aggstream.errors import ConnectFailed
+from aggstream.errors import ConnectFailed, HandshakeRejected
 
-logger = logging.getLogger("aggstream.stream")
+_BAD_REQUEST = 400
+# A gateway that does not know the app, or does not allow the origin, answers with one of these.
+_ABOUT_APP = frozenset({400, 401, 403})
 
 
 class Connector:
@@ -54,12 +55,27 @@ class Connector:
                 hosts = [str(address[0]) for *_, address in self._resolve(host, port, deadline, waiter)]
             route = Route(proxy, hosts, port)
             addresses = self._resolve(proxy.host, proxy.port, deadline, waiter, "the proxy's host name")
+        try:
+            return self._connect(token, addresses, host, route, deadline, waiter)
+        except HandshakeRejected as error:
+            refusal = error
+        raise self._with_remedy(refusal, parts.scheme)
+
+    def _connect(
+        self,
+        token: Secret,
+        addresses: Sequence[Address],
+        host: str,
+        route: Route | None,
+        deadline: Deadline,
+        waiter: Waiter,
+    ) -> Transport:
         return connect(
             self._options.connect_url(token),
             addresses=addresses,
             host=host,
             route=route,
-            ssl_context=self._tls() if parts.scheme == "wss" else None,
+            ssl_context=self._tls() if urlsplit(self._options.url).scheme == "wss" else None,
             origin=self._options.origin,
             headers=self._options.headers,
             limits=self._options.session.limits,
@@ -67,6 +83,15 @@ class Connector:
             wait=waiter.socket,
             made=self._remember,
         )
+
+    def _with_remedy(self, error: HandshakeRejected, scheme: str) -> HandshakeRejected:
+        """Return the error with what was sent, if the server may have refused that."""
+        said = str(error)
+        if error.status in _ABOUT_APP:
+            said += f"; sent were app_id {self._options.app_id!a} and origin {self._options.origin!a}"
+        if error.status == _BAD_REQUEST and scheme == "ws":
+            said += "; if the server speaks TLS at this port, it is wss://"
+        return HandshakeRejected(said, status=error.status, retry_after=error.retry_after)
 
     def _remember(self, sock: socket.socket) -> None:
         self.made = sock

@@ -164,8 +164,6 @@ def _failure(what: str, error: urllib3.exceptions.HTTPError) -> RestError:
     cause = error.args[-1] if error.args else None
     if isinstance(cause, ssl.SSLCertVerificationError) and (why := why_no_descriptors()) is not None:
         return RestError(f"{what} failed: the certificate cannot be checked: {why}")
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        failure = RestError(f"{what} failed: the certificate does not verify: look at rest_url and ssl_context")
     if isinstance(cause, (ssl.SSLCertVerificationError, ProxyRejected)):
         # The traceback is removed, because its frames hold the request's headers.
         failure.__cause__ = cause.with_traceback(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import pathlib
 import queue
@@ -20,6 +21,7 @@ from aggstream import Event, Gap, OrderEvent, Stopped
 from aggstream._base.deadline import Deadline
 from aggstream._delivery.acks import Acks
 from aggstream._delivery.dispatcher import Dispatcher
+from aggstream._delivery.handler_calls import name_of
 from aggstream._delivery.registrar import Registrar
 from aggstream._protocol.codec import Codec
 from aggstream.journal import Journal, JournalOptions
@@ -606,3 +608,50 @@ def test_what_failed_is_tried_again_also_while_only_other_messages_come(
         one.dispatcher.put_all([(decode('{"type": "heartbeat", "ts": 1}', 1), 1)] * 3, 0)
         one.finish()
     assert heartbeats == [1, 2, 2]
+
+
+class Desk:
+    def __call__(self, event: Event) -> None:
+        raise ValueError("closed")
+
+    def enter(self, event: Event) -> None:
+        raise ValueError("closed")
+
+
+def _wrapped(event: Event) -> None:
+    raise ValueError("closed")
+
+
+def _wrapper(event: Event) -> None:
+    _wrapped(event)
+
+
+functools.update_wrapper(_wrapper, _wrapped)
+
+
+@pytest.mark.parametrize(
+    ("handler", "name"),
+    [
+        (Desk(), "Desk"),
+        (Desk().enter, "Desk.enter"),
+        (functools.partial(_wrapped), "_wrapped"),
+        (_wrapper, "_wrapped"),
+        (lambda event: 1 / 0, "<lambda>"),
+    ],
+)
+def test_a_handlers_failure_names_its_module_its_function_the_event_and_the_order(
+    handler: Callable[[Event], None], name: str
+) -> None:
+    assert name_of(handler) == f"{__name__}.{name}"
+
+
+def test_the_log_names_the_handler_the_order_and_the_event(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    dispatch = make()
+    dispatch.on("order_event")(_wrapped)
+    event = order_event("ord_7")
+    dispatch.put(event)
+    dispatch.finish()
+    assert isinstance(event, OrderEvent)
+    [record] = [record for record in caplog.records if "failed on" in record.getMessage()]
+    what = f"order_event of order ord_7 (event {event.id})"
+    assert f"the handler {__name__}._wrapped failed on {what}" in record.getMessage()

@@ -200,7 +200,7 @@ NO_ANSWERS = {
     "HTTP/2": (b"HTTP/2 101\r\n\r\n", "no HTTP/1 status"),
     "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "not HTTP/1"),
     "a settings frame of HTTP/2": (b"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03", "not HTTP/1"),
-    "TLS": (b"\x15\x03\x01\x00\x02\x02\x50", "not HTTP/1"),
+    "TLS": (b"\x15\x03\x01\x00\x02\x02\x50", "is it wss://"),
     "SMTP": (b"220 mail.example ESMTP\r\n", "not HTTP/1"),
     "a status of letters": (b"HTTP/1.1 1O1 OK\r\n\r\n", "no HTTP/1 status"),
     "a status that is too low": (b"HTTP/1.1 099 OK\r\n\r\n", "no HTTP/1 status"),
