@@ -123,8 +123,9 @@ def test_the_handshake_has_a_size_and_a_time(
     def slow(sock: socket.socket) -> None:
         pause = threading.Event()
         read_request(sock)
+        sock.sendall(b"HTTP/1.1 101 Switching")
         while not pause.wait(0.01):
-            sock.sendall(b"H")
+            sock.sendall(b" slowly")
 
     for script, options, words in (
         (endless, {"limits": Limits(handshake_size=1000)}, r"limits.handshake_size \(1000\)"),

@@ -266,8 +266,9 @@ def test_headers_that_repeat_the_request_are_neither_taken_nor_logged(
         sock.sendall(b"HTTP/1.1 200 OK\r\n" + sock.recv(65536))
 
     url = raw_server(echo).url.replace("ws", "http", 1).removesuffix("/ws")
-    with pytest.raises(TokenUnavailable, match="ProtocolError"):
+    with pytest.raises(TokenUnavailable, match="not understood") as caught:
         RefreshingToken("refresh", app_id="a", rest_url=url, headers={"X-App-Api-Key": canary}).get_token()
+    assert canary not in str(caught.value)
     assert canary not in caplog.text
 
 
@@ -310,7 +311,7 @@ def test_a_private_authority_is_trusted_by_a_context(
     rest.socket = context.wrap_socket(rest.socket, server_side=True)
     rest.scheme = "https"
     assert provider_for(rest, ssl_context=trusting).get_token()
-    with pytest.raises(TokenUnavailable, match="SSLError"):
+    with pytest.raises(TokenUnavailable, match="certificate is not valid"):
         provider_for(rest, refresh_token=rest.current).get_token()
 
 
