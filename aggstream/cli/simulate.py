@@ -30,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-remote", action="store_true", help="take a --host that other machines can reach, unencrypted"
     )
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name by which clients address it, like sim or sim:9000; may be given several times",
+    )
     parser.add_argument("--user", default="usr_demo", metavar="ID", help="whose tokens; default: usr_demo")
     parser.add_argument(
         "--token-lifetime",
@@ -58,11 +65,13 @@ def run(args: argparse.Namespace) -> int:
                 seed=args.seed,
                 token_lifetime=args.token_lifetime,
                 allow_remote=args.allow_remote,
+                allowed_hosts=args.allowed_host,
             )
             signed_in = simulator.sign_in(args.user)
             simulator.start()
         except ValueError as error:
-            raise Failure(str(error).replace("allow_remote=True", "--allow-remote"), USAGE) from None
+            words = str(error).replace("allow_remote=True", "--allow-remote")
+            raise Failure(words.replace("allowed_hosts", "--allowed-host"), USAGE) from None
         except OSError as error:
             raise Failure(f"cannot listen on {args.host} port {args.port}: {error.strerror or error}") from None
         try:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from aiohttp import web
 
+from aggstream.simulator._hosts import Hosts
 from aggstream.simulator._server import make_app
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
     from aggstream.simulator._service import Service
 
@@ -39,12 +40,20 @@ class Host:
     """Starts, stops and calls the service. All methods are thread-safe."""
 
     def __init__(
-        self, service: Service, *, host: str, port: int, ssl_context: ssl.SSLContext | None, allow_remote: bool
+        self,
+        service: Service,
+        *,
+        host: str,
+        port: int,
+        ssl_context: ssl.SSLContext | None,
+        allow_remote: bool,
+        allowed_hosts: Iterable[str],
     ) -> None:
         if not (allow_remote or _is_loopback(host)):
             raise ValueError(f"{host} can be reached by other machines: that takes allow_remote=True")
         self._service = service
         self._host = host
+        self._hosts = Hosts(host, allowed_hosts)
         self._port = port
         self._ssl_context = ssl_context
         # Guards `_running`, and with it the service: that belongs to the loop while there is one, and to the
@@ -117,7 +126,10 @@ class Host:
         ready: concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]],
     ) -> None:
         runner = web.AppRunner(
-            make_app(self._service), access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_TIMEOUT
+            make_app(self._service, self._hosts),
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=_SHUTDOWN_TIMEOUT,
         )
         stop = asyncio.Event()
         try:

@@ -17,18 +17,19 @@ from aggstream.simulator._history import LARGEST_PAGE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiohttp.typedefs import Handler
+    from aiohttp.typedefs import Handler, Middleware
 
     from aggstream.simulator._account import SimulatedUser
+    from aggstream.simulator._hosts import Hosts
     from aggstream.simulator._service import Service
 
 _DEFAULT_PAGE = 50
 
 
-def make_app(service: Service) -> web.Application:
-    """Return the application that serves all paths of the service."""
+def make_app(service: Service, hosts: Hosts) -> web.Application:
+    """Return the application that serves all paths of the service, to requests for one of the hosts."""
     server = _Server(service)
-    app = web.Application(middlewares=[_errors_as_json])
+    app = web.Application(middlewares=[_for(hosts), _errors_as_json])
     app.add_routes(
         [
             web.get("/ws", server.websocket),
@@ -39,6 +40,21 @@ def make_app(service: Service) -> web.Application:
         ]
     )
     return app
+
+
+def _for(hosts: Hosts) -> Middleware:
+    @web.middleware
+    async def refuse_others(request: web.Request, handler: Handler) -> web.StreamResponse:
+        problem = hosts.problem_with(request)
+        if problem is None:
+            return await handler(request)
+        status, text = problem
+        answer = web.Response(status=status, text=f"{text}\n")
+        # Bytes that a client has sent ahead are no HTTP, and must not be taken for its next request.
+        answer.force_close()
+        return answer
+
+    return refuse_others
 
 
 @web.middleware

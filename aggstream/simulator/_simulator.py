@@ -44,11 +44,16 @@ class Simulator:
         reuse_revokes: whether a refresh token used a second time ends the session that it belongs to.
         ssl_context: serves wss and https with it.
         allow_remote: allows a `host` that other machines can reach: anyone there can drive the simulator.
+        allowed_hosts: further names by which clients address the simulator, like "sim" or "sim:9000"; a name
+            without a port is for any port. Requests must have in their `Host` such a name, or `host`, localhost,
+            127.0.0.1, [::1] or the address that they came to, with `port`. The others are answered with status
+            421, so that no web page can reach the simulator by a name of its own.
         history: how many of a user's newest orders REST tells of; older ones are forgotten.
         now: the clock of timestamps and tokens, in seconds since the epoch.
 
     Raises:
-        ValueError: a host that is not this machine's alone, no origin, or a time or history that is not positive.
+        ValueError: a host that is not this machine's alone, no origin, a time or history that is not positive, or
+            an allowed host that is not a name.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Simulator:
         reuse_revokes: bool = True,
         ssl_context: ssl.SSLContext | None = None,
         allow_remote: bool = False,
+        allowed_hosts: Iterable[str] = (),
         history: int = 10_000,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -93,7 +99,14 @@ class Simulator:
             history=history,
             now=now,
         )
-        self._host = Host(self._service, host=host, port=port, ssl_context=ssl_context, allow_remote=allow_remote)
+        self._host = Host(
+            self._service,
+            host=host,
+            port=port,
+            ssl_context=ssl_context,
+            allow_remote=allow_remote,
+            allowed_hosts=allowed_hosts,
+        )
         self._call, self._wait = self._host.call, self._host.wait
 
     def __repr__(self) -> str:

@@ -111,6 +111,9 @@ class ChaosProxy:
         proxy.reset()
     ```
 
+    The server sees the proxy's port in the client's `Host`. For the simulator's sake say
+    `Simulator(allowed_hosts=["127.0.0.1"])`.
+
     Methods and faults are for any thread; one thread of its own carries the bytes.
 
     Attributes:

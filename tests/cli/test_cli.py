@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 from shells import DEADLINE, Shell, one_line
 
 import aggstream
@@ -356,6 +357,21 @@ def test_what_the_simulator_prints_is_what_listen_needs(shell: Shell) -> None:
     assert command.stderr == ""
 
 
+def test_a_simulator_is_addressed_by_the_names_that_it_is_given(shell: Shell) -> None:
+    command = shell.start("simulate", "--allowed-host", "sim", "--allowed-host", "other:9000")
+    url = next(line for line in iter(command.line, None) if line.startswith("REST URL")).split()[-1]
+    with urllib3.PoolManager(retries=False) as pool:
+        for host, status in {
+            "sim": 200,
+            "sim:7": 200,
+            "other:9000": 200,
+            "other": 421,
+            "evil.example": 421,
+        }.items():
+            assert pool.request("GET", f"{url}/control/state", headers={"Host": host}).status == status
+    assert command.end(signal.SIGTERM)[0] == 143
+
+
 def test_a_port_in_use_is_one_line(shell: Shell) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -366,8 +382,15 @@ def test_a_port_in_use_is_one_line(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--host", "0.0.0.0"], ["--user", ""], ["--port", "70000"], ["--rate", "0"]]  # noqa: S104
-)  # fmt: skip
+    "arguments",
+    [
+        ["--host", "0.0.0.0"],  # noqa: S104
+        ["--user", ""],
+        ["--port", "70000"],
+        ["--rate", "0"],
+        ["--allowed-host", "http://sim"],
+    ],
+)
 def test_a_simulator_that_cannot_be_is_a_mistake_in_usage(shell: Shell, arguments: list[str]) -> None:
     code, lines, errors = shell.run("simulate", *arguments)
     assert (code, lines) == (2, [])

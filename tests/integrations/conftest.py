@@ -28,7 +28,8 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def agg() -> Iterator[Simulator]:
-    with Simulator(seed=7) as simulator:
+    # Some tests address it through a proxy with a port of its own.
+    with Simulator(seed=7, allowed_hosts=["127.0.0.1"]) as simulator:
         yield simulator
 
 

@@ -52,7 +52,13 @@ class Soak:
         serving, trusting = contexts() if tls else (None, None)
         stack.enter_context(self.ledger.watching())
         self.simulator = stack.enter_context(
-            Simulator(seed=seed, ssl_context=serving, heartbeat_interval=0.5, token_lifetime=20.0)
+            Simulator(
+                allowed_hosts=["127.0.0.1"],
+                seed=seed,
+                ssl_context=serving,
+                heartbeat_interval=0.5,
+                token_lifetime=20.0,
+            )
         )
         self.proxy = stack.enter_context(ChaosProxy.for_url(self.simulator.url, seed=seed))
         session = self.simulator.sign_in(USER)

@@ -37,16 +37,17 @@ class Phone:
     def handshake(self, app_id: str | None = None) -> bytes:
         token = self.simulator.sign_in().access_token
         return (
-            f"GET /ws?appId={app_id or self.simulator.app_id}&token={token} HTTP/1.1\r\nHost: x\r\n"
-            f"Origin: {self.simulator.origin}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET /ws?appId={app_id or self.simulator.app_id}&token={token} HTTP/1.1\r\n"
+            f"Host: localhost:{self.simulator.port}\r\nOrigin: {self.simulator.origin}\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         ).encode()
 
     def call(self) -> bytes:
         token = self.simulator.sign_in().access_token
         return (
-            f"GET /execution/orders HTTP/1.1\r\nHost: x\r\nx-app-id: {self.simulator.app_id}\r\n"
-            f"Authorization: Bearer {token}\r\n\r\n"
+            f"GET /execution/orders HTTP/1.1\r\nHost: localhost:{self.simulator.port}\r\n"
+            f"x-app-id: {self.simulator.app_id}\r\nAuthorization: Bearer {token}\r\n\r\n"
         ).encode()
 
     def connected(self) -> socket.socket:

@@ -68,7 +68,8 @@ def test_stopping_leaves_nothing_behind() -> None:
 def test_stopping_does_not_wait_for_those_who_do_not_answer() -> None:
     with Simulator() as simulator, socket.create_connection(("127.0.0.1", _port(simulator))) as deaf:
         deaf.sendall(
-            f"GET /ws?appId={simulator.app_id} HTTP/1.1\r\nHost: x\r\nOrigin: {simulator.origin}\r\n"
+            f"GET /ws?appId={simulator.app_id} HTTP/1.1\r\nHost: localhost:{simulator.port}\r\n"
+            f"Origin: {simulator.origin}\r\n"
             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
         )

@@ -54,7 +54,7 @@ class Chaos(RuleBasedStateMachine):
             self.authority.configure_trust(trusting)
         self.stack.enter_context(self.ledger.watching())
         self.simulator = self.stack.enter_context(
-            Simulator(seed=seed, ssl_context=serving, heartbeat_interval=0.2)
+            Simulator(allowed_hosts=["127.0.0.1"], seed=seed, ssl_context=serving, heartbeat_interval=0.2)
         )
         self.proxy = self.stack.enter_context(ChaosProxy.for_url(self.simulator.url, seed=seed))
         self.client = aggstream.Client(

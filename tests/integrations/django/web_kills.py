@@ -138,7 +138,9 @@ class WebKills:
         self._troubles: collections.Counter[str] = collections.Counter()
         self._streams: list[Process] = []
         self._resting: list[OrderInPlay] = []
-        self._agg = stack.enter_context(Simulator(seed=seed, token_lifetime=86_400.0, history=1_000_000))
+        self._agg = stack.enter_context(
+            Simulator(allowed_hosts=["127.0.0.1"], seed=seed, token_lifetime=86_400.0, history=1_000_000)
+        )
         self._proxy = stack.enter_context(ChaosProxy.for_url(self._agg.url, seed=seed))
         self._manage = Manage(database, self._agg, directory)
         stack.callback(self._manage.close)
