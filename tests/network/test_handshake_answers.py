@@ -253,7 +253,7 @@ def test_an_answer_that_is_cut_says_so(part: bytes, raw_server: ServeBytes, clie
 
 @pytest.mark.parametrize("url", ["ws://127.0.0.1:{}/ws", "ws://localhost:{}/ws?a=b%20c", "ws://[::1]:{}"])
 def test_the_request_names_the_host_and_the_path_of_the_url(
-    url: str, raw_server: ServeBytes, client_of: MakeClient, monkeypatch: pytest.MonkeyPatch
+    url: str, raw_server: ServeBytes, client_of: MakeClient, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests: list[bytes] = []
 
@@ -268,7 +268,7 @@ def test_the_request_names_the_host_and_the_path_of_the_url(
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, **options: real("127.0.0.1", port, **options))
     client = client_of(url.format(port), app_id="app_1")
     client.start()
-    client.wait_until_live(DEADLINE)
+    until(lambda: requests)
     host, _, path = url.format(port).removeprefix("ws://").partition("/")
     path, _, query = f"/{path}".partition("?")
     query = "&".join(filter(None, [query, "appId=app_1"]))

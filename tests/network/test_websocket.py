@@ -202,6 +202,7 @@ def test_the_trace_of_the_library_does_not_show_the_token_in_the_url(
         client = client_of(raw_server(script).url, auth="query")
         client.start()
         client.wait_until_live(DEADLINE)
+        until(lambda: requests)
         client.stop()
     finally:
         websocket.enableTrace(False)
