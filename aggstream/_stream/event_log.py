@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -198,12 +197,3 @@ class EventLog:
             self.store = self.tidy_at = None
             raise error
         self.go_on_without(error)
-
-
-def decoded(stored: Sequence[StoredEvent]) -> list[UserEvent]:
-    """Return the events that are understood: one of another version is told of when it is delivered again."""
-    events = []
-    for entry in stored:
-        with contextlib.suppress(DecodeError):
-            events.append(entry.event)
-    return events

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import attrs
-
 from aggstream._base.backoff import FullJitter
 from aggstream._base.blocking_calls import Lane
 from aggstream._base.deadline import nearest
@@ -16,7 +14,7 @@ from aggstream._base.moments import moment
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.queue_items import SizedEvent
 from aggstream._stream.catch_up import CatchUp
-from aggstream._stream.event_log import EventLog, decoded
+from aggstream._stream.event_log import EventLog
 from aggstream._stream.gaps import Gaps
 from aggstream._stream.options import Options
 from aggstream.errors import DecodeError, JournalError
@@ -26,13 +24,12 @@ from aggstream.events import (
     Gap,
     Heartbeat,
     JournalFailed,
-    OrderEvent,
     Reconciled,
     Resumed,
     TokenRefreshed,
     UserEvent,
-    normal_form,
 )
+from aggstream.events._user import with_status_name
 from aggstream.health import Continuity, Counters
 from aggstream.orders._tracker import Tracker
 from aggstream.tokens._credentials import Credentials
@@ -273,17 +270,16 @@ class Pipeline:
         stored = store.events_of(order_id)
         if not stored:
             return False
-        events = [self._named(event) for event in decoded(stored)]
+        from aggstream.journal._stored import understood  # noqa: PLC0415  (most streams have no journal)
+
+        events = [self._named(event) for event in understood(stored)]
         self._tracker.expect(order_id)
         self._tracker.fold(events, time.monotonic())
         return len(events) == len(stored)
 
     def _named(self, event: UserEvent) -> UserEvent:
         """Return an event of the store with the name that the user gives to its status."""
-        if self._status_names and isinstance(event, OrderEvent):
-            name = self._status_names.get(normal_form(event.event))
-            return event if name is None else attrs.evolve(event, named_as=name)
-        return event
+        return with_status_name(event, self._status_names)
 
     # --- gaps -------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from aggstream.cli._lines import Line, line_at
-from aggstream.events import Source, Verdict, normal_form
+from aggstream.events import Source, Verdict
 from aggstream.events._records import OrderRecord
 from aggstream.orders._order import Contradiction, Order, Outcome
 from aggstream.orders._state import OrderState
@@ -30,7 +30,7 @@ _SOURCES: dict[Source, str] = {"stream": "stream", "reconcile": "REST"}
 def order_of(record: OrderRecord) -> Order:
     """Return what REST says of an order as what is known of it."""
     fold = OrderState(record.id)
-    fold.fold_record(record, normal_form(record.status), telling="never")
+    fold.fold_record(record, record.normal_status, telling="never")
     return fold.snapshot()
 
 
@@ -75,7 +75,8 @@ def outcome_as_line(outcome: Outcome, reason: str) -> Line:
     if order.remaining_amount_raw is not None:
         parts.append(f"remaining {order.remaining_amount_raw}")
     if outcome.verdict is Verdict.UNKNOWN:
-        parts += [f"last heard: {order.status}" if order.status else "", reason]
+        heard = order.unknown_status or order.status
+        parts += [f"last heard: {heard}" if heard else "", reason]
     parts += [order.error_reason or "", *map(contradiction_in_words, order.contradictions)]
     return line_at(
         dt.datetime.now(dt.timezone.utc),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from aggstream._base.json_text import to_json
 from aggstream._base.signals import caught_signals
+from aggstream._base.text import shown
 from aggstream.cli import _outcome
 from aggstream.cli._connection import ENVIRONMENT, ConnectionSettings, add_connection_arguments
 from aggstream.cli._options import count, rate
@@ -86,9 +87,9 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _found(orders: Iterable[Order], statuses: Collection[str]) -> list[Order]:
+def _found(orders: Iterable[Order], statuses: set[str]) -> list[Order]:
     """Return the orders of some statuses, or of all if none is given: open ones first, then by age."""
-    found = [order for order in orders if not statuses or order.status in statuses]
+    found = [o for o in orders if not statuses or o.status in statuses or o.unknown_status in statuses]
     return sorted(found, key=lambda order: (order.is_terminal, -(order.last_timestamp or 0)))
 
 
@@ -143,7 +144,8 @@ def _row(order: Order) -> TableRow:
     dim = "dim" if order.is_terminal else ""
     status = order.status or "?"
     doubt = [_outcome.contradiction_in_words(contradiction) for contradiction in order.contradictions]
-    words = [order.error_reason or "", *doubt]
+    unknown = order.unknown_status
+    words = [order.error_reason or "", f"{shown(unknown)} is no status that is known" if unknown else "", *doubt]
     filled, remaining = order.filled_amount_raw, order.remaining_amount_raw
     return (
         (order.order_id, ""),

@@ -110,7 +110,7 @@ def _wait(client: Client, order_ids: list[str], inbox: _Inbox, deadline: Deadlin
             return exit_code(item)
         del waiting[item.order_id]
         show(item, item.reason)
-        code = max(code, _code(item))
+        code = max(code, exit_code_of(item))
         failure = failure or item.error
     code = max([code, *_show_unended(client, waiting.values(), show)])
     if failure is not None and code == UNKNOWN:
@@ -127,11 +127,12 @@ def _show_unended(
     for order in orders:
         outcome = order.outcome
         show(outcome, f"{outcome.reason}: {doubt}" if doubt and not outcome.is_known else outcome.reason)
-        codes.append(_code(outcome))
+        codes.append(exit_code_of(outcome))
     return codes
 
 
-def _code(outcome: Outcome) -> int:
+def exit_code_of(outcome: Outcome) -> int:
+    """Return the exit code that an order's outcome comes to."""
     if outcome.verdict is Verdict.FILLED:
         return OK
     # If the word of the end and its amounts disagree, it has ended, and nobody can say that it was filled in full.

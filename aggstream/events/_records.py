@@ -15,6 +15,7 @@ import attrs
 
 from aggstream.errors import DecodeError
 from aggstream.events._amounts import raw_amount
+from aggstream.events._statuses import normal_form, order_event_kind
 
 _NOTHING: Mapping[str, Any] = {}
 # The type that contracts give their `decimals`.
@@ -27,7 +28,7 @@ class OrderRecord:
 
     id: str
     status: str
-    """As the service writes it; the set is open."""
+    """As the service writes it; the set is open. `normal_status` is its normal form."""
     venue: str | None = None
     side: str | None = None
     amount_text: str | None = None
@@ -48,6 +49,19 @@ class OrderRecord:
     outcome_title: str | None = None
     raw: Mapping[str, Any] = attrs.field(default=_NOTHING, eq=False, repr=False)
     """As received, with numbers as `int` and `Decimal`."""
+    named_as: str = attrs.field(default="", eq=False, repr=False)
+    """The name that `RestOptions.status_names` gives to `status`; empty if it gives none."""
+
+    @property
+    def normal_status(self) -> str:
+        """The normal form of `status`, as in `OrderEvent.sub_event`: "filled" for "FILLED"."""
+        return normal_form(self.named_as or self.status)
+
+    @property
+    def is_terminal(self) -> bool:
+        """True if nothing more happens to the order, by `ORDER_EVENTS`."""
+        kind = order_event_kind(self.normal_status)
+        return kind is not None and kind.is_terminal
 
     @property
     def amount_raw(self) -> int | None:

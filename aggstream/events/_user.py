@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from types import MemberDescriptorType
 from typing import Any, ClassVar, Final, Literal, TypeAlias, cast
@@ -87,9 +87,6 @@ class UserEvent(Event):
     def _made_id(self) -> str:
         text = self.text or repr(attrs.evolve(self, source="stream", redelivered=False))
         return _digest(self.TYPE, self.user_id or "", text)
-
-    def _id_of_version_1(self) -> str:
-        return _digest(self.TYPE, self.text or repr(attrs.evolve(self, source="stream", redelivered=False)))
 
     @property
     def occurred_at(self) -> dt.datetime:
@@ -230,15 +227,6 @@ class OrderEvent(UserEvent):
         amount = normal_amount(self.filled_amount_text)
         return _digest("status", self.user_id or "", self.order_id, word, amount)
 
-    def _id_of_version_1(self) -> str:
-        kind = order_event_kind(self.event)
-        if self.source == "stream" and (kind is None or kind.family != "terminal"):
-            return super()._id_of_version_1()
-        filled = (
-            "" if kind is not None and kind.is_terminal else str(_amount_of_version_1(self.filled_amount_text))
-        )
-        return _digest("status", self.order_id, self.event.removeprefix("order_"), filled)
-
     def _is_status(self) -> bool:
         """Return True if it tells of the order itself. The table of words has no say, because ids must last."""
         return not self._normal_form().startswith(("dag_", "step_"))
@@ -276,9 +264,23 @@ _NORMAL = frozenset(name for key, name in vars(OrderEventName).items() if key.is
 
 
 def id_of_version_1(event: UserEvent) -> str:
-    """Return the id under which aggstream 1 stored this fact. Old stores keep it."""
-    return event._id_of_version_1()  # noqa: SLF001  (the class's own module)
+    """Return the id under which a store of version 1 keeps an event that belongs to no order."""
+    return _digest(event.TYPE, event.text)
 
 
-def _amount_of_version_1(text: str | None) -> int | None:
-    return int(text) if text is not None and len(text) <= 78 and text.isascii() and text.isdigit() else None  # noqa: PLR2004
+def is_among(event: UserEvent, stored: Iterable[UserEvent]) -> bool:
+    """Return True if one of some stored events of the same user is the same fact as an event.
+
+    They are compared by the ids of this version, whatever the ids are under which they are stored. The ids of
+    version 1 depended on its table of words, and left out the amount of an end.
+    """
+    id_ = event.id
+    return any(attrs.evolve(old, stored_id="", user_id=event.user_id).id == id_ for old in stored)
+
+
+def with_status_name(event: UserEvent, names: Mapping[str, str]) -> UserEvent:
+    """Return an event with the name that `RestOptions.status_names` gives to its status, if it gives one."""
+    if names and isinstance(event, OrderEvent):
+        name = names.get(normal_form(event.event))
+        return event if name is None else attrs.evolve(event, named_as=name)
+    return event

@@ -13,6 +13,7 @@ import attrs
 from aggstream.client import Client
 from aggstream.errors import ConfigurationError
 from aggstream.journal import OpensStore
+from aggstream.rest._options import RestOptions
 from aggstream.typing import TokenProvider, TokenSource
 
 DEFAULT_ACCOUNT = "default"
@@ -35,6 +36,12 @@ class Account:
     options: Mapping[str, Any] = attrs.field(repr=False)
     """The options of `Client`, without the token."""
     token: TokenSource | None = attrs.field(repr=False)
+
+    @property
+    def status_names(self) -> Mapping[str, str]:
+        """The option `status_names` of the account's `RestOptions`, by which its stream names statuses."""
+        rest = self.options.get("rest")
+        return rest.status_names if isinstance(rest, RestOptions) else {}
 
     def client(self, store: OpensStore | None) -> Client:
         """Return a new client for the account's stream.

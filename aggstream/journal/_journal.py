@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -16,7 +16,7 @@ from aggstream._base.fork_and_exit import call_in_child
 from aggstream._base.text import shown
 from aggstream.errors import JournalError, JournalFull, StateError, UserMismatch
 from aggstream.events import OrderEvent, OrderSubmitted, UserEvent
-from aggstream.events._user import id_of_version_1
+from aggstream.events._user import id_of_version_1, is_among
 from aggstream.journal._file import (
     BUSY_TIMEOUT,
     connect,
@@ -44,6 +44,7 @@ from aggstream.journal._stored import (
     from_row,
     last_times,
     to_row,
+    understood,
 )
 
 if TYPE_CHECKING:
@@ -159,7 +160,11 @@ class Journal:
         with self._writing() as connection:
             last, anything_followed = connection.execute(_BEFORE).fetchone()
             if self._old_ids_until:
-                rows = [None if self._has_old(connection, e) else row for e, row in zip(events, rows, strict=True)]
+                old = self._old_by_order(connection, events)
+                rows = [
+                    None if self._has_old(connection, event, old) else row
+                    for event, row in zip(events, rows, strict=True)
+                ]
             seqs = _insert(connection, rows, last)
             if anything_followed:
                 ends = [(to_column(event.order_id),) for event in events if _is_end(event)]
@@ -169,14 +174,24 @@ class Journal:
                 connection.execute(_LAST, last_times(fresh))
         return seqs
 
-    def _has_old(self, connection: sqlite3.Connection, event: UserEvent) -> bool:
-        """Return True if an event is stored under the id that version 1 gave to it."""
-        values = (id_of_version_1(event), self._old_ids_until)
+    def _old_by_order(
+        self, connection: sqlite3.Connection, events: Sequence[UserEvent]
+    ) -> dict[str, list[UserEvent]]:
+        """Return what version 1 stored of the orders of some events."""
+        old: dict[str, list[UserEvent]] = {}
+        for order_id in {event.order_id for event in events if isinstance(event, (OrderEvent, OrderSubmitted))}:
+            rows = connection.execute(_OLD_OF_ORDER, (to_column(order_id), self._old_ids_until))
+            old[order_id] = understood(from_row(row, self._user_id) for row in rows)
+        return old
+
+    def _has_old(
+        self, connection: sqlite3.Connection, event: UserEvent, old: Mapping[str, Sequence[UserEvent]]
+    ) -> bool:
+        """Return True if version 1 has stored an event, under the id that it made for it."""
         if isinstance(event, (OrderEvent, OrderSubmitted)):
-            row = connection.execute(_OLD_OF_ORDER, (*values, to_column(event.order_id)))
-        else:
-            row = connection.execute(_OLD_OF_NONE, (*values, to_integer(event.timestamp)))
-        return row.fetchone() is not None
+            return is_among(event, old[event.order_id])
+        values = (id_of_version_1(event), self._old_ids_until, to_integer(event.timestamp))
+        return connection.execute(_OLD_OF_NONE, values).fetchone() is not None
 
     def done(self, seqs: Sequence[int]) -> None:
         """Note, in one transaction, that the handlers of these pending events have finished."""
@@ -453,7 +468,7 @@ UPDATE meta SET last_received_ns = :received_ns,
 """
 
 
-_OLD_OF_ORDER = "SELECT 1 FROM facts WHERE id = ? AND seq <= ? AND order_id = ?"
+_OLD_OF_ORDER = "SELECT * FROM events WHERE order_id = ? AND seq <= ?"
 _OLD_OF_NONE = "SELECT 1 FROM facts WHERE id = ? AND seq <= ? AND timestamp = ? AND order_id IS NULL"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import pathlib
 import sqlite3
@@ -122,6 +123,15 @@ class StoredEvent:
             "last_error": self.last_error,
             **content,
         }
+
+
+def understood(stored: Iterable[StoredEvent]) -> list[UserEvent]:
+    """Return the events that are understood. One of another version is told of when it is delivered again."""
+    events = []
+    for entry in stored:
+        with contextlib.suppress(DecodeError):
+            events.append(entry.event)
+    return events
 
 
 def _moment(ns: int) -> dt.datetime:

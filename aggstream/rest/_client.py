@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+import attrs
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from aggstream._base.backoff import FullJitter, is_worth_retrying
@@ -28,6 +29,7 @@ from aggstream.errors import (
     StateError,
     TokenUnavailable,
 )
+from aggstream.events import normal_form
 from aggstream.events._records import Balances, OrderRecord, OrdersPage
 from aggstream.rest._calls import Calls, Unauthorized
 from aggstream.rest._options import RestOptions, check_page_size
@@ -174,7 +176,12 @@ class RestClient:
         for name, value in (("status", status), ("cursor", cursor)):
             if value is not None and (not isinstance(value, str) or not value):
                 raise ConfigurationError(f"{name} must be a text that is not empty, or None")
-        return self._call(lambda token: self._calls.orders_page(token, status=status, cursor=cursor, limit=limit))
+        page = self._call(lambda token: self._calls.orders_page(token, status=status, cursor=cursor, limit=limit))
+        names = self._calls.options.status_names
+        if not names:
+            return page
+        orders = (attrs.evolve(order, named_as=names.get(normal_form(order.status), "")) for order in page.orders)
+        return attrs.evolve(page, orders=tuple(orders))
 
     def orders(self, *, status: str | None = None, max_pages: int | None = None) -> Iterator[OrderRecord]:
         """Return an iterator over the user's orders. The iterator blocks each time it reads the next page.

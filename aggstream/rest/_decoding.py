@@ -165,7 +165,7 @@ Hook: TypeAlias = "Callable[[object, object], object]"
 
 _CONVERTER = strict_converter(detailed_validation=True)
 # Fields that a `_Reader` leaves empty. `_read_order` and `_read_cash` fill them.
-_OWN_FIELDS = {"raw", "chains"}
+_OWN_FIELDS = {"raw", "chains", "named_as"}
 
 
 class _Reader(Generic[T]):

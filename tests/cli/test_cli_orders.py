@@ -7,10 +7,15 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from journals import happened
 from shells import DEADLINE, Shell, one_line, settings_of, without_colour
 from waiting import Until
 
 from aggstream.cli._terminal import Column, lay_out
+from aggstream.cli.wait import exit_code_of
+from aggstream.events import OrderEvent, Verdict
+from aggstream.orders import Outcome
+from aggstream.orders._state import OrderState
 from aggstream.simulator import SignedIn, Simulator
 
 ID = "ord_0123456789abcdef"
@@ -98,6 +103,47 @@ def test_orders_are_chosen_by_any_spelling_of_a_status(shell: Shell, simulator: 
     for spelling in ("FILLED", "order_filled"):
         code, [line], _ = shell.run("orders", "--no-stream", "--status", spelling)
         assert (code, json.loads(line)["order_id"]) == (0, order_id)
+
+
+def test_an_end_that_rest_tells_with_amounts_that_disagree_ends_with_3(shell: Shell, simulator: Simulator) -> None:
+    order_id = simulator.place_order(scenario="filled")
+    simulator.set_order(order_id, status="FILLED", filled_raw=0)
+    code, [line], _ = shell.run("wait", order_id)
+    outcome = json.loads(line)
+    assert (code, outcome["verdict"], outcome["amounts_doubt"]) == (3, "unknown", "disagree")
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "verdict"), [(None, Verdict.UNKNOWN), (400, Verdict.PARTIALLY_FILLED)], ids=["open", "settled"]
+)
+def test_an_end_whose_word_and_amounts_disagree_has_one_exit_code_before_and_after_rest_settles_it(
+    confirmed: int | None, verdict: Verdict
+) -> None:
+    state = OrderState(ID)
+    state.fold_event(happened(ID, "filled", filled="400", remaining="600"))
+    state.confirm_amounts(confirmed)
+    order = state.snapshot()
+    assert (order.verdict, [c.field for c in order.contradictions]) == (verdict, ["amounts"])
+    assert exit_code_of(Outcome(order_id=ID, verdict=order.verdict, order=order)) == 3
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [happened(ID, "filled", filled="400", remaining="600"), happened(ID, "cancelled")],
+        [happened(ID, "failed", filled="four hundred")],
+        [happened(ID, "filled", filled="400"), happened(ID, "expired")],
+        [happened(ID, "routing", filled="400")],
+    ],
+    ids=["two ends, one in doubt", "unreadable", "two ends", "no status"],
+)
+def test_an_end_that_is_unknown_for_another_reason_ends_with_4(events: list[OrderEvent]) -> None:
+    state = OrderState(ID)
+    for event in events:
+        state.fold_event(event)
+    order = state.snapshot()
+    assert order.verdict is Verdict.UNKNOWN
+    assert exit_code_of(Outcome(order_id=ID, verdict=order.verdict, order=order)) == 4
 
 
 def test_an_order_that_nobody_has_heard_of_ends_with_4_when_the_time_is_up(shell: Shell) -> None:
@@ -248,6 +294,42 @@ def test_a_contradiction_is_marked(shell: Shell, simulator: Simulator, until: Un
     [contradiction] = [c for c in piped.event()["contradictions"] if c["field"] == "status"]
     assert {contradiction["kept"], contradiction["refused"]} == {"filled", "cancelled"}
     assert " (!)" in shown.screen_until("contradicted: status ")
+
+
+def test_a_status_that_nobody_knows_is_shown_and_can_be_asked_for(shell: Shell, simulator: Simulator) -> None:
+    order = simulator.begin_order(scenario="partial", size=5)
+    order.advance()
+    simulator.set_order(order.order_id, status="Re-Routing", filled_raw=7)
+    simulator.place_order(scenario="filled")
+    for status, is_found in (("RE_ROUTING", True), ("partially_filled", False), ("open", False)):
+        code, lines, _ = shell.run("orders", "--no-stream", "--status", status)
+        assert (code, bool(lines)) == (0, is_found)
+    [line] = shell.run("orders", "--no-stream", "--status", "re routing")[1]
+    shown = json.loads(line)
+    assert (shown["status"], shown["unknown_status"]) == ("re_routing", "re_routing")
+    assert (shown["filled_amount_raw"], shown["verdict"], shown["is_terminal"]) == (7, "unknown", False)
+    command = shell.start("orders", "--no-stream", size=(120, 40))
+    command.screen_until("'re_routing' is no status that is known")
+    assert command.process.wait(DEADLINE) == 0
+
+
+def test_a_word_that_nobody_knows_is_shown_beside_the_status_that_is_known(
+    shell: Shell, simulator: Simulator, until: Until
+) -> None:
+    simulator.stall_rest()
+    piped, asked = shell.start("orders"), shell.start("orders", "--status", "ROUTING")
+    shown = shell.start("orders", size=(120, 40))
+    assert simulator.wait_for_connections(3, timeout=DEADLINE)
+    until(lambda: simulator.counts.rest_calls >= 3)
+    for moment, word in enumerate(("partially_filled", "Routing")):
+        message = {"type": "order_event", "event": word, "orderId": ID, "filledAmountRaw": "4e2"}
+        simulator.push(message | {"timestamp": 1_710_000_000_000 + moment})
+    simulator.stall_rest(stalled=False)
+    order = piped.event()
+    assert (order["status"], order["unknown_status"]) == ("partially_filled", "routing")
+    assert order["filled_amount_raw"] == 400
+    assert asked.event() == order
+    shown.screen_until("'routing' is no status that is known")
 
 
 def test_a_filter_a_limit_and_what_they_leave_out(shell: Shell, simulator: Simulator) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import attrs
 import pytest
-from journals import CODEC, happened, is_intact
+from journals import CODEC, happened, id_of_version_1, is_intact
 from service_messages import BALANCE_UPDATE, ORDER_SUBMITTED
 from waiting import DEADLINE, Until
 
@@ -33,7 +33,6 @@ from aggstream.errors import (
     UserMismatch,
 )
 from aggstream.events import UserEvent
-from aggstream.events._user import id_of_version_1
 from aggstream.journal import DECODERS, Journal, JournalOptions, JournalReader, StoredEvent, _file
 
 DAY = 86_400 * 10**9
@@ -669,7 +668,17 @@ def test_a_journal_of_a_newer_version_is_refused_with_what_to_do(owned: Open, pa
 
 def test_a_journal_of_version_1_keeps_its_ids_and_delivers_no_fact_anew(owned: Open, path: pathlib.Path) -> None:
     journal = owned()
-    facts = [attrs.evolve(happened("a", "filled"), filled_amount_text="5"), happened("b", "step_started")]
+    balance = CODEC.decode(BALANCE_UPDATE, 1)
+    assert isinstance(balance, UserEvent)
+    # To version 1 some of these words said nothing.
+    facts = [
+        happened("a", "filled", filled="5"),
+        happened("b", "step_started"),
+        balance,
+        happened("b", "open"),
+        happened("b", "FILLED", filled="7"),
+        attrs.evolve(happened("d", "expired"), source="reconcile"),
+    ]
     journal.store(facts)
     journal.belongs_to("usr_1")
     journal.close()
@@ -682,11 +691,19 @@ def test_a_journal_of_version_1_keeps_its_ids_and_delivers_no_fact_anew(owned: O
     connection.commit()
     connection.close()
     with JournalReader(path) as reader:
-        assert len(list(reader.export())) == 2
+        assert len(list(reader.export())) == len(facts)
     journal = owned()
     told_again = [attrs.evolve(fact, user_id="usr_1") for fact in facts]
     assert all(new.id != id_of_version_1(new) for new in told_again)
-    assert journal.store([*told_again, happened("c")]) == [None, None, 5]
+    from_rest = [
+        attrs.evolve(happened("b", word, filled=filled), source="reconcile", user_id="usr_1")
+        for word, filled in (("open", None), ("filled", "7.0"))
+    ]
+    assert journal.store([*told_again, *from_rest]) == [None] * 8
+    more = attrs.evolve(happened("a", "filled", filled="9"), user_id="usr_1")
+    new = [more, attrs.evolve(happened("b", "step_started"), user_id="usr_1"), happened("c")]
+    assert None not in journal.store(new)
+    assert journal.store(new) == [None] * 3
     old = journal.events_of("a")[0].event
     assert (old.id, old.user_id) == (id_of_version_1(facts[0]), "usr_1")
 

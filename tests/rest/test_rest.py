@@ -978,6 +978,26 @@ def test_a_single_call_is_made_once_with_the_token_that_it_is_given(api: Api) ->
     assert sent == ["Bearer one", "Bearer two", "Bearer three", "Bearer four"]
 
 
+def test_statuses_have_the_normal_form_and_the_name_that_the_stream_gives_them(
+    api: Api, rest_of: MakeRest
+) -> None:
+    words = {
+        "FILLED": ("filled", True),
+        "PartiallyFilledOpen": ("partially_filled", False),
+        "Re-Routing": ("re_routing", False),
+        "Settled": ("filled", True),
+    }
+    orders = [{"id": word, "status": word, "filledAmountRaw": "4e2", "namedAs": "open"} for word in words]
+    page = json.dumps({"data": orders, "nextCursor": None, "hasMore": False}).encode()
+    api.answers = [(200, {}, page), (200, {}, page)]
+    rest = rest_of(api.url, options=RestOptions(status_names={"SETTLED": "Filled"}))
+    found = list(rest.orders())
+    assert {order.status: (order.normal_status, order.is_terminal) for order in found} == words
+    assert [order.filled_amount_raw for order in found] == [400] * len(words)
+    plain = rest_of(api.url).orders_page().orders[-1]
+    assert (plain.status, plain.normal_status, plain.is_terminal) == ("Settled", "settled", False)
+
+
 # --- options --------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import pathlib
@@ -12,13 +13,20 @@ import time
 
 from aggstream._base.limits import Limits
 from aggstream._protocol.codec import Codec
-from aggstream.events import OrderEvent
+from aggstream.events import OrderEvent, UserEvent
 
 CODEC = Codec(Limits())
 _numbers = itertools.count(1_710_000_000_000)
 
 
-def happened(order_id: str, event: str = "dag_started", *, timestamp: int | None = None) -> OrderEvent:
+def happened(
+    order_id: str,
+    event: str = "dag_started",
+    *,
+    timestamp: int | None = None,
+    filled: str | None = None,
+    remaining: str | None = None,
+) -> OrderEvent:
     """Return an event of an order, each one another."""
     message = {
         "type": "order_event",
@@ -26,9 +34,34 @@ def happened(order_id: str, event: str = "dag_started", *, timestamp: int | None
         "orderId": order_id,
         "timestamp": next(_numbers) if timestamp is None else timestamp,
     }
+    amounts = {"filledAmountRaw": filled, "remainingAmountRaw": remaining}
+    message |= {name: text for name, text in amounts.items() if text is not None}
     made = CODEC.decode(json.dumps(message), time.time_ns())
     assert isinstance(made, OrderEvent)
     return made
+
+
+# Its table of words: which of them are the end.
+_STATUSES_OF_VERSION_1 = {
+    "partially_filled": False,
+    "filled": True,
+    "failed": True,
+    "cancelled": True,
+    "expired": True,
+}
+
+
+def id_of_version_1(event: UserEvent) -> str:
+    """Return the id that aggstream 0.1 made for an event, by its own rule and its own table of words."""
+    parts = [event.TYPE, event.text]
+    if isinstance(event, OrderEvent):
+        word = event.event.removeprefix("order_")
+        is_end = _STATUSES_OF_VERSION_1.get(word)
+        text = event.filled_amount_text
+        amount = int(text) if text is not None and text.isdigit() else None
+        if event.source == "reconcile" or is_end is not None:
+            parts = ["status", event.order_id, word, "" if is_end else str(amount)]
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
 
 
 PRELUDE = """

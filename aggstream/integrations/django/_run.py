@@ -48,6 +48,7 @@ class DatabaseStreamOwner:
             owner=self._ownership.owner,
             options=self._account.store,
             retrier=self._retrier,
+            status_names=self._account.status_names,
         )
         client = self._account.client(self._store)
         count = client.include(handlers, around=in_request)

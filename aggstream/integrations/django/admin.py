@@ -80,6 +80,7 @@ class OrderAdmin(_ReadOnly):
     )
     list_filter = (
         "is_terminal",
+        "is_unclear",
         ("status", _RecentValues),
         ("venue", _RecentValues),
         ("side", _RecentValues),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -30,11 +30,23 @@ def retrier() -> DatabaseRetrier:
     return DatabaseRetrier("default")
 
 
-def store_of(retrier: DatabaseRetrier, account: str = "a", owner: str = "me", **options: Any) -> DatabaseStore:
+def store_of(
+    retrier: DatabaseRetrier,
+    account: str = "a",
+    owner: str = "me",
+    *,
+    status_names: Mapping[str, str] | None = None,
+    **options: Any,
+) -> DatabaseStore:
     stream, _ = Stream.objects.get_or_create(account=account)
     Stream.objects.filter(pk=stream.pk).update(owner=owner)
     return DatabaseStore(
-        "default", stream=stream.pk, owner=owner, options=StoreOptions(**options), retrier=retrier
+        "default",
+        stream=stream.pk,
+        owner=owner,
+        options=StoreOptions(**options),
+        retrier=retrier,
+        status_names=status_names,
     ).open()
 
 
@@ -208,6 +220,67 @@ def test_old_done_events_go_and_orders_after_them_but_what_is_open_stays(retrier
     assert store.retention(later) == 0
     assert set(Order.objects.values_list("order_id", flat=True)) == {"open", "dead"}
     assert Event.objects.count() == 2
+
+
+def test_how_far_rest_was_searched_is_known_to_the_next_process(retrier: DatabaseRetrier) -> None:
+    store = store_of(retrier)
+    store.remember(known_until=7)
+    assert (store.recall().known_until, store.recall().is_searched) == (7, False)
+    store.remember(known_until=5, is_searched=True)  # it never goes back
+    store.close()
+    memory = store_of(retrier, owner="next").recall()
+    assert (memory.known_until, memory.is_searched) == (7, True)
+    store = store_of(retrier, owner="third")  # the one before was killed
+    store.remember(known_until=9)
+    memory = store_of(retrier, owner="fourth").recall()
+    assert (memory.known_until, memory.is_searched) == (9, True)
+    other = store_of(retrier, account="b").recall()
+    assert (other.known_until, other.is_searched) == (None, False)
+
+
+def test_the_events_of_an_order_whose_last_word_nobody_knows_are_not_kept_for_ever(
+    retrier: DatabaseRetrier,
+) -> None:
+    store = store_of(retrier, keep_for=10.0)
+    words = {"unclear": ["open", "Routing", "dag_completed"], "open": ["Routing", "open"]}
+    seqs = store.store([happened(order_id, word) for order_id, some in words.items() for word in some])
+    store.done([seq for seq in seqs if seq is not None])
+    unclear = dict(Order.objects.values_list("order_id", "is_unclear"))
+    assert unclear == {"unclear": True, "open": False}
+    assert Order.objects.filter(is_terminal=True).count() == 0
+    assert store.recall().open_orders == {"open"}
+    later = time.time_ns() + 11 * 10**9
+    assert store.retention(later) == 4  # three events, and then their order
+    assert store.retention(later) == 0
+    assert [event.order.order_id for event in Event.objects.select_related("order")] == ["open", "open"]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_terminal", "is_unclear", "status"),
+    [("open", False, False, "open"), ("filled", True, False, "filled"), ("", False, True, "routing")],
+)
+def test_each_process_judges_the_words_by_its_own_status_names(
+    retrier: DatabaseRetrier, name: str, is_terminal: bool, is_unclear: bool, status: str
+) -> None:
+    names = {"routing": name} if name else {}
+    store_of(retrier, status_names={"routing": "open"}).store([submitted("x"), named(happened("x", "Routing"))])
+    assert not Order.objects.get().is_unclear
+    store = store_of(retrier, status_names=names)
+
+    def judged() -> tuple[bool, bool, str]:
+        order = Order.objects.get()
+        return order.is_terminal, order.is_unclear, order.status
+
+    assert judged() == (is_terminal, is_unclear, status)
+    assert ("x" in store.recall().open_orders) is (name == "open")
+    store.store([happened("x", "dag_completed")])
+    assert judged() == (is_terminal, is_unclear, status)
+    assert Order.objects.get().price == Decimal("0.55")
+
+
+def named(event: OrderEvent) -> OrderEvent:
+    """Name an event's status as the stream does with `status_names`."""
+    return attrs.evolve(event, named_as="open")
 
 
 def test_an_end_is_not_undone_by_what_comes_after_its_events_are_gone(retrier: DatabaseRetrier) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import signal
@@ -195,6 +196,38 @@ def test_who_is_asked_to_end_without_a_database_ends_and_the_next_one_finds_out(
     ended = agg.terminal_orders(USER)
     until(lambda: Event.objects.filter(terminal=True, state=DONE).count() == len(ended))
     assert waiting.end() == 0
+
+
+@on_sqlite
+def test_what_was_searched_and_the_names_of_statuses_count_for_the_next_process(
+    agg: Simulator, manage: Manage, until: Until, tmp_path: Path
+) -> None:
+    manage.project = shutil.copytree(PROJECT, tmp_path / "project", ignore=shutil.ignore_patterns("__pycache__"))
+    with (manage.project / "settings.py").open("a") as settings:
+        settings.write('AGGSTREAM["OPTIONS"] |= {"rest_lag": 0, "rest": aggstream.RestOptions(')
+        settings.write('status_names={"routing": "open"})}\n')
+    moments = itertools.count(1_710_000_000_000)
+
+    def say(word: str) -> None:
+        message = {"type": "order_event", "event": word, "orderId": "ord_1", "timestamp": next(moments)}
+        agg.push(message, user_id=USER)
+
+    process = manage.stream()
+    until(lambda: is_live(agg, process))
+    say("Routing")
+    until(lambda: Event.objects.filter(sub_event="open", state=DONE).exists())
+    until(lambda: Stream.objects.get().known_until is not None and Stream.objects.get().is_searched)
+    assert process.end() == 0
+    known_until = Stream.objects.get().known_until
+    process = manage.stream()
+    until(lambda: is_live(agg, process))
+    say("dag_completed")
+    until(lambda: Event.objects.filter(sub_event="dag_completed", state=DONE).exists())
+    order, stream = Order.objects.get(), Stream.objects.get()
+    assert (order.status, order.is_unclear, order.is_terminal) == ("open", False, False)
+    assert stream.is_searched
+    assert stream.known_until >= known_until
+    assert process.end() == 0
 
 
 HANDLER = """

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from aggstream.events import OrderEvent, OrderSubmitted, UserEvent
-from aggstream.events._user import id_of_version_1
+from aggstream.events._user import id_of_version_1, is_among
 from aggstream.integrations.django._columns import NAME, key, storable
-from aggstream.integrations.django._store.order_rows import FIELDS, OrderStates
+from aggstream.integrations.django._store.order_rows import FIELDS, JUDGED, OrderStates
 from aggstream.integrations.django._store.queries import PAGE, StreamRows, pages, stored
 from aggstream.integrations.django.models import Event, Order
+from aggstream.journal import StoredEvent
 from aggstream.journal._file import to_integer
-from aggstream.journal._stored import newest_timestamp
+from aggstream.journal._stored import newest_timestamp, understood
 
 _CHANGED = 50
 
@@ -19,9 +20,11 @@ _CHANGED = 50
 class EventInserter:
     """Inserts events. Only the thread that stores events uses it."""
 
-    def __init__(self, rows: StreamRows) -> None:
+    def __init__(self, rows: StreamRows, status_names: Mapping[str, str]) -> None:
         self._rows = rows
-        self._states = OrderStates(lambda order: stored(rows.events.filter(order=order), user_id=rows.user_id))
+        self._states = OrderStates(
+            lambda order: stored(rows.events.filter(order=order), user_id=rows.user_id), status_names
+        )
         self.old_ids_until = 0
         """Events up to this number have ids of version 1."""
 
@@ -43,9 +46,7 @@ class EventInserter:
         found = self._numbers(by_id)
         new = {id_: event for id_, event in by_id.items() if id_ not in found}
         if self.old_ids_until and new:
-            old = {id_: id_of_version_1(event) for id_, event in new.items()}
-            stored_ids = {id_ for id_, pk in self._numbers(set(old.values())).items() if pk <= self.old_ids_until}
-            new = {id_: event for id_, event in new.items() if old[id_] not in stored_ids}
+            new = self._without_old(new)
         # A broken connection may hide that the previous attempt succeeded. The events of that attempt are not
         # repeats. Their numbers are larger than `newest`, because only the owner stores events.
         seqs = {id_: seq for id_, seq in found.items() if seq > newest}
@@ -60,6 +61,38 @@ class EventInserter:
                 self._note_complete_until(list(new.values()))
             seqs |= self._numbers(new)
         return seqs
+
+    def judge_again(self) -> None:
+        """Update the orders that have not ended, because this process may know more words than the one before.
+
+        It may be of a newer version, or `status_names` may name more of the service's words.
+        """
+        for page in pages(self._rows.orders.filter(is_terminal=False)):
+            of_order: dict[int, list[StoredEvent]] = {order.pk: [] for order in page}
+            pk_of = {order.order_id: order.pk for order in page}
+            for event in stored(self._rows.events.filter(order__in=page)):
+                of_order[pk_of[str(event.order_id)]].append(event)
+            changed = [order for order in page if self._states.judge(order, of_order[order.pk])]
+            self._rows.orders.bulk_update(changed, JUDGED, batch_size=_CHANGED)
+
+    def _without_old(self, new: Mapping[str, UserEvent]) -> dict[str, UserEvent]:
+        """Return the events without those that version 1 has stored, under the ids that it made for them."""
+        of_none = {id_of_version_1(event) for event in new.values() if _order_id(event) is None}
+        stored_ids = {id_ for id_, pk in self._numbers(of_none).items() if pk <= self.old_ids_until}
+        of_order: dict[str, list[StoredEvent]] = {}
+        for page in pages({key(id_) for event in new.values() if (id_ := _order_id(event)) is not None}):
+            old = self._rows.events.filter(pk__lte=self.old_ids_until, order__order_id__in=page)
+            for entry in stored(old):
+                of_order.setdefault(str(entry.order_id), []).append(entry)
+        known = {order_id: understood(some) for order_id, some in of_order.items()}
+
+        def is_old(event: UserEvent) -> bool:
+            order_id = _order_id(event)
+            if order_id is None:
+                return id_of_version_1(event) in stored_ids
+            return is_among(event, known.get(key(order_id), ()))
+
+        return {id_: event for id_, event in new.items() if not is_old(event)}
 
     def _numbers(self, ids: Collection[str]) -> dict[str, int]:
         found: dict[str, int] = {}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from aggstream.errors import DecodeError
 from aggstream.events import OrderEvent, OrderSubmitted, UserEvent
+from aggstream.events._user import with_status_name
 from aggstream.integrations.django._columns import KEY, NAME, key, storable
 from aggstream.integrations.django.models import Order
 from aggstream.journal import StoredEvent
 from aggstream.journal._file import to_integer
+from aggstream.journal._stored import understood
 from aggstream.orders._state import OrderState
 
 # About this number of open orders is kept in memory. The events of other orders are read again when necessary.
@@ -33,17 +33,24 @@ FIELDS = (
 )
 """The columns that an event may change."""
 
+JUDGED = ("status", "is_terminal", "is_unclear")
+"""The columns that the meaning of the words may change."""
+
 
 class OrderStates:
     """Keeps the states of open orders in memory. Only the thread that stores events uses it."""
 
-    def __init__(self, events_of: Callable[[Order], Iterable[StoredEvent]]) -> None:
+    def __init__(
+        self, events_of: Callable[[Order], Iterable[StoredEvent]], status_names: Mapping[str, str]
+    ) -> None:
         """Make the states.
 
         Args:
             events_of: returns the stored events of an order, oldest first.
+            status_names: the option of `RestOptions`, because what is stored is the service's word.
         """
         self._events_of = events_of
+        self._status_names = status_names
         self._states: dict[int, OrderState] = {}
 
     def forget(self) -> None:
@@ -64,11 +71,22 @@ class OrderStates:
             self._states[order.pk] = state
         return True
 
+    def judge(self, order: Order, events: Iterable[StoredEvent]) -> bool:
+        """Set the columns `JUDGED` by all stored events of an order. Return True if one of them has changed."""
+        state = self._state_of(order, events)
+        if state.status is None:
+            return False
+        before = [getattr(order, name) for name in JUDGED]
+        _write_judged(order, state)
+        return before != [getattr(order, name) for name in JUDGED]
+
     def _read_state(self, order: Order) -> OrderState:
+        return self._state_of(order, self._events_of(order))
+
+    def _state_of(self, order: Order, events: Iterable[StoredEvent]) -> OrderState:
         state = OrderState(order.order_id)
-        for stored in self._events_of(order):
-            with contextlib.suppress(DecodeError):  # an event of another version of aggstream
-                _add(state, stored.event)
+        for event in understood(events):
+            _add(state, with_status_name(event, self._status_names))
         return state
 
 
@@ -79,11 +97,15 @@ def _add(state: OrderState, event: UserEvent) -> None:
         state.fold_event(event)
 
 
-def _write(order: Order, state: OrderState) -> None:
-    known = state.snapshot()
-    order.status = key(known.status or "", NAME)
+def _write_judged(order: Order, state: OrderState) -> None:
+    order.status = key(state.status or "", NAME)
     order.is_terminal = state.is_terminal
     order.is_unclear = not state.is_terminal and not state.is_open
+
+
+def _write(order: Order, state: OrderState) -> None:
+    known = state.snapshot()
+    _write_judged(order, state)
     order.venue = key(known.venue or "", NAME)
     order.side = key(known.side or "", NAME)
     order.outcome_id = key(known.outcome_id or "", KEY)

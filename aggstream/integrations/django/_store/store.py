@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 from django.db import connections, transaction
@@ -43,7 +43,14 @@ class DatabaseStore:
     """The stream ends, and the next owner searches for the missed events."""
 
     def __init__(
-        self, database: str, *, stream: int, owner: str, options: StoreOptions, retrier: DatabaseRetrier
+        self,
+        database: str,
+        *,
+        stream: int,
+        owner: str,
+        options: StoreOptions,
+        retrier: DatabaseRetrier,
+        status_names: Mapping[str, str] | None = None,
     ) -> None:
         """Make a store, without opening it.
 
@@ -53,11 +60,12 @@ class DatabaseStore:
             owner: the name of this process in the stream's row.
             options: the options for the attempts of handlers, and for the time that events are kept.
             retrier: repeats database calls while the database is not available.
+            status_names: the option of `RestOptions`; None: no names.
         """
         self.options = options
         self._rows = StreamRows(database, stream=stream, owner=owner)
         self._retrier = retrier
-        self._inserter = EventInserter(self._rows)
+        self._inserter = EventInserter(self._rows, status_names or {})
         self._newest = 0
         self._is_closed = self._has_failed = False
         # The time at which the previous owner ended in order; None if it did not.
@@ -270,6 +278,7 @@ class DatabaseStore:
         ).get()
         self._rows.own.update(closed_ns=None)
         self._rows.again.update(state=Event.State.PENDING)
+        self._inserter.judge_again()
         newest = self._rows.events.aggregate(newest=Max("pk"))["newest"] or 0
         return closed_ns, newest, user_id, old_ids_until
 
