@@ -172,12 +172,14 @@ def test_a_child_does_not_keep_what_its_parent_was_connecting(
     tls: bool, raw_server: ServeBytes, run: Run, until: Until
 ) -> None:
     asked = threading.Event()
-    ended: list[bytes] = []
+    ended: list[bool] = []
 
     def script(sock: socket.socket) -> None:
         read_request(sock)
         asked.set()
-        ended.append(drain(sock))
+        with contextlib.suppress(ConnectionResetError):  # a ticket of TLS may not have been read
+            drain(sock)
+        ended.append(True)
 
     program = """
 client.start()
