@@ -333,7 +333,7 @@ class Session:
         """Return True if it is live, and has only events for the handlers: its owner need not do anything else."""
         return (
             self.state is State.LIVE
-            and not (self._commands or self._token_wanted or self._has_sign_in)
+            and not (self._commands or self._token_wanted or self._has_sign_in or self.has_doubt)
             and self._partial is None
         )
 

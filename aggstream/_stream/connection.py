@@ -81,6 +81,8 @@ class Connection:
                 until = min(until, now + self._watch_every)
             if self._poller.woken or self._pipeline.should_pause() or now >= enough:
                 return ()
+            if self._pipeline.gaps.has_new_doubt:  # a look at REST does not wait for the next deadline
+                return ()
 
     def wait(self, until: float | None, *, read: bool = True) -> Sequence[SizedEvent] | None:
         """Wait for the connection, and do what it is ready for.

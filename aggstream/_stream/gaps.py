@@ -66,6 +66,8 @@ class Gaps:
         """True once the old open orders were searched to the end, by this process or an earlier one."""
         self.had_doubt = False
         """True once an order may have ended unseen since the user's first sign-in."""
+        self.has_new_doubt = False
+        """True if a doubt was raised since `Pipeline.step` was last called: then it must be called at once."""
         self.was_read = False
         """True once a look at REST was complete, in this process."""
         self._has_rest = has_rest
@@ -196,6 +198,7 @@ class Gaps:
         """
         numbers = () if gap is None else (gap.number,)
         self.had_doubt = self.had_doubt or not is_mild
+        self.has_new_doubt = True
         if self.doubt is None or self.doubt.is_mild:
             self.doubt = Doubt(until=until, is_mild=is_mild, suspects=suspects, gaps=numbers)
             return

@@ -68,15 +68,20 @@ class Judge:
             says_more: whether the record says more than the handlers were told.
         """
         gaps = self._gaps
-        changed = milliseconds(record.updated_at or record.created_at)
+        history_until = gaps.history_until
+        changed = milliseconds(record.updated_at)
+        if changed is None and not self._is_created_by(record, history_until):
+            changed = milliseconds(record.created_at)  # an older order may have changed at any time since
         if changed is not None and not gaps.clock.is_time(changed, now):
             changed = None
-        history_until = gaps.history_until
         if changed is not None and history_until is not None and changed <= history_until:
             return "never"
+        is_undoubted = isinstance(look, (Search, Sweep)) and gaps.doubt is None
+        if changed is None and (is_undoubted or isinstance(look, FirstLook)):
+            return "never"
         if isinstance(look, FirstLook):
-            return "never" if changed is None else "later"
-        if isinstance(look, (Search, Sweep)) and gaps.doubt is None:
+            return "later"
+        if is_undoubted:
             # The stream is about to tell, or has nothing to tell. But of an order that was open before anything
             # was known, and that ended in a gap, nothing else tells.
             is_lost = isinstance(look, Sweep) and says_more and self._has_ended(record) and self._is_old(record)
@@ -102,9 +107,12 @@ class Judge:
 
     def _is_old(self, record: OrderRecord) -> bool:
         """Return True if an order is older than all that is known, and was not searched for yet."""
-        created, history_until = milliseconds(record.created_at), self._gaps.history_until
-        is_old = created is not None and history_until is not None and created <= history_until
-        return is_old and not self._gaps.is_searched
+        return self._is_created_by(record, self._gaps.history_until) and not self._gaps.is_searched
+
+    def _is_created_by(self, record: OrderRecord, moment: int | None) -> bool:
+        """Return True if an order came about before a time of the service's, in milliseconds."""
+        created = milliseconds(record.created_at)
+        return created is not None and moment is not None and created <= moment
 
     def _is_above_listed(self, look: Look, record: OrderRecord) -> bool:
         """Return True if a record without a time stands above the newest orders of the last complete look."""

@@ -105,6 +105,9 @@ class FirstLook(Look):
 
     reads_balances = True
 
+    def _too_many_pages(self) -> None:
+        self.orders_read = True  # nothing is missing yet, and the sweep goes on with what is open further back
+
     def _reaches_far_enough(self, page: OrdersPage, tracker: Tracker) -> bool:
         return bool(page.orders) and not any(tracker.is_open(record.id) for record in page.orders)
 

@@ -290,6 +290,7 @@ class Pipeline:
             token: the one that the stream uses; REST takes the same.
             now: monotonic seconds.
         """
+        self.gaps.has_new_doubt = False
         self.log.tidy(now)
         if self._reader is not None:
             self._ahead = moment() - time.monotonic()

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
 import pytest
 
 import aggstream
@@ -228,6 +229,16 @@ def test_the_first_look_goes_back_as_long_as_pages_have_open_orders() -> None:
     life.page(record("c", "filled"), cursor="3")
     life.balances()
     assert life.tracker.open_orders() == {"b"}
+
+
+def test_the_first_look_ends_after_so_many_pages_of_open_orders() -> None:
+    life = Life(RestOptions(max_pages=2))
+    life.connect()
+    life.page(record("b", "open", at=-1), cursor="2")
+    life.page(record("a", "open", at=-2), cursor="3")
+    life.balances()
+    assert life.told() == ["resolved []"]
+    assert life.continuity() is Continuity.LIVE
 
 
 def test_an_order_of_the_first_look_that_ends_live_is_delivered_by_the_stream() -> None:
@@ -837,6 +848,31 @@ def test_records_without_a_time_are_news_above_what_was_listed_before() -> None:
     )
     life.balances()
     assert life.told() == ["resolved []", "new filled (rest)", "resolved [1]"]
+
+
+def test_an_old_order_without_the_time_of_its_last_change_is_told_to_have_ended_in_a_gap() -> None:
+    life = Life()
+    life.connect()
+    resting = attrs.evolve(record("a", "open", created=-DAY), updated_at=None)
+    over = attrs.evolve(record("b", "filled", created=-DAY), updated_at=None)
+    life.rest(resting, over)
+    life.told()
+    life.disconnect()
+    life.connect(gap=True)
+    life.rest(attrs.evolve(resting, status="filled"), over)
+    assert life.told() == ["a filled (rest)", "resolved [1]"]
+
+
+def test_old_orders_without_the_time_of_their_last_change_are_history_where_they_are_searched_for() -> None:
+    life = Life()
+    life.connect()
+    life.page()
+    life.balances()
+    life.told()
+    over = attrs.evolve(record("b", "filled", created=-DAY), updated_at=None)
+    life.page(over)  # it was asked for those that are pending, so the filter is not relied on
+    life.page(over)
+    assert life.told() == []
 
 
 def test_a_time_that_lies_ahead_of_the_service_s_own_clock_is_no_time(life: Life) -> None:

@@ -3,15 +3,21 @@ broken."""
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from clients import BRISK, MakeClient
+from line import Line
+from raw_server import frame
 from waiting import DEADLINE, Until
 
 import aggstream
 from aggstream import Continuity, OrderEvent, Verdict
+from aggstream._base.moments import moment
+from aggstream._stream.catch_up import ReadBalances
 from aggstream.simulator import Simulator
 
 USER = "usr_1"
@@ -149,6 +155,46 @@ def test_an_end_that_was_not_understood_is_told_by_rest(
         until(lambda: client.continuity is Continuity.LIVE)
     assert [event.source for event in ends] == ["reconcile"]
     assert [failure.error.message_type for failure in failures] == ["order_event"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "order_event", "event": "filled", "orderId": "ord_1", "timestamp": "soon"},
+        {"type": "order_event", "event": "filled", "orderId": "theirs", "timestamp": 5, "userId": "usr_2"},
+        {
+            "type": "order_event",
+            "event": "filled",
+            "orderId": "ord_1",
+            "timestamp": 5,
+            "filledAmountRaw": "40",
+            "remainingAmountRaw": "60",
+        },
+    ],
+    ids=["not understood", "another user's", "against its own amounts"],
+)
+def test_a_single_message_that_is_a_doubt_is_looked_at_before_anything_else_is_due(
+    message: dict[str, Any],
+) -> None:
+    line = Line(rest=aggstream.RestOptions(), rest_url="http://127.0.0.1:9", slow_handler_duration=None)
+    try:
+        pipeline, session = line.stream.pipeline, line.session
+        now = moment()
+        pipeline.catch_up.connected(now, None, USER)
+        while (read := pipeline.catch_up.request()) is not None:
+            if isinstance(read, ReadBalances):
+                pipeline.catch_up.balances_received(read, aggstream.Balances(), now, 1)
+            else:
+                pipeline.catch_up.page_received(read, aggstream.OrdersPage(orders=()), now, 1)
+        began = time.monotonic()
+        pipeline.step(session.token, began)
+        line.send(frame(json.dumps(message).encode()))
+        # Without a doubt it returns after half of this time.
+        line.connection.pump(until=began + 2 * DEADLINE + 1)
+        assert time.monotonic() < began + DEADLINE
+        assert session.has_doubt or pipeline.catch_up.request() is not None
+    finally:
+        line.close()
 
 
 def test_messages_of_types_that_are_not_known_raise_no_doubt(

@@ -28,8 +28,7 @@ class Line:
             app_id="app_demo123",
             origin="https://app.example",
             token="t",
-            rest=None,
-            **options,
+            **{"rest": None, **options},
         )
         self.stream = self.client._stream
         ours, self.server = socket.socketpair()
