@@ -245,7 +245,9 @@ class Pipeline:
         """Find out what is known of an order that nothing was heard of: from the journal, else from REST."""
         if self._tracker.knows(order_id):
             return
-        if not self.log.ask(lambda store: self._recall(store, order_id), otherwise=False):
+        is_recalled = self.log.ask(lambda store: self._recall(store, order_id), otherwise=False)
+        # Of an order whose last word nobody knows, REST may know more.
+        if not is_recalled or not (self._tracker.is_terminal(order_id) or self._tracker.is_open(order_id)):
             self.catch_up.search_for(order_id, now + self._ahead)
 
     def _log_to(self, store: EventStore | None) -> EventLog:

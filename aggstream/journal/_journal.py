@@ -34,7 +34,7 @@ from aggstream.journal._file import (
 from aggstream.journal._file_lock import FileLock
 from aggstream.journal._options import JournalOptions
 from aggstream.journal._retention import Retention
-from aggstream.journal._schema import check_version, create, is_new, upgrade
+from aggstream.journal._schema import IS_OVER, check_version, create, is_new, upgrade
 from aggstream.journal._store import StoreMemory
 from aggstream.journal._stored import (
     INSERT,
@@ -456,12 +456,10 @@ UPDATE states SET attempts = attempts + :attempts, last_error = :words,
     settled_ns = CASE WHEN attempts + :attempts < :most THEN NULL ELSE :now END
 WHERE seq = :seq AND state = 'pending'
 """
-_OPEN_ORDERS = """
-SELECT order_id FROM facts WHERE order_id IS NOT NULL
-GROUP BY order_id HAVING NOT EXISTS
-    (SELECT 1 FROM facts AS other WHERE other.order_id = facts.order_id AND other.terminal)
+_OPEN_ORDERS = f"""
+SELECT order_id FROM facts WHERE order_id IS NOT NULL GROUP BY order_id HAVING NOT {IS_OVER}
 UNION SELECT order_id FROM followed
-"""
+"""  # noqa: S608
 _LAST = """
 UPDATE meta SET last_received_ns = :received_ns,
     last_timestamp = MAX(COALESCE(last_timestamp, :timestamp), COALESCE(:timestamp, last_timestamp))

@@ -6,6 +6,7 @@ import sqlite3
 
 from aggstream._base.times import NS_PER_SECOND
 from aggstream.journal._file import transaction
+from aggstream.journal._schema import IS_OVER
 
 # A step looks at so many events, and gives so many pages back: a few milliseconds each.
 _EVENTS = 200
@@ -22,17 +23,15 @@ ORDER BY settled_ns, seq LIMIT :events
 _REMEMBER = "UPDATE meta SET last_seq = MAX(last_seq, COALESCE((SELECT MAX(seq) FROM facts), 0))"
 # An order is open while it has events and no end. So its events stay until it has one, and its end stays until
 # nothing else of it is there, or what is left would look like an open order for ever.
-_DELETE = """
+_DELETE = f"""
 DELETE FROM facts WHERE seq = ? AND (
     order_id IS NULL
-    OR NOT terminal AND EXISTS (
-        SELECT 1 FROM facts AS other WHERE other.order_id = facts.order_id AND other.terminal
-    )
+    OR NOT terminal AND {IS_OVER}
     OR terminal AND NOT EXISTS (
         SELECT 1 FROM facts AS other WHERE other.order_id = facts.order_id AND NOT other.terminal
     )
 )
-"""
+"""  # noqa: S608
 
 
 class Retention:

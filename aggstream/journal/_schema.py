@@ -70,6 +70,20 @@ _SCHEMA = (
 )
 
 
+# True of a row of `facts` whose order has ended, or may have because nobody knows the last word about it.
+# `terminal` is 2 if nobody knew the event's word when it was stored. A known status after it says that the order
+# was still open.
+IS_OVER = """
+EXISTS (SELECT 1 FROM facts AS said WHERE said.order_id = facts.order_id AND said.terminal AND (
+    said.terminal = 1 OR NOT EXISTS (
+        SELECT 1 FROM facts AS later
+        WHERE later.order_id = said.order_id AND later.seq > said.seq AND later.type = 'order_event'
+            AND NOT later.terminal AND later.event NOT GLOB 'dag_*' AND later.event NOT GLOB 'step_*'
+    )
+))
+"""
+
+
 # From one version to the next. The events of version 1 have ids that were made in another way.
 _UPGRADES = {
     1: (

@@ -478,9 +478,12 @@ class OrderState:
             self._came_from("filled_amount_raw", source)
             self._amounts_at = timestamp
         remaining = None if remaining_text is None else raw_amount(remaining_text)
-        if remaining is not None and "remaining_amount_raw" not in self._facts:
+        if remaining is None or remaining == (before := self._facts.get("remaining_amount_raw")):
+            return
+        if before is None or (timestamp is not None and timestamp > (self._amounts_at or timestamp)):
             self._facts["remaining_amount_raw"] = remaining
             self._came_from("remaining_amount_raw", source)
+            self._amounts_at = timestamp
 
     def _note_unreadable(self, text: str | None, timestamp: int | None) -> None:
         if text is not None and (timestamp is None or timestamp >= self._unreadable_at):
@@ -500,13 +503,21 @@ class OrderState:
         source: Source,
         timestamp: int | None,
     ) -> None:
-        """Compare the word of an end with the amounts of the same message."""
+        """Compare the word of an end with the amounts of the same message.
+
+        If it does not say what remains, that is what an earlier message has said of the same filled amount.
+        """
         if filled_text is None and remaining_text is None:
             return
         filled = raw_amount(filled_text)
         if filled is not None and filled < self._facts.get("filled_amount_raw", 0):
             return  # it is late
+        if filled is not None and remaining_text is None:
+            known = self._facts.get("remaining_amount_raw")
+            remaining_text = None if known is None else str(known)
         doubt = _doubt(verdict, filled_text, remaining_text)
+        if doubt == "disagree" and self._amounts_doubt == "confirmed" and filled in (None, self._doubted[0]):
+            return  # it says nothing new
         if doubt == "disagree":
             said = ", ".join(
                 f"{name} {text}" for name, text in (("filled", filled_text), ("remaining", remaining_text)) if text

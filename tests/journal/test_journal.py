@@ -400,6 +400,20 @@ def test_an_order_is_open_from_its_first_event_to_its_terminal_one(owned: Open) 
     assert [bool(journal.events_of(order)) for order in ("o", "q", "never")] == [True, True, False]
 
 
+def test_an_order_is_open_unless_its_last_word_is_an_end_or_one_that_nobody_knows(owned: Open) -> None:
+    journal = owned()
+    settle(journal, happened("o"), happened("o", "routing"), happened("o", "step_started"))
+    settle(journal, happened("p"), happened("p", "routing"), happened("p", "PARTIALLY_FILLED"))
+    settle(journal, happened("q", "routing"), happened("q", "open"), happened("q", "filled"))
+    assert journal.recall().open_orders == {"p"}
+    later = time.time_ns() + 8 * DAY
+    while journal.retention(later):
+        pass
+    assert [len(journal.events_of(order)) for order in ("o", "p", "q")] == [0, 3, 0]
+    settle(journal, happened("p", "cancelled"))
+    assert journal.recall().open_orders == set()
+
+
 def test_the_last_times_are_known_even_when_the_events_are_gone(owned: Open) -> None:
     journal = owned()
     assert (journal.recall().last_timestamp, journal.recall().last_received_ns) == (None, None)

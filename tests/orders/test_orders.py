@@ -417,6 +417,30 @@ def test_a_doubt_about_amounts_ends_when_the_whole_is_told_and_is_confirmed_by_t
     assert (order.verdict, [c.field for c in order.contradictions]) == (Verdict.PARTIALLY_FILLED, ["amounts"])
 
 
+def test_what_remains_counts_for_every_word_that_tells_the_same_filled_amount() -> None:
+    part = event("step_completed", 1, step_id="s", filled_amount_text="40", remaining_amount_text="60")
+    order = folded(part, event("filled", 2, filled_amount_text="40.0"))
+    assert (order.verdict, order.amounts_doubt) == (Verdict.UNKNOWN, "disagree")
+    assert folded(part, event("filled", 2, filled_amount_text="100")).verdict is Verdict.FILLED
+    order = folded(part, event("filled", 2, filled_amount_text="40", remaining_amount_text="0"))
+    assert (order.verdict, order.remaining_amount_raw) == (Verdict.FILLED, 0)
+    order = folded(event("filled", 2, filled_amount_text="40", remaining_amount_text="0"), part)
+    assert (order.verdict, order.remaining_amount_raw) == (Verdict.FILLED, 0)
+
+
+def test_what_the_last_look_has_confirmed_is_not_doubted_again_when_it_is_said_once_more() -> None:
+    part = event("filled", filled_amount_text="40", remaining_amount_text="60")
+    fold = fold_of(part)
+    fold.confirm_amounts(40)
+    fold.fold_event(part)
+    whole = record("filled", amount_text="100", filled_amount_text="40")
+    fold.fold_record(whole, "filled", telling="never", one_unit=True)
+    fold.fold_record(whole, "filled", telling="never")
+    assert fold.snapshot().verdict is Verdict.PARTIALLY_FILLED
+    fold.fold_event(event("filled", 11, filled_amount_text="70", remaining_amount_text="30"))
+    assert fold.snapshot().verdict is Verdict.UNKNOWN
+
+
 def test_a_snapshot_can_be_kept_in_a_set() -> None:
     orders = [folded(submitted(), event("filled", 2)) for _ in range(2)]
     assert orders[0] is not orders[1]

@@ -12,7 +12,7 @@ from clients import BRISK, MakeClient
 from waiting import Until
 
 import aggstream
-from aggstream._stream import catch_up, gaps
+from aggstream._stream import catch_up, gaps, judge, look_schedule
 from aggstream.simulator import Simulator
 
 USER = "usr_1"
@@ -36,8 +36,8 @@ def clock() -> Clock:
 @pytest.fixture
 def agg(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[Simulator]:
     # Its minute would hide what was forgotten; behind the simulator's timestamps there is one clock.
-    monkeypatch.setattr(gaps, "OVERLAP_MS", 0)
-    monkeypatch.setattr(catch_up, "OVERLAP_MS", 0)
+    for module in (gaps, catch_up, judge, look_schedule):
+        monkeypatch.setattr(module, "OVERLAP_MS", 0)
     with Simulator(now=clock) as simulator:
         yield simulator
 
@@ -152,6 +152,32 @@ def test_an_order_that_is_older_than_the_journal_is_followed_to_its_end(
     second.live(until)
     second.stop()
     assert rests.order_id in second.ends
+
+
+@pytest.mark.parametrize("last", ["open", "routing"])
+def test_an_order_of_which_a_word_is_not_known_is_found_by_the_next_process(
+    agg: Simulator, client_of: MakeClient, until: Until, tmp_path: pathlib.Path, last: str
+) -> None:
+    first = Process(agg, client_of, tmp_path / "journal.db")
+    first.live(until)
+    rests = agg.begin_order(USER)
+    rests.advance()
+    for word in ("routing", last):
+        timestamp = int(time.time() * 1000)
+        message = {"type": "order_event", "event": word, "orderId": rests.order_id, "timestamp": timestamp}
+        agg.push(message, user_id=USER)
+    let_an_order_end(agg, until)
+    agg.place_order(USER, scenario="filled")
+    until(lambda: len(first.ends) == 2)
+    until(lambda: first.client._stream.pipeline.gaps.is_searched)  # else the next process searches again
+    first.stop()
+    rests.finish()
+    for _ in range(3):
+        agg.place_order(USER, scenario="filled")
+    second = Process(agg, client_of, tmp_path / "journal.db", page_size=1)
+    second.live(until)
+    until(lambda: second.client.track(rests.order_id).outcome.is_known)
+    second.stop()
 
 
 def test_what_was_missed_before_a_process_without_rest_is_told_by_a_later_one_with_it(
