@@ -130,6 +130,11 @@ def connected(port: int, path: str) -> Iterator[Iterator[tuple[Transport, object
 
 def received(transport: Transport, poller: Poller, deadline: Deadline) -> Iterator[tuple[Transport, object]]:
     """Yield what comes, and send what waits, as the client's I/O thread does, until either side has closed."""
+    # The answers to what came before the end must be sent before the close frame, which the client itself need not
+    # care for: it answers nothing.
+    closes: list[tuple[int, str]] = []
+    queue_close = transport.queue_close
+    transport.queue_close = lambda code, reason="": closes.append((code, reason))  # type: ignore[method-assign]
     while not deadline.expired():
         timeout = 0.0 if transport.has_buffered else deadline.remaining()
         poller.wait(transport.fd, write=transport.wants_write, timeout=timeout)
@@ -142,6 +147,9 @@ def received(transport: Transport, poller: Poller, deadline: Deadline) -> Iterat
         for message in messages:
             yield transport, message
             is_over = is_over or isinstance(message, PeerClosed)
+        for close in closes:
+            queue_close(*close)
+        closes.clear()
         transport.flush()
         if is_over:
             return
