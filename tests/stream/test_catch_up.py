@@ -940,6 +940,18 @@ def test_the_search_for_old_open_orders_goes_by_status_and_goes_on_after_failure
     assert (read.status, read.cursor) == (None, None)
 
 
+def test_each_status_is_searched_for_in_as_many_pages() -> None:
+    life = Life(RestOptions(max_pages=2))
+    life.connect()
+    life.page()
+    life.balances()
+    for status in ("pending", "open", "partially_filled_open"):
+        for number in range(2):
+            life.page(record(f"{status} {number}", status, at=-DAY), cursor=f"{status} {number}")
+    assert life.catch_up.request() is None
+    assert len(life.tracker.open_orders()) == 6
+
+
 def test_a_filter_that_is_not_heeded_is_not_relied_on() -> None:
     life = Life()
     life.connect()
