@@ -27,6 +27,7 @@ from aggstream import (
     RestOptions,
     UserEvent,
     VenueBalance,
+    Verdict,
 )
 from aggstream._base.backoff import FullJitter
 from aggstream._base.deadline import Deadline
@@ -777,6 +778,19 @@ def test_an_end_whose_word_and_amounts_disagree_is_looked_at_and_confirmed(life:
     assert outcome.verdict is aggstream.Verdict.PARTIALLY_FILLED
     assert outcome.order is not None
     assert outcome.order.contradictions
+
+
+@pytest.mark.parametrize("at", [-DAY, -1000])
+def test_an_end_that_only_rest_tells_is_confirmed_once_rest_has_known_it_for_long_enough(at: int) -> None:
+    life = Life(RestOptions(amounts_in_one_unit=True))
+    life.connect()
+    part = attrs.evolve(record("a", "filled", at=at, filled=40), amount_text="100")
+    life.rest(part)
+    outcome = life.tracker.outcome(life.tracker.track("a"))
+    assert outcome.verdict is (Verdict.PARTIALLY_FILLED if at == -DAY else Verdict.UNKNOWN)
+    life.pass_time(66)
+    life.page(part)
+    assert life.tracker.outcome(life.tracker.track("a")).verdict is Verdict.PARTIALLY_FILLED
 
 
 def test_a_pause_of_reading_is_a_doubt_from_where_it_began(life: Life) -> None:
