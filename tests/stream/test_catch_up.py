@@ -793,6 +793,18 @@ def test_an_end_that_only_rest_tells_is_confirmed_once_rest_has_known_it_for_lon
     assert life.tracker.outcome(life.tracker.track("a")).verdict is Verdict.PARTIALLY_FILLED
 
 
+def test_an_amount_that_cannot_be_read_is_known_once_the_last_look_has_told_it(life: Life) -> None:
+    ended = {"type": "order_event", "event": "cancelled", "orderId": "a", "filledAmountRaw": "4.5"}
+    life.live(decode(json.dumps(ended | {"timestamp": NOW_MS + 1500}), 1))
+    outcome = life.tracker.outcome(life.tracker.track("a"))
+    assert (outcome.verdict, outcome.order and outcome.order.unreadable_amount) == (Verdict.UNKNOWN, "4.5")
+    # The service has changed the order a moment before it sent the message.
+    life.rest(record("a", "cancelled", at=1200, created=0, filled=4))
+    assert life.told() == ["a cancelled", "a cancelled (rest)", "resolved []"]
+    outcome = life.tracker.outcome(life.tracker.track("a"))
+    assert (outcome.verdict, outcome.filled_amount_raw) == (Verdict.PARTIALLY_FILLED, 4)
+
+
 def test_a_pause_of_reading_is_a_doubt_from_where_it_began(life: Life) -> None:
     life.pass_time(600.0)
     life.page(record("a", "open"))
