@@ -24,6 +24,7 @@ import attrs
 
 from aggstream._base.backoff import FullJitter, is_worth_retrying
 from aggstream._base.deadline import nearest
+from aggstream._base.times import milliseconds
 from aggstream._delivery.queue_items import SizedEvent
 from aggstream._stream.gaps import LATE, OVERLAP_MS, Gaps
 from aggstream._stream.held_events import HeldEvents
@@ -461,6 +462,8 @@ class CatchUp:
             self._doubt_looked(look, now)
         elif isinstance(look, Sweep):
             self._gaps.is_searched = True
+        if not isinstance(look, DoubtLook):
+            self._confirm_amounts(look)
         if isinstance(look, (FirstLook, DoubtLook, LateLook)):
             self._judge.note_listed(look)
             # REST trails by at most LATE, so a look shows all that had happened so long before it began.
@@ -492,6 +495,13 @@ class CatchUp:
         error = RestError("nothing tells up to when everything was known before the gap") if is_blind else None
         self._reports.append(tally.report(doubt.gaps, now, resolved=not is_blind, error=error, unlisted=unlisted))
         self._tally = None
+
+    def _confirm_amounts(self, look: Look) -> None:
+        """Take for certain what a look says of the amounts of orders that REST has known for long enough."""
+        if (began := self._gaps.clock.at(look.began)) is not None:
+            long_ago = began - OVERLAP_MS
+            records = look.records.values()
+            self._tracker.confirm_amounts(r for r in records if (milliseconds(r.updated_at) or began) <= long_ago)
 
     def _fail(self, look: Look, error: AggStreamError, now: float, *, is_passing: bool) -> None:
         self.last_error = error

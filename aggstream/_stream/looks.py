@@ -170,16 +170,20 @@ class Sweep(Look):
         """Go on to the next filter; return False if there is none."""
         if not self.statuses:
             return False
-        self.status, self.cursor, self.orders_read = self.statuses.pop(0), None, False
-        self._cursors.clear()
+        self.status = self.statuses.pop(0)
+        self._begin_anew()
         return True
 
     def go_without_filter(self) -> None:
         """Read all pages, because the filter is not to be relied on."""
-        self.is_filtered, self.status, self.cursor = False, None, None
+        self.is_filtered, self.status = False, None
         self.statuses.clear()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Read from the first page on, and as many pages as are read at most."""
+        self.cursor, self.orders_read, self.pages = None, False, 0
         self._cursors.clear()
-        self.orders_read = False
 
     def _too_many_pages(self) -> None:
         self.orders_read = True

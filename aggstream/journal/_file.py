@@ -57,10 +57,10 @@ def make_private(path: str) -> None:
                 logger.warning("the mode of %s was %03o: it is %03o now", name, mode, mode & _MODE)
 
 
-def places_of(path: str, beside: str) -> tuple[tuple[int, int] | None, ...]:
-    """Return what tells the files at two paths from any others; None for one that is not there."""
+def places_of(*paths: str) -> tuple[tuple[int, int] | None, ...]:
+    """Return what tells the files at some paths from any others; None for one that is not there."""
     places: list[tuple[int, int] | None] = []
-    for name in (path, beside):
+    for name in paths:
         try:
             found = os.stat(name)  # noqa: PTH116  (for each write)
         except OSError:

@@ -93,9 +93,10 @@ class Journal:
         self._retention = Retention(keep_for=options.keep_for, max_size=options.max_size)
         # When the owner before this one closed it; None if it was killed, or if there was none.
         self._closed_ns: int | None = None
-        # What tells the two files from others that may stand in their places.
+        # What tells the files from others that may stand in their places: the journal's, the lock's, and SQLite's
+        # log of what is not merged yet with its index.
         self._places: tuple[tuple[int, int] | None, ...] = ()
-        self._beside = f"{self.path}-owner"
+        self._watched = tuple(self.path + end for end in ("", "-owner", "-wal", "-shm"))
         # Up to this number events have ids of version 1.
         self._old_ids_until = 0
         self._user_id: str | None = None
@@ -137,6 +138,8 @@ class Journal:
                 ).fetchone()
                 self._user_id = None if user_id is None else from_column(user_id)
                 connection.execute("UPDATE meta SET owner_pid = ?, closed_ns = NULL", (os.getpid(),))
+            # Only now is the log certainly there.
+            self._places = (*self._places[:2], *self._places_now()[2:])
 
     # --- the life of an event ---------------------------------------------------------------------------
 
@@ -411,7 +414,7 @@ class Journal:
                 yield connection
 
     def _places_now(self) -> tuple[tuple[int, int] | None, ...]:
-        return places_of(self.path, self._beside)
+        return places_of(*self._watched)
 
     def _gone(self) -> JournalError:
         """Save what is stored, and return the error that tells of it: the files are not in their places any more.
@@ -420,9 +423,10 @@ class Journal:
         here.
         """
         assert self._connection is not None
-        [place, _] = self._places_now()
+        place = self._places_now()[0]
         saved = self.path
-        if place != self._places[0]:  # else it is only the lock's file that is gone
+        # If only a file beside it is gone, what is in the log can still be merged into it.
+        if place != self._places[0] or not _is_merged(self._connection):
             saved += "" if place is None else f".saved-{time.time_ns()}"
             with contextlib.suppress(sqlite3.Error, OSError, JournalError):
                 create_private(saved)
@@ -505,10 +509,18 @@ def _line(text: str) -> str:
     return shown(text, _SHOWN_ERROR)[1:-1]  # without the quotes, which mark a text inside others
 
 
-def _merge(connection: sqlite3.Connection) -> None:
-    """Merge the log into the file, and empty it, without waiting for readers."""
+def _is_merged(connection: sqlite3.Connection) -> bool:
+    try:
+        return _merge(connection)
+    except sqlite3.Error:
+        return False
+
+
+def _merge(connection: sqlite3.Connection) -> bool:
+    """Merge the log into the file, and empty it, without waiting for readers; return True if all is merged."""
     connection.execute("PRAGMA busy_timeout = 0")
     try:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        [(busy, *_)] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return not busy
     finally:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")

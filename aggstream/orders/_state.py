@@ -339,10 +339,15 @@ class OrderState:
     def confirm_amounts(self, filled: int | None) -> None:
         """Note that the last look at REST says this of how much is filled.
 
-        If the word of the end and its amounts disagree, and REST says the same amounts, they are what is true.
+        If the word of the end and its amounts disagree, and REST says the same amounts, they are what is true. And
+        what REST says takes the place of an amount that cannot be read, whose message may be younger by a moment.
         """
+        if filled is None or filled < self._facts.get("filled_amount_raw", 0):
+            return
+        if self._doubt_of_end() == "unreadable":
+            self._amounts_doubt, self._unreadable, self._snapshot = "", None, None
         doubted, _ = self._doubted
-        if self._amounts_doubt == "disagree" and filled is not None and doubted in (None, filled):
+        if self._amounts_doubt == "disagree" and doubted in (None, filled):
             self._amounts_doubt = "confirmed"
             self._snapshot = None
 

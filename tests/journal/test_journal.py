@@ -609,12 +609,22 @@ def delete_the_lock(path: pathlib.Path) -> None:
     path.with_name(f"{path.name}-owner").unlink()
 
 
+def delete_the_log(path: pathlib.Path) -> None:
+    path.with_name(f"{path.name}-wal").unlink()
+
+
+def delete_the_index_of_the_log(path: pathlib.Path) -> None:
+    path.with_name(f"{path.name}-shm").unlink()
+
+
 def replace(path: pathlib.Path) -> None:
     delete(path)
     Journal(JournalOptions(path=path)).close()
 
 
-@pytest.mark.parametrize("lose", [move, delete, delete_the_lock, replace])
+@pytest.mark.parametrize(
+    "lose", [move, delete, delete_the_lock, delete_the_log, delete_the_index_of_the_log, replace]
+)
 def test_files_that_are_not_in_their_places_any_more_are_noticed_and_nothing_stored_is_lost(
     lose: Callable[[pathlib.Path], None], owned: Open, path: pathlib.Path
 ) -> None:

@@ -27,6 +27,7 @@ from aggstream import (
     RestOptions,
     UserEvent,
     VenueBalance,
+    Verdict,
 )
 from aggstream._base.backoff import FullJitter
 from aggstream._base.deadline import Deadline
@@ -779,6 +780,31 @@ def test_an_end_whose_word_and_amounts_disagree_is_looked_at_and_confirmed(life:
     assert outcome.order.contradictions
 
 
+@pytest.mark.parametrize("at", [-DAY, -1000])
+def test_an_end_that_only_rest_tells_is_confirmed_once_rest_has_known_it_for_long_enough(at: int) -> None:
+    life = Life(RestOptions(amounts_in_one_unit=True))
+    life.connect()
+    part = attrs.evolve(record("a", "filled", at=at, filled=40), amount_text="100")
+    life.rest(part)
+    outcome = life.tracker.outcome(life.tracker.track("a"))
+    assert outcome.verdict is (Verdict.PARTIALLY_FILLED if at == -DAY else Verdict.UNKNOWN)
+    life.pass_time(66)
+    life.page(part)
+    assert life.tracker.outcome(life.tracker.track("a")).verdict is Verdict.PARTIALLY_FILLED
+
+
+def test_an_amount_that_cannot_be_read_is_known_once_the_last_look_has_told_it(life: Life) -> None:
+    ended = {"type": "order_event", "event": "cancelled", "orderId": "a", "filledAmountRaw": "4.5"}
+    life.live(decode(json.dumps(ended | {"timestamp": NOW_MS + 1500}), 1))
+    outcome = life.tracker.outcome(life.tracker.track("a"))
+    assert (outcome.verdict, outcome.order and outcome.order.unreadable_amount) == (Verdict.UNKNOWN, "4.5")
+    # The service has changed the order a moment before it sent the message.
+    life.rest(record("a", "cancelled", at=1200, created=0, filled=4))
+    assert life.told() == ["a cancelled", "a cancelled (rest)", "resolved []"]
+    outcome = life.tracker.outcome(life.tracker.track("a"))
+    assert (outcome.verdict, outcome.filled_amount_raw) == (Verdict.PARTIALLY_FILLED, 4)
+
+
 def test_a_pause_of_reading_is_a_doubt_from_where_it_began(life: Life) -> None:
     life.pass_time(600.0)
     life.page(record("a", "open"))
@@ -938,6 +964,18 @@ def test_the_search_for_old_open_orders_goes_by_status_and_goes_on_after_failure
     read = life.asked()
     assert isinstance(read, ReadOrders)
     assert (read.status, read.cursor) == (None, None)
+
+
+def test_each_status_is_searched_for_in_as_many_pages() -> None:
+    life = Life(RestOptions(max_pages=2))
+    life.connect()
+    life.page()
+    life.balances()
+    for status in ("pending", "open", "partially_filled_open"):
+        for number in range(2):
+            life.page(record(f"{status} {number}", status, at=-DAY), cursor=f"{status} {number}")
+    assert life.catch_up.request() is None
+    assert len(life.tracker.open_orders()) == 6
 
 
 def test_a_filter_that_is_not_heeded_is_not_relied_on() -> None:
