@@ -48,6 +48,8 @@ _TOLD_OF, _TOLD_END = 1, 3
 _MOST_STEPS = 256
 _MOST_CONTRADICTIONS = 16
 _MOST_TEXTS = 16
+# Milliseconds between a change's `updatedAt` and its message, at most. Assumed.
+_MESSAGE_AFTER_MS = 5000
 _NO_TEXTS: frozenset[str] = frozenset()
 
 
@@ -436,8 +438,11 @@ class OrderState:
         if kind is None:
             self.unknown_status = status
             self._unknown_at = timestamp or 0
-        elif self.unknown_status is not None and (kind.is_terminal or (timestamp or 0) >= self._unknown_at):
-            self.unknown_status = None
+        elif self.unknown_status is not None:
+            # A message is younger than the change that it tells of, and REST gives the time of the change.
+            at = (timestamp or 0) + (_MESSAGE_AFTER_MS if source == "reconcile" else 0)
+            if kind.is_terminal or at >= self._unknown_at:
+                self.unknown_status = None
         if status == _PARTIALLY_FILLED:
             self._was_partly_filled = True
         self._move(status, source, timestamp)

@@ -346,6 +346,13 @@ def test_a_status_that_nobody_has_heard_of_says_more_once_and_is_no_end() -> Non
     assert fold.snapshot().unknown_status is None
 
 
+def test_a_known_status_by_rest_takes_the_place_of_the_streams_word_for_the_same_change() -> None:
+    for updated, unknown in ((59_000, None), (50_000, "accepted")):
+        fold = fold_of(event("accepted", 60_000))
+        said(fold, "open", updated=updated)
+        assert (fold.snapshot().unknown_status, fold.is_open) == (unknown, unknown is None)
+
+
 # --- the words of an end, and its amounts ---------------------------------------------------------------
 
 
