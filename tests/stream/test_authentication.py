@@ -435,7 +435,7 @@ def test_switching_the_user_while_connecting_never_signs_in_the_old_one(
     assert asked.wait(DEADLINE)
     client.switch_user("token-of-new")
     release.set()
-    until(lambda: client.health().ok)
+    until(lambda: client.health().ok and sent)  # the server notes the token after it has answered
     assert sent == ["token-of-new"]
 
 
