@@ -453,7 +453,7 @@ class OrderState:
             return
         rank = _rank(status)
         if self._rank == _END:
-            if rank == _END:
+            if rank == _END and not _means_the_same(status, self.status):
                 self._contradict("status", self.status, status, source, timestamp)
         elif rank >= self._rank:
             self.status, self._rank, self.is_terminal = status, rank, rank == _END
@@ -586,6 +586,12 @@ class OrderState:
         if len(self._contradictions) < _MOST_CONTRADICTIONS or name == "status":
             self._contradictions += (found,)
         return True
+
+
+def _means_the_same(status: str, other: str | None) -> bool:
+    """Return True if two words of ends have one verdict, as "failed" and "rejected" have."""
+    one, two = order_event_kind(status), None if other is None else order_event_kind(other)
+    return one is not None and two is not None and one.verdict is two.verdict is not Verdict.UNKNOWN
 
 
 def _rank(status: str | None) -> int:

@@ -154,6 +154,12 @@ def test_other_facts_that_differ_are_kept_and_visible() -> None:
     assert {(c.field, c.refused) for c in order.contradictions} == {("side", "sell"), ("price", "0.6")}
 
 
+@pytest.mark.parametrize("words", [("failed", "rejected"), ("rejected", "failed")])
+def test_two_words_of_one_verdict_are_no_contradiction(words: tuple[str, str]) -> None:
+    order = folded(event(words[0]), event(words[1], 20))
+    assert (order.verdict, order.status, order.contradictions) == (Verdict.FAILED, words[0], ())
+
+
 def test_an_amount_only_grows_and_a_newer_smaller_one_is_a_contradiction() -> None:
     order = folded(filled("partially_filled", 60, 10), filled("partially_filled", 30, 5))
     assert (order.filled_amount_raw, order.contradictions) == (60, ())
