@@ -15,7 +15,9 @@ from waiting import DEADLINE, Until
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="this system has no /proc")
 
 RUN = """
-import subprocess, sys, threading
+import signal, subprocess, sys, threading
+for ignored in (signal.SIGINT, signal.SIGHUP):  # as they are for what a shell has put into the background
+    signal.signal(ignored, signal.SIG_DFL)
 sys.path.insert(0, sys.argv[1])
 import reaper
 reaper.begin()

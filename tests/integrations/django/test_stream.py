@@ -184,6 +184,8 @@ def test_who_is_asked_to_end_without_a_database_ends_and_the_next_one_finds_out(
 ) -> None:
     process = manage.stream()
     until(lambda: is_live(agg, process))
+    # Before it has noted this, the next process could not know that there was one.
+    until(lambda: Stream.objects.get().history_until is not None)
     connections.close_all()
     postgres.stop()
     agg.place_orders(USER, 2)
