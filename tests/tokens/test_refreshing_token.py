@@ -266,7 +266,7 @@ def test_headers_that_repeat_the_request_are_neither_taken_nor_logged(
         sock.sendall(b"HTTP/1.1 200 OK\r\n" + sock.recv(65536))
 
     url = raw_server(echo).url.replace("ws", "http", 1).removesuffix("/ws")
-    with pytest.raises(TokenUnavailable, match="not understood") as caught:
+    with pytest.raises(TokenUnavailable) as caught:  # by its body, or because the echo ends before it
         RefreshingToken("refresh", app_id="a", rest_url=url, headers={"X-App-Api-Key": canary}).get_token()
     assert canary not in str(caught.value)
     assert canary not in caplog.text
