@@ -339,6 +339,10 @@ def test_a_signal_ends_run_and_the_handlers_finish(
     program = """
 @client.on("order_submitted")
 def wait(event):
+    while client.health().counters.user_events < 2:
+        gevent.sleep(0.001)
+    if event.order_id == "ord_abc123":
+        say("received")
     while client.health().phase == "live":
         gevent.sleep(0.001)
 
@@ -350,6 +354,7 @@ sys.exit(code)
     server = other_server(one_order, tls=tls)
     with run(program, server.url, first=PATCHED) as process:
         assert line_of(process) == "ord_abc123"
+        assert line_of(process) == "received"
         process.send_signal(getattr(signal, name))
         out, err = process.communicate(timeout=DEADLINE)
     assert (out, err) == ("the next\n0 True\n", "")

@@ -337,12 +337,19 @@ class WebKills:
         ids = set(Event.objects.values_list("event_id", flat=True))
         seen = Seen.objects.filter(handler="keep", is_committed=True).values_list("event_id", flat=True)
         if ids != set(seen):
-            self.problems.append(f"the handler was not given, or nobody has stored, {ids ^ set(seen)}")
+            self.problems.append(f"not both given to the handler and stored: {self._described(ids ^ set(seen))}")
         heard = Seen.objects.filter(handler="signal default").values_list("event_id", flat=True)
-        if set(Event.objects.filter(type="order_event").values_list("event_id", flat=True)) != set(heard):
-            self.problems.append("the signal's receiver was not given everything")
+        told = set(Event.objects.filter(type="order_event").values_list("event_id", flat=True))
+        if told != set(heard):
+            self.problems.append(f"not both given to the receiver and stored: {self._described(told ^ set(heard))}")
         if self._page.ids != list(Event.objects.order_by("pk").values_list("pk", flat=True)):
             self.problems.append("the page has not read everything once and in order")
+
+    def _described(self, ids: set[str]) -> list[object]:
+        """Return what the tables hold of some events."""
+        columns = ("event_id", "state", "attempts", "sub_event", "source", "stored_at")
+        rows = Event.objects.filter(event_id__in=ids).values(*columns)
+        return [*rows, *Seen.objects.filter(event_id__in=ids).values("event_id", "handler", "is_committed")]
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         """Yield what is stored, as the books take it."""
