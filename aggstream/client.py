@@ -27,6 +27,8 @@ from aggstream._delivery.waiting import Waiting
 from aggstream._delivery.watchdog import HandlerWatch
 from aggstream._protocol.codec import Codec
 from aggstream._protocol.options import AUTH_CLOSE_CODES, SessionOptions
+from aggstream._stream.connector import Connector
+from aggstream._stream.engine import Engine
 from aggstream._stream.health_check import check_up
 from aggstream._stream.lifetime import Lifetime
 from aggstream._stream.options import Options
@@ -232,9 +234,12 @@ class Client(Registrar):
         self._waiting = Waiting(
             self._dispatcher.calls, length=self._options.queue_size, size=queued_size, name=name
         )
-        watch = HandlerWatch(self._dispatcher, self._options.slow_handler_duration, name)
+        engine = Engine(name)
+        watch = HandlerWatch(self._dispatcher, self._options.slow_handler_duration, name, engine.schedule)
         self._stream = Stream(
             self._options,
+            engine,
+            Connector(self._options),
             provider,
             self._dispatcher,
             watch,
@@ -243,8 +248,15 @@ class Client(Registrar):
             on_stopping=self._waiting.buffer.stop_waiting,
             on_turn=self._turn,
         )
+        engine.add(self._stream)
         self._lifetime = Lifetime(
-            self._stream, self._dispatcher, watch, name=name, opens_store=opens_store, on_end=self._waiting.end
+            engine,
+            self._stream,
+            self._dispatcher,
+            watch,
+            name=name,
+            opens_store=opens_store,
+            on_end=self._waiting.end,
         )
         if on_error is not None:
             self.on_error(on_error)
@@ -596,10 +608,10 @@ class Client(Registrar):
 
     # The dispatcher is made before the stream that it calls back.
     def _wake(self) -> None:
-        self._stream.loop.wake()
+        self._stream.wake()
 
     def _fail(self, error: BaseException) -> None:
-        self._stream.loop.fail(error)
+        self._stream.fail(error)
 
     def _handlers_ended(self) -> None:
         self._lifetime.handlers_ended()
@@ -613,7 +625,7 @@ class Client(Registrar):
     def _guard_wait(self) -> None:
         """Raise StateError on the I/O thread, which must tell of an order's end, and so cannot wait for it."""
         self._refuse_other_process()
-        if self._stream.is_own_thread():
+        if self._stream.engine.is_own_thread():
             raise StateError("this thread of the client's own must tell of it, so it cannot wait for it")
         if not self._lifetime.is_started:
             raise StateError("the client is not started: call start() first, or use run()")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import attrs
-from tenacity import RetryCallState, Retrying, retry_if_exception
+from tenacity import RetryCallState, Retrying, retry_base, retry_if_exception
 from tenacity.wait import wait_base
 
 from aggstream._base.border import border_at_init
@@ -127,25 +127,17 @@ class ReconnectPolicy:
         if not callable(self.decide):
             raise ConfigurationError("reconnect: decide must be a function of one error")
 
-    def retrying(
+    def outage(
         self,
         *,
         attempts: Callable[[], int],
-        sleep: Callable[[float], None],
-        before_sleep: Callable[[AggStreamError, float], None],
         may_pass: Callable[[AggStreamError], bool] = lambda error: False,
-    ) -> Retrying:
-        """Make the loop for one outage.
+    ) -> Attempts:
+        """Begin the attempts of one outage.
 
         Args:
-            attempts: tells how often connecting was tried in this outage.
-            sleep: waits; it raises to end the loop, because tenacity would make one more attempt.
-            before_sleep: told the last error and the pause, in seconds.
-            may_pass: decides whether a refusal is tried again all the same. It is told of every error.
-
-        Returns:
-            An object to call with the function that connects. It raises what is fatal as it is, and
-            `ReconnectGaveUp` from the last error when a limit is reached.
+            attempts: returns how often connecting was tried in this outage.
+            may_pass: returns True if a refusal is tried again all the same. It is called with every error.
         """
 
         def gave_up(state: RetryCallState) -> None:
@@ -162,17 +154,62 @@ class ReconnectPolicy:
             passes = may_pass(error)
             return self.decide(error) or (passes and self.decide is is_retryable)
 
-        def told(state: RetryCallState) -> None:
-            before_sleep(_error_of(state), state.upcoming_sleep)
-
-        return Retrying(
+        return Attempts(
             retry=retry_if_exception(lambda error: isinstance(error, AggStreamError) and is_retried(error)),
             stop=stop,
             wait=FullJitter(self.initial, self.maximum),
-            sleep=sleep,
-            before_sleep=told,
-            retry_error_callback=gave_up,
+            gave_up=gave_up,
         )
+
+
+class Attempts:
+    """The attempts of one outage. tenacity decides whether there is another one, and after which pause.
+
+    The pause itself is its caller's: nothing sleeps here.
+    """
+
+    def __init__(
+        self,
+        *,
+        retry: retry_base,
+        stop: Callable[[RetryCallState], bool],
+        wait: wait_base,
+        gave_up: Callable[[RetryCallState], None],
+    ) -> None:
+        """Begin the first attempt.
+
+        Args:
+            retry: decides whether an error may pass.
+            stop: decides whether it was tried often and long enough.
+            wait: computes the pauses.
+            gave_up: raises what follows when `stop` has returned True.
+        """
+        self._pause = 0.0
+        self._attempts = iter(
+            Retrying(retry=retry, stop=stop, wait=wait, sleep=self._note, retry_error_callback=gave_up)
+        )
+        self._attempt = next(self._attempts)
+
+    def failed(self, error: AggStreamError) -> float:
+        """End the present attempt, and begin the next one.
+
+        Args:
+            error: why it has failed.
+
+        Returns:
+            The seconds after which the next attempt is to be made.
+
+        Raises:
+            AggStreamError: the error itself, if it is fatal.
+            ReconnectGaveUp: a limit of the policy is reached.
+        """
+        with self._attempt:
+            raise error
+        self._attempt = next(self._attempts)  # type: ignore[unreachable]  # tenacity takes the error
+        return self._pause
+
+    def _note(self, seconds: float) -> None:
+        self._pause = seconds
 
 
 def retry_after(value: str | None) -> float | None:

@@ -1,7 +1,9 @@
-"""Threads for calls that block and cannot be interrupted: the token function, name look-ups, REST.
+"""Threads for calls that block and cannot be interrupted: opening a connection, the token function, REST.
 
 The calls of one kind share a lane. Lanes do not wait for each other, so a token function that hangs delays no
-look-up. A thread of a lane begins when it is needed, and ends when it has had nothing to do for a while.
+connection. In a lane each stream has a queue of its own: the calls of one stream are made one at a time, and a
+call that hangs delays no other stream. A thread of a lane begins when it is needed, and ends when it has had
+nothing to do for a while.
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ from aggstream._base.threads import make_thread
 
 T = TypeVar("T")
 
-# So many calls of a lane may hang at once before the next one has to wait: first so many seconds, then twice as
-# long with each further call that hangs. A function that hangs each time must not cost a thread each time, but a
-# process that lives for months must not give up either.
-_MOST_HUNG = 5
+# So many calls may hang at once before the next one has to wait, of one stream and of all: first so many seconds,
+# then twice as long with each further call that hangs. A function that hangs each time must not cost a thread each
+# time, but a process that lives for months must not give up either.
+_MOST_HUNG, _MOST_HUNG_OF_ALL = 5, 32
 _FIRST_PAUSE, _LONGEST_PAUSE = 60.0, 3600.0
 # Seconds after which a thread that has nothing to do ends.
 _IDLE = 10.0
+# How many calls of one kind are made at once. The first number also paces the reconnecting of many streams.
+_OPENINGS, _TOKENS, _REST = 4, 2, 2
 
 
 class Interrupted(BaseException):
@@ -53,7 +57,9 @@ class CallNotMade(Exception):
 class Job(Generic[T]):
     """One call. Its owner looks at `done` when it is woken, and then takes the outcome."""
 
-    def __init__(self, call: Callable[[], T], on_left: Callable[[], None]) -> None:
+    __slots__ = ("_call", "_error", "_finished", "_on_left", "_outcome", "abandoned", "began_at", "done")
+
+    def __init__(self, call: Callable[[], T], on_left: Callable[[Job[T]], None]) -> None:
         """Make a job that has not begun.
 
         Args:
@@ -62,16 +68,21 @@ class Job(Generic[T]):
         """
         self.done = False
         self.abandoned = False
-        self.has_begun = False
+        self.began_at: float | None = None
+        """When the call was begun, in monotonic seconds; None if it was not yet."""
         self._call = call
         self._on_left = on_left
         self._outcome: T | None = None
         self._error: BaseException | None = None
         self._finished = threading.Event()
 
+    @property
+    def has_begun(self) -> bool:
+        """True once the call was begun."""
+        return self.began_at is not None
+
     def run(self) -> None:
         """Make the call. It runs on a thread of the lane."""
-        self.has_begun = True
         try:
             self._outcome = self._call()
         except BaseException as error:  # it is the owner's, who raises it in `result`
@@ -83,10 +94,18 @@ class Job(Generic[T]):
         self._error = error
         self._finish()
 
+    def deadline(self, timeout: float) -> float:
+        """Return when the call has taken `timeout` seconds, in monotonic seconds. Waiting in the queue is free."""
+        return (time.monotonic() if self.began_at is None else self.began_at) + timeout
+
+    def is_overdue(self, timeout: float) -> bool:
+        """Return True if the call has taken `timeout` seconds, and has not returned."""
+        return not self.done and self.began_at is not None and time.monotonic() >= self.began_at + timeout
+
     def leave(self) -> None:
         """Wait for it no longer. A job that has not begun is not begun any more."""
         self.abandoned = True
-        self._on_left()
+        self._on_left(self)
 
     def abandon(self) -> NoReturn:
         """Wait for it no longer.
@@ -100,10 +119,16 @@ class Job(Generic[T]):
     def wait(self, timeout: float) -> T:
         """Wait on a thread that may block; return what the call returned, or raise what it raised.
 
+        Args:
+            timeout: the seconds that the call may wait in its queue, and then the seconds that it may take.
+
         Raises:
-            Abandoned: it did not return within `timeout` seconds.
+            Abandoned: it did not return in time.
         """
-        if not self._finished.wait(timeout):
+        is_finished = self._finished.wait(timeout)
+        if not is_finished and self.began_at is not None:
+            is_finished = self._finished.wait(max(0.0, self.deadline(timeout) - time.monotonic()))
+        if not is_finished:
             self.abandon()
         return self.result()
 
@@ -118,150 +143,37 @@ class Job(Generic[T]):
         self._finished.set()
 
 
-class Lane:
-    """Makes the calls of one kind, one at a time. Thread-safe.
+class CallQueue:
+    """One stream's calls in a lane: they are made one at a time, in their order. Thread-safe.
 
-    A call that hangs blocks the lane until its owner gives it up. Then it keeps its thread, and the lane goes on
+    A call that hangs blocks the queue until its owner gives it up. Then it keeps its thread, and the queue goes on
     with another one.
     """
 
-    def __init__(
-        self,
-        name: str,
-        what: str,
-        wake: Callable[[], None],
-        *,
-        mask: Mask = None,
-        idle: float = _IDLE,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Make a lane without a thread.
+    __slots__ = ("_lane", "_wake", "hung", "hung_at", "is_ready", "running", "waiting")
 
-        Args:
-            name: the name of its threads.
-            what: what a call does, in words that follow "still": "waiting for the token provider".
-            wake: called on the lane's thread after each call.
-            mask: the signals that its threads block; None: those that the thread blocks which starts them.
-            idle: seconds after which a thread that has nothing to do ends.
-            clock: returns monotonic seconds.
-        """
-        self.name = name
-        self.mask = mask
-        """The signals that its threads block."""
-        self._idle = idle
-        self._clock = clock
-        self._what = what
+    def __init__(self, lane: Lane, wake: Callable[[], None]) -> None:
+        """Make one; `wake` is called on a thread of the lane after each call."""
+        self._lane = lane
         self._wake = wake
-        self._changed = threading.Condition()
-        self._waiting: collections.deque[Job[object]] = collections.deque()
-        self._worker: _Worker | None = None
-        self._hung: list[_Worker] = []
-        self._hung_at = 0.0
-        self._is_closed = False
+        # The lane's lock guards all of these.
+        self.waiting: collections.deque[Job[object]] = collections.deque()
+        self.running: Job[object] | None = None
+        self.hung: tuple[_Worker, ...] = ()
+        self.hung_at = 0.0
+        self.is_ready = False
 
     def submit(self, call: Callable[[], T]) -> Job[T]:
         """Queue a call. If it cannot be made, the job is done at once, and its result is CallNotMade."""
-        job = Job(call, self._go_on)
-        with self._changed:
-            self._leave_hung_worker()
-            refusal = self._find_worker()
-            if refusal is None:
-                self._waiting.append(job)  # type: ignore[arg-type]  # a queue of jobs of any kind
-                self._changed.notify_all()
-        if refusal is not None:
-            job.refuse(refusal)
-        return job
+        return self._lane.submit(self, call)
 
     def forgive(self) -> None:
         """Forget the calls that hung until now: later calls are of another function."""
-        with self._changed:
-            self._hung.clear()
+        self._lane.forgive(self)
 
-    def close(self) -> None:
-        """Let the threads end after the calls that wait for them and were not given up."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
-
-    def join(self, timeout: float | None) -> None:
-        """Wait for the threads to end; `close` must have been called."""
-        until = None if timeout is None else time.monotonic() + timeout
-        for worker in self._workers():
-            worker.thread.join(None if until is None else max(0.0, until - time.monotonic()))
-
-    def doing(self) -> str | None:
-        """Return in words what a thread of the lane is doing; None if all are idle."""
-        return self._what if any(worker.job is not None for worker in self._workers()) else None
-
-    def is_own_thread(self) -> bool:
-        """Return True if the calling thread is one of the lane's."""
-        return any(worker.thread is threading.current_thread() for worker in self._workers())
-
-    def _workers(self) -> list[_Worker]:
-        # Without the lock, because a signal handler may ask.
-        worker = self._worker
-        workers = [*self._hung] if worker is None else [*self._hung, worker]
-        return [worker for worker in workers if worker.thread.is_alive()]
-
-    def _go_on(self) -> None:
-        """Let another thread take the jobs that wait behind a call that hangs."""
-        with self._changed:
-            self._leave_hung_worker()
-            if any(not job.abandoned for job in self._waiting) and self._find_worker() is None:
-                self._changed.notify_all()
-
-    def _leave_hung_worker(self) -> None:
-        """Go on without the thread whose call nobody waits for any more."""
-        self._hung = [worker for worker in self._hung if worker.thread.is_alive()]
-        worker = self._worker
-        if worker is not None and worker.job is not None and worker.job.abandoned:
-            self._hung.append(worker)
-            self._hung_at = self._clock()
-            self._worker = None
-
-    def _find_worker(self) -> CallNotMade | None:
-        """See to it that there is a thread for the next job; return why there is none."""
-        if self._worker is not None:
-            return None
-        surplus = len(self._hung) - _MOST_HUNG
-        pause = min(_FIRST_PAUSE * 2.0 ** min(surplus, 10), _LONGEST_PAUSE)
-        remaining = self._hung_at + pause - self._clock()
-        if surplus >= 0 and remaining > 0:
-            return CallNotMade(
-                f"{len(self._hung)} calls have not returned (still {self._what}): "
-                f"the next one is made in {remaining:.0f} s at the earliest",
-                remaining,
-            )
-        worker = _Worker()
-        worker.thread = make_thread(self._run, worker, name=self.name, mask=self.mask)
-        try:
-            worker.thread.start()
-        except (RuntimeError, MemoryError) as error:
-            return CallNotMade(f"the system gives no thread for it ({error})")
-        self._worker = worker
-        return None
-
-    # --- on the lane's thread ---------------------------------------------------------------------------
-
-    def _run(self, worker: _Worker) -> None:
-        while (job := self._next(worker)) is not None:
-            job.run()
-            worker.job = None
-            self._wake()
-
-    def _next(self, worker: _Worker) -> Job[object] | None:
-        """Return the next job; None if the thread should end."""
-        with self._changed:
-            if self._worker is not worker:
-                return None  # it was left behind with a call that hung
-            self._changed.wait_for(lambda: self._waiting or self._is_closed, self._idle)
-            while self._waiting:
-                job = self._waiting.popleft()
-                if not job.abandoned:
-                    worker.job = job
-                    return job
-            self._worker = None
-            return None
+    def wake(self) -> None:
+        """Tell the stream that a call has returned. Called on a thread of the lane."""
+        self._wake()
 
 
 class _Worker:
@@ -275,25 +187,218 @@ class _Worker:
         self.job: Job[object] | None = None
 
 
-class BlockingCalls:
-    """The lanes of one stream. Thread-safe."""
+class Lane:
+    """Makes the calls of one kind, for any number of streams. Thread-safe."""
 
-    def __init__(self, name: str, wake: Callable[[], None]) -> None:
-        """Make the lanes, without a thread.
+    def __init__(
+        self,
+        name: str,
+        what: str,
+        *,
+        at_once: int = 1,
+        mask: Mask = None,
+        idle: float = _IDLE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make a lane without a thread.
 
         Args:
-            name: begins the names of the threads.
+            name: the name of its threads.
+            what: what a call does, in words that follow "still": "waiting for the token provider".
+            at_once: the number of calls that are made at once. A call that its owner has given up does not count.
+            mask: the signals that its threads block; None: those that the thread blocks which starts them.
+            idle: seconds after which a thread that has nothing to do ends.
+            clock: returns monotonic seconds.
+        """
+        self.name = name
+        self.mask = mask
+        """The signals that its threads block."""
+        self._at_once = at_once
+        self._idle = idle
+        self._clock = clock
+        self._what = what
+        self._changed = threading.Condition()
+        # The queues whose next call may begin, in turn.
+        self._ready: collections.deque[CallQueue] = collections.deque()
+        self._workers: tuple[_Worker, ...] = ()
+        self._idle_workers = 0
+        self._hung: tuple[_Worker, ...] = ()
+        self._hung_at = 0.0
+        self._is_closed = False
+
+    def submit(self, queue: CallQueue, call: Callable[[], T]) -> Job[T]:
+        """Queue a call; see `CallQueue.submit`."""
+        job = Job(call, lambda left: self._left(queue, left))
+        with self._changed:
+            refusal = self._refusal(queue)
+            if refusal is None:
+                queue.waiting.append(job)  # type: ignore[arg-type]  # a queue of jobs of any kind
+                self._make_ready(queue)
+                refusal = self._provide()
+                if refusal is not None:
+                    queue.waiting.pop()
+        if refusal is not None:
+            job.refuse(refusal)
+        return job
+
+    def forgive(self, queue: CallQueue) -> None:
+        """Forget a queue's calls that hung until now."""
+        with self._changed:
+            self._hung = tuple(worker for worker in self._hung if worker not in queue.hung)
+            queue.hung = ()
+
+    def close(self) -> None:
+        """Let the threads end after the calls that wait for them and were not given up."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def join(self, timeout: float | None) -> None:
+        """Wait for the threads to end; `close` must have been called."""
+        until = None if timeout is None else time.monotonic() + timeout
+        for worker in self._living():
+            worker.thread.join(None if until is None else max(0.0, until - time.monotonic()))
+
+    def doing(self) -> str | None:
+        """Return in words what a thread of the lane is doing; None if all are idle."""
+        return self._what if any(worker.job is not None for worker in self._living()) else None
+
+    def is_own_thread(self) -> bool:
+        """Return True if the calling thread is one of the lane's."""
+        return any(worker.thread is threading.current_thread() for worker in self._living())
+
+    def _living(self) -> list[_Worker]:
+        # Without the lock, because a signal handler may ask.
+        return [worker for worker in (*self._hung, *self._workers) if worker.thread.is_alive()]
+
+    def _make_ready(self, queue: CallQueue) -> None:
+        """Let the next call of a queue begin, if there is one and no other one is being made."""
+        if queue.waiting and queue.running is None and not queue.is_ready:
+            queue.is_ready = True
+            self._ready.append(queue)
+
+    def _left(self, queue: CallQueue, job: Job[T]) -> None:
+        """Go on without a call that nobody waits for any more."""
+        with self._changed:
+            if queue.running is not job:
+                return
+            worker = next(worker for worker in self._workers if worker.job is job)
+            self._workers = tuple(other for other in self._workers if other is not worker)
+            self._hung = (*self._hung, worker)
+            queue.hung = (*queue.hung, worker)
+            self._hung_at = queue.hung_at = self._clock()
+            queue.running = None
+            self._make_ready(queue)
+            self._provide()
+
+    def _refusal(self, queue: CallQueue) -> CallNotMade | None:
+        """Return why no call of a queue is made now; None if it may be."""
+        self._hung = tuple(worker for worker in self._hung if worker.thread.is_alive())
+        queue.hung = tuple(worker for worker in queue.hung if worker.thread.is_alive())
+        return self._pause_after(len(queue.hung), _MOST_HUNG, queue.hung_at) or self._pause_after(
+            len(self._hung), _MOST_HUNG_OF_ALL, self._hung_at
+        )
+
+    def _pause_after(self, hung: int, most: int, hung_at: float) -> CallNotMade | None:
+        surplus = hung - most
+        pause = min(_FIRST_PAUSE * 2.0 ** min(surplus, 10), _LONGEST_PAUSE)
+        remaining = hung_at + pause - self._clock()
+        if surplus < 0 or remaining <= 0:
+            return None
+        return CallNotMade(
+            f"{hung} calls have not returned (still {self._what}): "
+            f"the next one is made in {remaining:.0f} s at the earliest",
+            remaining,
+        )
+
+    def _provide(self) -> CallNotMade | None:
+        """See to it that there is a thread for the calls that may begin; return why there is none."""
+        if len(self._ready) <= self._idle_workers or len(self._workers) >= self._at_once:
+            self._changed.notify()
+            return None
+        worker = _Worker()
+        worker.thread = make_thread(self._run, worker, name=self.name, mask=self.mask)
+        try:
+            worker.thread.start()
+        except (RuntimeError, MemoryError) as error:
+            # The other threads make the call later.
+            return None if self._workers else CallNotMade(f"the system gives no thread for it ({error})")
+        self._workers = (*self._workers, worker)
+        return None
+
+    # --- on the lane's threads --------------------------------------------------------------------------
+
+    def _run(self, worker: _Worker) -> None:
+        while (queue := self._next(worker)) is not None:
+            job = worker.job
+            assert job is not None
+            job.run()
+            with self._changed:
+                worker.job = None
+                if queue.running is job:
+                    queue.running = None
+                    self._make_ready(queue)
+            queue.wake()
+
+    def _next(self, worker: _Worker) -> CallQueue | None:
+        """Wait for the next job, and give it to a worker; return its queue, or None if the thread should end."""
+        with self._changed:
+            while worker in self._workers:  # else it was left behind with a call that hung
+                if self._ready:
+                    queue = self._ready.popleft()
+                    queue.is_ready = False
+                    if self._begin(worker, queue):
+                        return queue
+                    continue
+                self._idle_workers += 1
+                has_news = self._changed.wait_for(lambda: self._ready or self._is_closed, self._idle)
+                self._idle_workers -= 1
+                if not self._ready and (self._is_closed or not has_news):
+                    self._workers = tuple(other for other in self._workers if other is not worker)
+            return None
+
+    def _begin(self, worker: _Worker, queue: CallQueue) -> bool:
+        """Give a worker the next job of a queue that was not given up; return False if there is none."""
+        while queue.waiting:
+            job = queue.waiting.popleft()
+            if not job.abandoned:
+                job.began_at = time.monotonic()
+                worker.job = queue.running = job
+                return True
+        return False
+
+
+class BlockingCalls:
+    """The queues of one stream in the lanes. Thread-safe."""
+
+    __slots__ = ("openings", "rest", "tokens")
+
+    def __init__(self, lanes: Lanes, wake: Callable[[], None]) -> None:
+        """Make the queues.
+
+        Args:
+            lanes: make the calls.
             wake: called on the thread of a call after each call.
         """
-        self.tokens = Lane(f"{name}-tokens", "waiting for the token provider", wake)
-        self.look_ups = Lane(f"{name}-look-up", "looking up the host", wake)
-        self.rest = Lane(f"{name}-rest", "reading from the REST API", wake)
-        self._lanes = (self.tokens, self.look_ups, self.rest)
+        self.openings = CallQueue(lanes.openings, wake)
+        self.tokens = CallQueue(lanes.tokens, wake)
+        self.rest = CallQueue(lanes.rest, wake)
+
+
+class Lanes:
+    """The lanes of an engine. Thread-safe."""
+
+    def __init__(self, name: str) -> None:
+        """Make the lanes, without a thread; `name` begins the names of the threads."""
+        self.openings = Lane(f"{name}-opening", "opening a connection", at_once=_OPENINGS)
+        self.tokens = Lane(f"{name}-tokens", "waiting for the token provider", at_once=_TOKENS)
+        self.rest = Lane(f"{name}-rest", "reading from the REST API", at_once=_REST)
+        self._lanes = (self.openings, self.tokens, self.rest)
 
     def set_masks(self) -> None:
         """Let the user's functions block the signals that the calling thread blocks, and our own code all."""
         self.tokens.mask = present_mask()
-        self.look_ups.mask = self.rest.mask = full_mask()
+        self.openings.mask = self.rest.mask = full_mask()
 
     def close(self) -> None:
         """Let all threads end after the calls that wait for them and were not given up."""

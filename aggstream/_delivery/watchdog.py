@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from aggstream._base.stacks import stack_of
 from aggstream._delivery.dispatcher import Dispatcher
@@ -13,9 +14,18 @@ logger = logging.getLogger("aggstream.delivery")
 
 
 class HandlerWatch:
-    """Watches what the dispatch threads run. One thread at a time may `poll`."""
+    """Watches what the dispatch threads run. One thread at a time may use it: the I/O thread while it runs.
 
-    def __init__(self, dispatcher: Dispatcher, duration: float | None, name: str) -> None:
+    The engine steps it as it steps a stream, from `begin` until no event waits for its handlers.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        duration: float | None,
+        name: str,
+        schedule: Callable[[HandlerWatch, float | None], None] = lambda watch, at: None,
+    ) -> None:
         """Make one.
 
         Args:
@@ -23,7 +33,14 @@ class HandlerWatch:
             duration: seconds after which a handler is logged, and again each time it has taken twice as long;
                 None: never.
             name: begins the log lines.
+            schedule: called with the moment of the first `step`, in monotonic seconds.
         """
+        self.is_on = duration is None
+        """True if `begin` need not be called when there are events for the handlers."""
+        self.wake_at: float | None = None
+        self.is_woken = False
+        self.is_ended = False
+        self._schedule = schedule
         self._dispatcher = dispatcher
         self._duration = duration
         self._name = name
@@ -31,6 +48,21 @@ class HandlerWatch:
         self._told: dict[str, tuple[float, float]] = {}
         # By thread: the run whose stack was logged last, and the stack.
         self._stacks: dict[str, tuple[float, str]] = {}
+
+    def begin(self) -> None:
+        """Watch from now on, until no event waits for its handlers."""
+        if self._duration is not None:
+            self.is_on = True
+            self._schedule(self, time.monotonic() + self._duration)
+
+    def step(self, polled_at: float) -> float | None:
+        """Log each handler that takes too long; return when to do so again, in monotonic seconds, or None."""
+        at = self.poll()
+        self.is_on = at is not None
+        return at
+
+    def broken(self, error: BaseException) -> None:
+        """Do nothing: it has no socket."""
 
     def poll(self) -> float | None:
         """Log each handler that takes too long; return when to poll again, in monotonic seconds, or None."""

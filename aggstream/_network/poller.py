@@ -1,18 +1,24 @@
-"""Waits for a socket, for a wake-up from another thread, and for a deadline, all at once."""
+"""Waits for any number of sockets, for a wake-up from another thread, and for a deadline, all at once."""
 
 from __future__ import annotations
 
 import contextlib
 import selectors
 import socket
+from typing import Generic, TypeVar
+
+S = TypeVar("S")
 
 _WAKE_UPS = 4096
 # Operating systems limit the length of a timeout, so `wait` returns after one day at the latest.
 _LONGEST = 86400.0
 
 
-class Poller:
-    """One thread waits. Any thread, and any signal handler, may wake it, because `wake` takes no lock."""
+class Poller(Generic[S]):
+    """One thread waits. Any thread, and any signal handler, may wake it, because `wake` takes no lock.
+
+    `S` is the type of the objects that sockets are watched for.
+    """
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -24,9 +30,8 @@ class Poller:
         self._receiver.setblocking(False)
         self._sender.setblocking(False)
         self._selector.register(self._receiver, selectors.EVENT_READ)
-        self._watched: tuple[int, int] | None = None
-        self.woken = False
-        """True if the last `wait` noticed a call of `wake`."""
+        # What each socket is watched for, by its descriptor.
+        self._events: dict[int, int] = {}
 
     def wake(self) -> None:
         """End the present `wait`; if no thread waits, end the next `wait` at once."""
@@ -34,48 +39,56 @@ class Poller:
         with contextlib.suppress(OSError):
             self._sender.send(b"\0")
 
-    def wait(
-        self, fd: int | None, *, read: bool = True, write: bool = False, timeout: float | None = None
-    ) -> tuple[bool, bool]:
+    def watch(self, fd: int, owner: S, *, read: bool, write: bool) -> None:
+        """Watch a socket from now on, or change what it is watched for.
+
+        Args:
+            fd: its file descriptor.
+            owner: what `wait` returns when the socket is ready.
+            read: True: wait until the socket has bytes to read.
+            write: True: wait until the socket takes bytes. If neither is wanted, it is not watched.
+
+        Raises:
+            OSError: the system refuses to watch it.
+        """
+        events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
+        before = self._events.get(fd, 0)
+        if events == before:
+            return
+        if not events:
+            self.forget(fd)
+        elif before:
+            self._selector.modify(fd, events, owner)
+            self._events[fd] = events
+        else:
+            self._selector.register(fd, events, owner)
+            self._events[fd] = events
+
+    def forget(self, fd: int) -> None:
+        """Stop watching a socket. The caller must do this before it closes the socket."""
+        if self._events.pop(fd, 0):
+            self._selector.unregister(fd)
+
+    def wait(self, timeout: float | None) -> list[tuple[S, bool, bool]]:
         """Wait until a socket is ready, another thread calls `wake`, or the timeout passes.
 
         Args:
-            fd: the socket's file descriptor; None: wait for no socket.
-            read: True: wait until the socket has bytes to read.
-            write: True: wait until the socket takes bytes.
             timeout: the longest wait in seconds; None: no limit.
 
         Returns:
-            Two flags: True if the socket has bytes to read, and True if the socket takes bytes.
+            For each socket that is ready its owner, True if it has bytes to read, and True if it takes bytes.
         """
-        events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
-        self._watch(None if fd is None or not events else (fd, events))
-        ready = 0
-        self.woken = False
+        ready: list[tuple[S, bool, bool]] = []
         for key, mask in self._selector.select(None if timeout is None else min(timeout, _LONGEST)):
-            if key.fileobj is self._receiver:
-                self.woken = True
+            if key.data is None:
                 with contextlib.suppress(BlockingIOError):
                     self._receiver.recv(_WAKE_UPS)
             else:
-                ready = mask
-        return bool(ready & selectors.EVENT_READ), bool(ready & selectors.EVENT_WRITE)
-
-    def forget(self) -> None:
-        """Stop watching the socket. The caller must do this before it closes the socket."""
-        self._watch(None)
+                ready.append((key.data, bool(mask & selectors.EVENT_READ), bool(mask & selectors.EVENT_WRITE)))
+        return ready
 
     def close(self) -> None:
         """Close the file descriptors of the poller."""
         self._selector.close()
         self._receiver.close()
         self._sender.close()
-
-    def _watch(self, wanted: tuple[int, int] | None) -> None:
-        if wanted == self._watched:
-            return
-        if self._watched is not None:
-            self._selector.unregister(self._watched[0])
-        if wanted is not None:
-            self._selector.register(*wanted)
-        self._watched = wanted

@@ -1,4 +1,4 @@
-"""One open connection: waiting for it, reading, sending. Its session says what to do with what comes."""
+"""One open connection: reading and sending. Its session says what to do with what comes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from aggstream._base.suspension import SuspensionWatch
 from aggstream._delivery.queue_items import SizedEvent
 from aggstream._network import websocket as wire
-from aggstream._network.poller import Poller
 from aggstream._protocol.commands import Authenticate, Ping
 from aggstream._protocol.session import Session
+from aggstream._stream.engine import Driven, Engine
 from aggstream._stream.pipeline import Pipeline
 from aggstream.errors import AggStreamError, ConnectionLost, DecodeError
 from aggstream.health import Counters
@@ -27,90 +27,96 @@ class Connection:
         self,
         session: Session,
         transport: wire.Transport,
-        poller: Poller,
+        owner: Driven,
+        engine: Engine,
         pipeline: Pipeline,
         counters: Counters,
         *,
         name: str,
-        watch_every: float | None,
     ) -> None:
         """Take over a connection that has just been opened.
 
         Args:
             session: its protocol.
             transport: its socket.
-            poller: waits.
+            owner: the stream, which is stepped when there is more to do than to hand events on.
+            engine: waits for the socket.
             pipeline: takes the events.
             counters: count the messages.
             name: begins the log lines.
-            watch_every: seconds after a delivery at which the stream looks after its handlers; None: never.
         """
         self.session = session
+        self.owner = owner
+        self.step_at = math.inf
+        """When the stream's deadlines are worth computing anew, in monotonic seconds: most are put off by whatever
+        comes."""
         self._transport = transport
-        self._poller = poller
+        self._engine = engine
         self._pipeline = pipeline
         self._counters = counters
         self._name = name
-        self._watch_every = math.inf if watch_every is None else watch_every
         self._suspension = SuspensionWatch()
+        self._reads = True
+        self._watches_write = False
+        # What came, and was not handed on, because the session wants something first.
+        self._received: Sequence[SizedEvent] = ()
         # The number of the message that has come in part.
         self._partial: int | None = None
         session.connection_made(time.monotonic())
 
-    def pump(self, until: float | None) -> Sequence[SizedEvent]:
-        """Wait, and hand on what comes, until there is something else to do.
+    def ready(self, *, readable: bool, writable: bool) -> bool:
+        """Do what the socket is ready for, and hand on what comes.
 
-        Nearly always a message is an event for the handlers and nothing else, so this is a loop of its own.
-
-        Args:
-            until: the stream's next deadline, in monotonic seconds; None: it has none.
+        Nearly always a message is an event for the handlers and nothing else. Then nobody else is asked.
 
         Returns:
-            Events that were received and not handed on, because the session wants something first.
+            True if the stream has something to do.
         """
-        now = time.monotonic()
-        until = math.inf if until is None else until
-        # By then the deadlines are worth computing anew: most are put off by whatever comes.
-        enough = now + (until - now) / 2
-        while True:
-            events = self.wait(until)
-            if events is None or not self.session.wants_nothing():
-                return events or ()
-            now = time.monotonic()
-            if events and self._pipeline.take(events, now):
-                until = min(until, now + self._watch_every)
-            if self._poller.woken or self._pipeline.should_pause() or now >= enough:
-                return ()
-            if self._pipeline.gaps.has_new_doubt:  # a look at REST does not wait for the next deadline
-                return ()
-
-    def wait(self, until: float | None, *, read: bool = True) -> Sequence[SizedEvent] | None:
-        """Wait for the connection, and do what it is ready for.
-
-        Args:
-            until: when to return at the latest, in monotonic seconds; None: never.
-            read: whether to read; else only what waits to be sent is sent.
-
-        Returns:
-            The events that came; None if nothing was read.
-        """
-        transport = self._transport
-        timeout = None if until is None else max(0.0, until - time.monotonic())
-        if read and transport.has_buffered:
-            timeout = 0.0
+        transport, session = self._transport, self.session
         try:
-            readable, writable = self._poller.wait(
-                transport.fd, read=read, write=transport.wants_write, timeout=timeout
-            )
             if writable:
                 transport.flush()
-            if read and (readable or writable or transport.has_buffered):
-                return self._read()
+            events = self._read() if self._reads else ()
+            if transport.wants_write != self._watches_write:
+                self._watch()
         except AggStreamError as error:
-            self.session.connection_lost(error)
+            session.connection_lost(error)
+            return True
         except (OSError, MemoryError) as error:  # the system refuses to watch the socket, or has no memory
+            session.connection_lost(ConnectionLost(f"the connection cannot be used: {wire.words(error)}"))
+            return True
+        if not session.wants_nothing():
+            self._received = [*self._received, *events]
+            return True
+        now = time.monotonic()
+        has_more_to_do = bool(events) and self._pipeline.take(events, now)
+        if transport.has_buffered and self._reads:
+            self._engine.read_again(self)
+        return has_more_to_do or now >= self.step_at
+
+    def take_received(self) -> Sequence[SizedEvent]:
+        """Return the events that were received and not handed on."""
+        received, self._received = self._received, ()
+        return received
+
+    def watch(self, *, read: bool) -> None:
+        """Wait for the socket from now on.
+
+        Args:
+            read: whether to read; else only what waits to be sent is sent.
+        """
+        self._reads = read
+        try:
+            self._watch()
+        except (OSError, MemoryError) as error:
             self.session.connection_lost(ConnectionLost(f"the connection cannot be used: {wire.words(error)}"))
-        return None
+            self._engine.wake(self.owner)
+        if read and self._transport.has_buffered:
+            self._engine.read_again(self)
+
+    def _watch(self) -> None:
+        self._watches_write = self._transport.wants_write
+        self._engine.poller.watch(self._transport.fd, self, read=self._reads, write=self._watches_write)
 
     def send(self) -> None:
         """Send what the session wants to be sent, as far as the socket takes it."""
@@ -142,7 +148,7 @@ class Connection:
             self._transport.flush()
         except AggStreamError:
             logger.debug("%s: the connection was gone before the close frame", self._name)
-        self._poller.forget()
+        self._engine.poller.forget(self._transport.fd)
         self._transport.abort()
 
     def detach(self) -> None:

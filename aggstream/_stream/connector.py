@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from aggstream._base.blocking_calls import Abandoned, CallNotMade, Lane
+from aggstream._base.blocking_calls import Interrupted
 from aggstream._base.deadline import Deadline
+from aggstream._base.fork_and_exit import close_here
 from aggstream._base.resources import why_no_descriptors
 from aggstream._base.secret import Secret
 from aggstream._network.opening import Address, Route, connect, resolver
-from aggstream._network.waiter import Waiter
+from aggstream._network.socket_wait import SocketWait
 from aggstream._network.websocket import Transport
 from aggstream._stream.options import Options
 from aggstream.errors import ConnectFailed, HandshakeRejected
@@ -23,91 +25,19 @@ _ABOUT_APP = frozenset({400, 401, 403})
 
 
 class Connector:
-    """Belongs to the I/O thread."""
+    """Knows how to connect. All streams with the same options share one, because a TLS context is large."""
 
-    def __init__(self, options: Options, look_ups: Lane) -> None:
-        self.made: socket.socket | None = None
-        """The socket that was made last, for a forked child to close."""
-        self._options = options
-        self._look_ups = look_ups
+    def __init__(self, options: Options) -> None:
+        self.options = options
         self._ssl_context = options.ssl_context
 
-    def connect(self, token: Secret, waiter: Waiter) -> Transport:
-        """Open a connection within `connect_timeout`.
-
-        Args:
-            token: goes into the URL, if that was asked for.
-            waiter: how the I/O thread waits, so that it can be interrupted.
+    def tls(self) -> ssl.SSLContext:
+        """Return the TLS settings. The first call takes a while: it loads the system's authorities.
 
         Raises:
-            ConnectFailed: no connection came about.
-            BaseException: what interrupted the waiter.
+            ConnectFailed: the authorities cannot be loaded.
         """
-        deadline = Deadline(self._options.connect_timeout)
-        parts = urlsplit(self._options.url)
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
-        proxy, route = self._options.route, None
-        if proxy is None:
-            addresses = self._resolve(host, port, deadline, waiter)
-        else:
-            hosts = [host]
-            if not proxy.looks_up_names:
-                hosts = [str(address[0]) for *_, address in self._resolve(host, port, deadline, waiter)]
-            route = Route(proxy, hosts, port)
-            addresses = self._resolve(proxy.host, proxy.port, deadline, waiter, "the proxy's host name")
-        try:
-            return self._connect(token, addresses, host, route, deadline, waiter)
-        except HandshakeRejected as error:
-            refusal = error
-        raise self._with_remedy(refusal, parts.scheme)
-
-    def _connect(
-        self,
-        token: Secret,
-        addresses: Sequence[Address],
-        host: str,
-        route: Route | None,
-        deadline: Deadline,
-        waiter: Waiter,
-    ) -> Transport:
-        return connect(
-            self._options.connect_url(token),
-            addresses=addresses,
-            host=host,
-            route=route,
-            ssl_context=self._tls() if urlsplit(self._options.url).scheme == "wss" else None,
-            origin=self._options.origin,
-            headers=self._options.headers,
-            limits=self._options.session.limits,
-            deadline=deadline,
-            wait=waiter.socket,
-            made=self._remember,
-        )
-
-    def _with_remedy(self, error: HandshakeRejected, scheme: str) -> HandshakeRejected:
-        """Return the error with what was sent, if the server may have refused that."""
-        said = str(error)
-        if error.status in _ABOUT_APP:
-            said += f"; sent were app_id {self._options.app_id!a} and origin {self._options.origin!a}"
-        if error.status == _BAD_REQUEST and scheme == "ws":
-            said += "; if the server speaks TLS at this port, it is wss://"
-        return HandshakeRejected(said, status=error.status, retry_after=error.retry_after)
-
-    def _remember(self, sock: socket.socket) -> None:
-        self.made = sock
-
-    def _resolve(
-        self, host: str, port: int, deadline: Deadline, waiter: Waiter, what: str = "the host name"
-    ) -> Sequence[Address]:
-        try:
-            return waiter.job(self._look_ups.submit(resolver(host, port, what)), deadline)
-        except Abandoned as error:
-            raise ConnectFailed(f"{what} was not looked up within connect_timeout: {error}") from None
-        except CallNotMade as error:
-            raise ConnectFailed(f"{what} was not looked up: {error}") from None
-
-    def _tls(self) -> ssl.SSLContext:
-        if self._ssl_context is None:  # it takes a while to load the system's authorities
+        if self._ssl_context is None:
             context = ssl.create_default_context()
             # One that is made while descriptors are short silently holds no authorities, and must not be kept.
             why = why_no_descriptors()
@@ -118,3 +48,129 @@ class Connector:
                 raise ConnectFailed(f"the system's certificate authorities cannot be loaded: {why}")
             self._ssl_context = context
         return self._ssl_context
+
+
+class Opening:
+    """One connection that is being opened. `run` blocks; all else is for the I/O thread and does not."""
+
+    def __init__(self, connector: Connector, token: Secret) -> None:
+        """Begin nothing yet.
+
+        Args:
+            connector: knows how to connect.
+            token: goes into the URL, if that was asked for.
+        """
+        self.looks_up: str | None = None
+        """What is being looked up, which cannot be interrupted; None: nothing is."""
+        self._connector = connector
+        self._options = connector.options
+        self._token = token
+        self._made: socket.socket | None = None
+        # Guards the three below: a connection that comes about when nobody wants it any more must be closed.
+        self._lock = threading.Lock()
+        self._wait: SocketWait | None = None
+        self._transport: Transport | None = None
+        self._is_cancelled = False
+
+    def cancel(self) -> None:
+        """Give the opening up: what has come about is closed, and `run` ends soon."""
+        with self._lock:
+            self._is_cancelled = True
+            if self._wait is not None:
+                self._wait.interrupt()
+            if self._transport is not None:
+                self._transport.abort()
+
+    def after_fork_in_child(self) -> None:
+        """Close the child's descriptors of the parent's connection."""
+        if (wait := self._wait) is not None:
+            wait.close()
+        if (sock := self._made) is not None:
+            close_here(sock)
+
+    # --- on a thread of the lane ------------------------------------------------------------------------
+
+    def run(self) -> Transport:
+        """Open the connection within `connect_timeout`.
+
+        Raises:
+            ConnectFailed: no connection came about.
+            OSError: there are no descriptors left to wait with.
+            Interrupted: `cancel` was called.
+        """
+        wait = SocketWait()
+        try:
+            with self._lock:
+                self._wait = wait
+                if self._is_cancelled:
+                    wait.interrupt()
+            transport = self._open(wait)
+            self._keep(transport)
+            return transport
+        finally:
+            with self._lock:
+                self._wait = None
+            wait.close()
+
+    def _keep(self, transport: Transport) -> None:
+        """Keep the open connection until the stream takes it; close it if nobody wants it any more."""
+        with self._lock:
+            self._transport = transport
+            if self._is_cancelled:
+                transport.abort()
+
+    def _open(self, wait: SocketWait) -> Transport:
+        deadline = Deadline(self._options.connect_timeout)
+        parts = urlsplit(self._options.url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "wss" else 80)
+        proxy, route = self._options.route, None
+        if proxy is None:
+            addresses = self._resolve(host, port, wait)
+        else:
+            hosts = [host]
+            if not proxy.looks_up_names:
+                hosts = [str(address[0]) for *_, address in self._resolve(host, port, wait)]
+            route = Route(proxy, hosts, port)
+            addresses = self._resolve(proxy.host, proxy.port, wait, "the proxy's host name")
+        try:
+            return self._connect(addresses, host, route, deadline, wait)
+        except HandshakeRejected as error:
+            refusal = error
+        raise self._with_remedy(refusal, parts.scheme)
+
+    def _connect(
+        self, addresses: Sequence[Address], host: str, route: Route | None, deadline: Deadline, wait: SocketWait
+    ) -> Transport:
+        return connect(
+            self._options.connect_url(self._token),
+            addresses=addresses,
+            host=host,
+            route=route,
+            ssl_context=self._connector.tls() if urlsplit(self._options.url).scheme == "wss" else None,
+            origin=self._options.origin,
+            headers=self._options.headers,
+            limits=self._options.session.limits,
+            deadline=deadline,
+            wait=wait.wait,
+            made=self._remember,
+        )
+
+    def _resolve(self, host: str, port: int, wait: SocketWait, what: str = "the host name") -> Sequence[Address]:
+        self.looks_up = what
+        addresses = resolver(host, port, what)()
+        self.looks_up = None
+        if wait.is_interrupted:  # meanwhile; no socket is made for nothing
+            raise Interrupted
+        return addresses
+
+    def _remember(self, sock: socket.socket) -> None:
+        self._made = sock
+
+    def _with_remedy(self, error: HandshakeRejected, scheme: str) -> HandshakeRejected:
+        """Return the error with what was sent, if the server may have refused that."""
+        said = str(error)
+        if error.status in _ABOUT_APP:
+            said += f"; sent were app_id {self._options.app_id!a} and origin {self._options.origin!a}"
+        if error.status == _BAD_REQUEST and scheme == "ws":
+            said += "; if the server speaks TLS at this port, it is wss://"
+        return HandshakeRejected(said, status=error.status, retry_after=error.retry_after)

@@ -30,7 +30,7 @@ def check_up(stream: Stream, dispatcher: Dispatcher, options: Options) -> Health
     live_since = stream.live_since
     silent_for = None if session is None else now - session.last_heard
     threads = dispatcher.threads()
-    threads[stream.loop.name] = stream.loop.is_alive()
+    threads[stream.engine.name] = stream.engine.is_alive()
     return Health(
         phase=stream.phase,
         problems=tuple(_problems(stream, options, silent_for, threads, handlers)),

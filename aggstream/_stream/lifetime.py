@@ -18,6 +18,7 @@ from aggstream._base.threads import Gate
 from aggstream._delivery.acks import Acks
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.watchdog import HandlerWatch
+from aggstream._stream.engine import Engine
 from aggstream._stream.stream import Stream
 from aggstream.errors import JournalError, StateError
 from aggstream.health import StopReport
@@ -36,6 +37,7 @@ class Lifetime:
 
     def __init__(
         self,
+        engine: Engine,
         stream: Stream,
         dispatcher: Dispatcher,
         watch: HandlerWatch,
@@ -47,7 +49,8 @@ class Lifetime:
         """Start nothing yet.
 
         Args:
-            stream: runs on the I/O thread.
+            engine: the I/O thread.
+            stream: the one that it drives.
             dispatcher: the threads that run handlers.
             watch: looks after the handlers once the I/O thread has ended.
             name: begins the log lines.
@@ -56,6 +59,7 @@ class Lifetime:
         """
         self.store: EventStore | None = None
         """The store, from `start` on; None if there is none."""
+        self._engine = engine
         self._stream = stream
         self._dispatcher = dispatcher
         self._watch = watch
@@ -96,7 +100,8 @@ class Lifetime:
         try:
             self.store, failure = self._open_store()
             self._dispatcher.start(self._acks(), gate)
-            self._stream.start(gate, self.store, failure)
+            self._stream.write_to(self.store, failure)
+            self._engine.start(gate)
             call_at_exit(self, Lifetime._ask_to_stop_at_exit, Lifetime._stop_at_exit)
             gate.open()
         except BaseException:
@@ -107,6 +112,7 @@ class Lifetime:
 
     def _reset(self) -> None:
         """Undo what `start` has done so far."""
+        self._engine.reset()
         self._stream.reset()
         self._dispatcher.reset()
         store, self.store = self.store, None
@@ -123,14 +129,14 @@ class Lifetime:
         self.refuse_other_process()
         if not self.is_started:
             return StopReport()
-        self._stream.loop.request_stop()
+        self._stream.request_stop()
         if self.is_own_thread() or is_in_hub():
             return StopReport(undelivered=self._dispatcher.waiting, running=self._still_running())
         deadline = Deadline(timeout)
         if not self._await_begin(deadline):
             return StopReport()
-        is_done = self._stream.join(deadline.remaining()) and self._join_handlers(deadline)
-        self._stream.blocking.join(deadline.remaining())
+        is_done = self._join_engine(deadline.remaining()) and self._join_handlers(deadline)
+        self._engine.lanes.join(deadline.remaining())
         undelivered = self._dispatcher.to_retry if is_done else self._dispatcher.abandon()
         running = self._still_running() or (() if is_done else ("starting",))
         report = StopReport(undelivered=undelivered, running=running)
@@ -150,7 +156,7 @@ class Lifetime:
         deadline = Deadline(timeout)
         if not self._await_begin(deadline):
             raise StateError("start() has failed meanwhile: call it again")
-        if not (self._stream.join(deadline.remaining()) and self._join_handlers(deadline)):
+        if not (self._join_engine(deadline.remaining()) and self._join_handlers(deadline)):
             return False
         self.raise_error()
         return True
@@ -163,10 +169,10 @@ class Lifetime:
             stop_timeout: seconds that the handlers have after a signal.
         """
         self.refuse_own_thread("run()")
-        with caught_signals(lambda _: self._stream.loop.request_stop()) as received:
+        with caught_signals(lambda _: self._stream.request_stop()) as received:
             if not self.is_started:
                 start()
-            self._stream.join(None)
+            self._join_engine(None)
             # Without a signal the handlers have all the time they need; but one may still come.
             self._join_handlers(Deadline(None), unless=lambda: bool(received))
             if received:
@@ -192,7 +198,7 @@ class Lifetime:
 
     def is_own_thread(self) -> bool:
         """Return True if the calling thread is one of the client's."""
-        return self._stream.is_own_thread() or self._dispatcher.is_own_thread()
+        return self._engine.is_own_thread() or self._dispatcher.is_own_thread()
 
     def is_in_own_process(self) -> bool:
         """Return False in a forked child of the process that has started the stream."""
@@ -224,8 +230,14 @@ class Lifetime:
         if self.is_started:
             self._dispatcher.after_fork_in_child()
         self._stream.after_fork_in_child()
+        self._engine.after_fork_in_child()
 
     # --- inside -----------------------------------------------------------------------------------------
+
+    def _join_engine(self, timeout: float | None) -> bool:
+        """Wait for the I/O thread to end; return True if it has. One that is not quite started has not."""
+        has_ended = self._engine.join(timeout)
+        return self._stream.phase == "stopped" if has_ended is None else has_ended
 
     def _open_store(self) -> tuple[EventStore | None, JournalError | None]:
         """Return the store, or why there is none and the stream is to go on all the same."""
@@ -247,8 +259,8 @@ class Lifetime:
 
     def _still_running(self) -> tuple[str, ...]:
         handlers = [running.handler for running in self._dispatcher.running()]
-        closes = ["closing the connection"] if self._stream.loop.is_alive() else []
-        return (*handlers, *self._stream.blocking.doing(), *closes)
+        closes = ["closing the connection"] if self._engine.is_alive() else []
+        return (*handlers, *self._engine.lanes.doing(), *closes)
 
     def _await_begin(self, deadline: Deadline) -> bool:
         """Wait until another thread has done `start`; return False if it has failed."""
@@ -281,13 +293,13 @@ class Lifetime:
 
     def _ask_to_stop_at_exit(self) -> None:
         if self.is_in_own_process():
-            if is_worker_process() and self.is_going() and not self._stream.loop.stop_requested:
+            if is_worker_process() and self.is_going() and not self._stream.stop_requested:
                 logger.warning(
                     "%s: the worker process ends, but stop() was not called: the stream is stopped now; "
                     "call stop() before a worker ends, so that the handlers have time to finish",
                     self._name,
                 )
-            self._stream.loop.request_stop()
+            self._stream.request_stop()
 
     def _stop_at_exit(self, deadline: Deadline) -> None:
         if self.is_in_own_process() and not self._is_ended:

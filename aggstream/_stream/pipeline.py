@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from aggstream._base.backoff import FullJitter
-from aggstream._base.blocking_calls import Lane
+from aggstream._base.blocking_calls import CallQueue
 from aggstream._base.deadline import nearest
 from aggstream._base.moments import moment
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.queue_items import SizedEvent
+from aggstream._delivery.watchdog import HandlerWatch
 from aggstream._stream.catch_up import CatchUp
 from aggstream._stream.event_log import EventLog
 from aggstream._stream.gaps import Gaps
@@ -60,11 +61,12 @@ class Pipeline:
         options: Options,
         tracker: Tracker,
         dispatcher: Dispatcher,
+        watch: HandlerWatch,
         counters: Counters,
         *,
         calls: Calls | None,
         credentials: Credentials,
-        lane: Lane,
+        rest_calls: CallQueue,
         wake: Callable[[], None],
     ) -> None:
         """Make one.
@@ -73,10 +75,11 @@ class Pipeline:
             options: the client's.
             tracker: what is known of each order.
             dispatcher: takes the events.
+            watch: looks after the handlers while they have something to do.
             counters: count them.
             calls: how REST is asked; None: not at all.
             credentials: have the token for REST.
-            lane: makes the calls of REST.
+            rest_calls: makes the calls of REST.
             wake: wakes the I/O thread; for other threads.
         """
         self.epoch = 0
@@ -100,9 +103,12 @@ class Pipeline:
         self._name = options.name
         self._tracker = tracker
         self._dispatcher = dispatcher
+        self._watch = watch
         self._counters = counters
         self._wake = wake
         self.log = self._log_to(None)
+        # The events that an earlier process had not handled; None before they are looked for.
+        self._pending: Iterator[StoredEvent] | None = None
         self._reader: RestReader | None = None
         if calls is not None:
             from aggstream._stream.rest_reader import RestReader  # noqa: PLC0415  (with an HTTP client)
@@ -110,7 +116,7 @@ class Pipeline:
             # A request, another token, and the request once more; each has a time-out for connecting and reading.
             longest = 4 * calls.options.timeout + options.token_timeout + _SLACK
             self._reader = RestReader(
-                self.catch_up, calls, credentials, lane, longest_call=longest, name=options.name
+                self.catch_up, calls, credentials, rest_calls, longest_call=longest, name=options.name
             )
 
     @property
@@ -138,13 +144,18 @@ class Pipeline:
     # --- the way of an event ----------------------------------------------------------------------------
 
     def take(self, incoming: Sequence[SizedEvent], now: float) -> bool:
-        """Take events from the session, in order; return True if any were queued for handlers.
+        """Take events from the session, in order.
 
         Args:
             incoming: the events, and the sizes of their messages.
             now: monotonic seconds.
+
+        Returns:
+            True if the stream is to be stepped: reading should pause, or REST is to be looked at, which does not
+            wait for the next deadline.
         """
-        return self._emit(self.catch_up.passed(incoming, now + self._ahead))
+        self._emit(self.catch_up.passed(incoming, now + self._ahead))
+        return self._dispatcher.is_full() or self.gaps.has_new_doubt
 
     def raise_doubt(self) -> None:
         """Look at REST: a user message came that was not understood, or that names another user."""
@@ -159,9 +170,9 @@ class Pipeline:
         """Return True if reading should wait for the handlers."""
         return self._dispatcher.is_full()
 
-    def _emit(self, outgoing: Sequence[SizedEvent]) -> bool:
+    def _emit(self, outgoing: Sequence[SizedEvent]) -> None:
         if not outgoing:
-            return False
+            return
         seqs: list[int | None] | None = None
         if self.log.store is not None:
             written, seqs = self.log.write(outgoing, complete=not self.catch_up.has_more_to_tell)
@@ -180,13 +191,13 @@ class Pipeline:
         self._counters.user_events += users
         if is_unheard and seqs is None:
             outgoing = [entry for entry in outgoing if not self._is_unheard(entry[0])]
-        if not outgoing:
-            return False
-        self._hand_on(outgoing, seqs)
-        return True
+        if outgoing:
+            self._hand_on(outgoing, seqs)
 
     def _hand_on(self, outgoing: Sequence[SizedEvent], seqs: Sequence[int | None] | None) -> None:
         self._dispatcher.put_all(outgoing, self.epoch, seqs)
+        if not self._watch.is_on:
+            self._watch.begin()
 
     def _is_unheard(self, event: Event) -> bool:
         """Return True for a heartbeat that no handler wants: it need not wake the handlers' thread."""
@@ -219,16 +230,22 @@ class Pipeline:
         if failure is not None:
             self.log.go_on_without(failure)
 
-    def resume_from_journal(self, wait_until: Callable[[Callable[[], bool]], None]) -> None:
+    def has_taken_up(self) -> bool:
         """Take up where an earlier process has ended: in a gap, with its open orders and its unhandled events.
 
-        Args:
-            wait_until: waits until a condition holds.
+        Returns:
+            True if that is done. Else the handlers are behind, and it is to be called again when they wake the
+            stream.
         """
-        self.log.ask(self._take_up, None)
-        for entry in self.log.pending():
-            wait_until(lambda: not self._dispatcher.is_full())
+        if self._pending is None:
+            self.log.ask(self._take_up, None)
+            self._pending = self.log.pending()
+        while not self._dispatcher.is_full():
+            entry = next(self._pending, None)
+            if entry is None:
+                return True
             self.redeliver(entry)
+        return False
 
     def redeliver(self, entry: StoredEvent) -> None:
         """Hand a stored event on, whether or not the handlers are behind."""
@@ -315,8 +332,12 @@ class Pipeline:
 
     def next_deadline(self) -> float | None:
         """Return when `step` should be called if nothing happens before, in monotonic seconds; None: no need."""
-        at = nearest(self.catch_up.next_deadline(), None if self._reader is None else self._reader.next_deadline())
-        return nearest(None if at is None else at - self._ahead, self.log.tidy_at)
+        at = self.catch_up.next_deadline()
+        return nearest(
+            None if at is None else at - self._ahead,
+            None if self._reader is None else self._reader.next_deadline(),
+            self.log.tidy_at,
+        )
 
     def connected(self, token: Token, user_id: str | None, now: float, attempts: int) -> None:
         """Tell what may have been missed, and begin to find out: the user is signed in.

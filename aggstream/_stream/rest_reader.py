@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from aggstream._base.blocking_calls import CallNotMade, Job, Lane
+from aggstream._base.blocking_calls import CallNotMade, CallQueue, Job
 from aggstream._base.moments import moment
 from aggstream._stream.catch_up import CatchUp, Read, ReadBalances
 from aggstream.errors import AggStreamError, AuthenticationRejected, RestError
@@ -26,7 +26,7 @@ class RestReader:
         catch_up: CatchUp,
         calls: Calls,
         credentials: Credentials,
-        lane: Lane,
+        queue: CallQueue,
         *,
         longest_call: float,
         name: str,
@@ -37,7 +37,7 @@ class RestReader:
             catch_up: asks, and takes the answers.
             calls: makes the requests.
             credentials: get another token if REST refuses the one that it is given.
-            lane: makes the calls.
+            queue: makes the calls.
             longest_call: seconds after which a call is given up. It has time-outs of its own; a name look-up or a
                 token function may hang all the same.
             name: begins the log lines.
@@ -47,9 +47,8 @@ class RestReader:
         self._catch_up = catch_up
         self._calls = calls
         self._credentials = credentials
-        self._lane = lane
+        self._queue = queue
         self._longest_call = longest_call
-        self._give_up_at = 0.0
         self._job: Job[OrdersPage | Balances] | None = None
         self._read: Read | None = None
         self._is_open = False
@@ -68,14 +67,13 @@ class RestReader:
                 self._is_open = True
             elif not self._catch_up.awaits(self._read):
                 self.abandon()
-            elif now >= self._give_up_at:
+            elif self._job.is_overdue(self._longest_call):
                 given_up = self._read
                 self.abandon()
                 self._failed(given_up, RestError(f"no answer came within {self._longest_call:g} s"), now)
         if self._job is None and (read := self._catch_up.request()) is not None:
             self._read = read
-            self._job = self._lane.submit(lambda: self._call(read, token))
-            self._give_up_at = now + self._longest_call
+            self._job = self._queue.submit(lambda: self._call(read, token))
         elif self._job is None:
             self.close()
 
@@ -90,11 +88,11 @@ class RestReader:
         """Let go of the connections, if there are any: the next call is minutes away, or never."""
         if self._is_open:
             self._is_open = False
-            self._lane.submit(self._calls.close)
+            self._queue.submit(self._calls.close)
 
     def next_deadline(self) -> float | None:
-        """Return the moment at which `step` should be called at the latest; None: no call goes on."""
-        return None if self._job is None else self._give_up_at
+        """Return when `step` should be called at the latest, in monotonic seconds; None: no call goes on."""
+        return None if self._job is None else self._job.deadline(self._longest_call)
 
     def _answer(self, job: Job[OrdersPage | Balances], read: Read, now: float, wall_ns: int) -> None:
         try:

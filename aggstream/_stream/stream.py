@@ -1,8 +1,13 @@
-"""One user's stream, on the I/O thread: one connection after the other, and everything that has a deadline.
+"""One user's stream: a state machine that the I/O thread steps, and that never blocks it.
 
-It waits for one of these: the socket of the connection (or of the one that is being opened), a wake-up by another
-thread, the end of a blocking call (which wakes it), and the next deadline. `_serve` shows what it does
-when one of them comes, and `_next_deadline` which deadlines there are.
+It goes through these states, each a method that does what is due in it:
+
+    _take_up ─► _ask ─► _await_token ─► _await_connection ─► _serve ─► (ended)
+                 ▲           │                  │               │
+                 └─ _wait ◄──┴──────────────────┴───────────────┘  an error that may pass
+
+What it waits for wakes it: the socket of the connection, another thread, the end of a blocking call, and the next
+deadline, which `_next_deadline` computes.
 
 Each step is decided elsewhere: what is said on a connection in `_protocol/session.py`, when to try again in
 `_base/backoff.py`, what a refused token means in `tokens/_credentials.py`, where events go in `pipeline.py`.
@@ -10,8 +15,9 @@ Each step is decided elsewhere: what is said on a connection in `_protocol/sessi
 
 from __future__ import annotations
 
+import collections
 import logging
-import threading
+import math
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -19,22 +25,21 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 
-from aggstream._base.blocking_calls import BlockingCalls, Interrupted
+from aggstream._base.backoff import Attempts
+from aggstream._base.blocking_calls import BlockingCalls, CallNotMade, Interrupted, Job
 from aggstream._base.border import bare
 from aggstream._base.deadline import nearest
-from aggstream._base.fork_and_exit import close_here
 from aggstream._base.resources import remedy_for, why_no_descriptors
 from aggstream._base.stacks import trail_of
-from aggstream._base.threads import Gate
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.queue_items import SizedEvent
 from aggstream._delivery.watchdog import HandlerWatch
-from aggstream._network.waiter import Waiter
+from aggstream._network.websocket import Transport
 from aggstream._protocol.session import Session
 from aggstream._stream.backpressure import BackPressure
 from aggstream._stream.connection import Connection
-from aggstream._stream.connector import Connector
-from aggstream._stream.loop import Loop
+from aggstream._stream.connector import Connector, Opening
+from aggstream._stream.engine import Engine
 from aggstream._stream.options import Options
 from aggstream._stream.outage import Outage
 from aggstream._stream.patience import Patience
@@ -61,6 +66,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("aggstream.stream")
 
 _UNAUTHORIZED = 401
+# An opening ends by its own deadline, but for what cannot be interrupted. So many seconds later it is given up.
+_SLACK = 5.0
 
 
 class _Stopping(Interrupted):
@@ -91,14 +98,13 @@ _Command: TypeAlias = "_SwitchUser | _FindOut | _Redeliver"
 
 
 class Stream:
-    """Runs the stream.
-
-    `start`, `join`, `switch_user`, `find_out`, `redeliver` and `store_failed` are for any thread.
-    """
+    """One user's stream. The methods of the first part are for any thread, the others for the I/O thread."""
 
     def __init__(
         self,
         options: Options,
+        engine: Engine,
+        connector: Connector,
         provider: TokenProvider,
         dispatcher: Dispatcher,
         watch: HandlerWatch,
@@ -112,6 +118,8 @@ class Stream:
 
         Args:
             options: the client's.
+            engine: steps it.
+            connector: knows how to connect.
             provider: returns tokens.
             dispatcher: takes the events.
             watch: looks after the handlers.
@@ -133,34 +141,48 @@ class Stream:
         self.user_id: str | None = None
         """The user whose events come, by the service's word."""
         self.counters = Counters()
-        self.loop: Loop[_Command] = Loop(f"{options.name}-io")
-        """The thread that it runs on."""
-        self.blocking = BlockingCalls(options.name, self.loop.wake)
+        self.engine = engine
+        self.stop_requested = False
+        """True once the stream is to end."""
+        self.wake_at: float | None = None
+        self.is_woken = False
+        self.is_ended = False
+        self._inbox: collections.deque[_Command] = collections.deque()
+        # The error that ends the stream; None if there is none, or it was asked to stop.
+        self._fatal: BaseException | None = None
+        self._broken: BaseException | None = None
         self._options = options
         self._dispatcher = dispatcher
-        self._watch = watch
         self._tracker = tracker
         self._on_stopping = on_stopping
         self._on_turn = on_turn
-        self._credentials = Credentials(provider, self.blocking.tokens, timeout=options.token_timeout)
-        self._connector = Connector(options, self.blocking.look_ups)
+        self._blocking = BlockingCalls(engine.lanes, self.wake)
+        self._credentials = Credentials(provider, self._blocking.tokens, timeout=options.token_timeout)
+        self._connector = connector
         self.pipeline = Pipeline(
             options,
             tracker,
             dispatcher,
+            watch,
             self.counters,
             calls=calls,
             credentials=self._credentials,
-            lane=self.blocking.rest,
-            wake=self.loop.wake,
+            rest_calls=self._blocking.rest,
+            wake=self.wake,
         )
         self.patience = Patience(options.reconnect.fatal_after)
         """Whether a refusal may pass."""
         self.outage = Outage(options.name)
         """What lasts while there is no live connection."""
         self.pressure = BackPressure(dispatcher, self.pipeline, self.counters, options.name)
-        self._waiter: Waiter
-        self._attempts = 0
+        self._state: Callable[[float], bool] = self._take_up
+        # The attempts of the present outage, which ends when a connection was live for a healthy while.
+        self._attempts: Attempts | None = None
+        self._tried = 0
+        self._token: Token | None = None
+        self._opening: Opening | None = None
+        self._job: Job[Transport] | None = None
+        self._wait_until = 0.0
         # True while the connection ends for the sake of another user.
         self._user_switched = False
 
@@ -181,43 +203,41 @@ class Stream:
 
     # --- for any thread ---------------------------------------------------------------------------------
 
-    def start(self, gate: Gate, store: EventStore | None, failure: JournalError | None) -> None:
-        """Start the thread.
+    def write_to(self, store: EventStore | None, failure: JournalError | None) -> None:
+        """Say where events are written first, before the stream is started.
 
         Args:
-            gate: where it waits until all threads of the client are there.
-            store: where events are written first from now on; None: nowhere.
+            store: the store; None: nowhere.
             failure: why there is no store, although there should be one.
-
-        Raises:
-            RuntimeError: the thread cannot be started.
-            OSError: there are no descriptors left for it.
         """
-        self.blocking.set_masks()
-        self.loop.start(gate, self._main)
         self.pipeline.write_to(store, failure)
 
     def reset(self) -> None:
-        """Wait for the thread to end, whose gate was cancelled; then it is as if it had never been started."""
-        self.loop.reset()
+        """Be as if the start had never been tried."""
         self.pipeline.write_to(None, None)
+        self.stop_requested = False
 
-    def join(self, timeout: float | None) -> bool:
-        """Wait for the thread to end; return True if it has. One that is not quite started has not."""
-        has_ended = self.loop.join(timeout)
-        return self.phase == "stopped" if has_ended is None else has_ended
+    def wake(self) -> None:
+        """Let the stream look at what has changed. Takes no lock."""
+        self.engine.wake(self)
 
-    def is_own_thread(self) -> bool:
-        """Return True if the calling thread is the stream's, or makes a blocking call for it."""
-        return self.loop.is_own_thread() or self.blocking.is_own_thread()
+    def request_stop(self) -> None:
+        """Ask the stream to end. Takes no lock, so a signal handler may call it."""
+        self.stop_requested = True
+        self.wake()
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream with an error, unless another one ends it already."""
+        if self._fatal is None:
+            self._fatal = error
+        self.request_stop()
 
     def after_fork_in_child(self) -> None:
         """Close the child's descriptors of the parent's stream, without a word to the server."""
-        if self.loop.is_made:
-            self.loop.after_fork_in_child()
+        if self.engine.is_made:
             # They may be one and the same, or dropped just before the fork: closing twice does nothing.
-            if (sock := self._connector.made) is not None:
-                close_here(sock)
+            if (opening := self._opening) is not None:
+                opening.after_fork_in_child()
             if (connection := self.connection) is not None:
                 connection.detach()
 
@@ -227,44 +247,104 @@ class Stream:
 
     def switch_user(self, provider: TokenProvider, epoch: int) -> None:
         """Connect anew with another provider's token; events are delivered under `epoch` from then on."""
-        self.loop.ask(_SwitchUser(provider, epoch))
+        self._ask_for(_SwitchUser(provider, epoch))
 
     def find_out(self, order_id: str) -> None:
         """Find out what is known of an order that nothing was heard of."""
-        self.loop.ask(_FindOut(order_id))
+        self._ask_for(_FindOut(order_id))
 
     def redeliver(self, stored: Sequence[StoredEvent]) -> None:
         """Give pending events of the store to the handlers."""
-        self.loop.ask(_Redeliver(stored))
+        self._ask_for(_Redeliver(stored))
 
-    # --- the thread -------------------------------------------------------------------------------------
+    def _ask_for(self, command: _Command) -> None:
+        self._inbox.append(command)
+        self.wake()
 
-    def _main(self) -> None:
-        self._waiter = Waiter(self.loop.poller, self._obey, self._watch.poll)
+    # --- the state machine ------------------------------------------------------------------------------
+
+    def step(self, polled_at: float) -> float | None:
+        """Do what is due, and return the next deadline; see `Driven`."""
+        if self._broken is not None:
+            self._end(self._broken)
+            return None
         try:
-            self.pipeline.resume_from_journal(self._waiter.until)
-            self._run()
+            while self._advance(polled_at):
+                pass
         except BaseException as error:
-            if not self.loop.is_made:  # a greenlet lives on in a forked child, and finds its descriptors closed
-                threading.Event().wait()  # for ever: its end would be that of a thread which the child never had
-            self._note(error)
+            self._end(error)
+        return None if self.is_ended else self._next_deadline()
+
+    def broken(self, error: BaseException) -> None:
+        """Take an error that came about while the socket was read."""
+        self._broken = error
+
+    def _advance(self, polled_at: float) -> bool:
+        """Do what is due in the present state; return True if the next state has something to do at once."""
+        try:
+            connection = self.connection
+            if connection is None:
+                self._obey()
+            else:
+                # Before the commands, which may be to switch the user: these events are the present user's.
+                self._take(connection.session, connection.take_received())
+            return self._state(polled_at)
+        except JournalError:
+            raise
+        except AggStreamError as error:
+            self._failed(error)
+        except _UserSwitched:
+            self._give_up_opening()
+            self._attempts = None
+            self._state = self._ask
+        return True
+
+    def _next_deadline(self) -> float | None:
+        """Return when the stream is to be stepped at the latest, in monotonic seconds; None: no need."""
+        connection = self.connection
+        if connection is None:
+            waiting = self._wait_until if self._state == self._wait else None
+            return nearest(self._credentials.next_deadline(), self._opening_deadline(), waiting)
+        until = nearest(
+            connection.session.next_deadline(),
+            self.pipeline.next_deadline(),
+            self._credentials.next_deadline(),
+            None if self._attempts is None or self.live_since is None else self.live_since + self._healthy_after,
+        )
+        now = time.monotonic()
+        # Half of the way there the deadlines are computed anew, if something comes: it puts off most of them.
+        connection.step_at = math.inf if until is None else now + (until - now) / 2
+        return until
+
+    # --- the end ----------------------------------------------------------------------------------------
+
+    def _end(self, error: BaseException) -> None:
+        """End the stream, by an error or because that was asked for."""
+        self._note(error)
         self.phase = "stopping"
         self.live_since = None
+        self._give_up_opening()
         self._drop_connection()
         self._end_pipeline()
-        self.blocking.close()
-        self._end()
-        self.loop.poller.close()
+        self.error = self._fatal
+        self.trace = None if self.error is None else self.error.__traceback__
+        self._on_stopping()
+        # A program that sees the last event may ask at once how the stream has ended.
+        self.phase = "stopped"
+        self._tracker.stop(self.error)
+        self._on_turn()
+        self._dispatcher.close(Stopped(error=self.error))
         self.pipeline.log.leave()
+        self.is_ended = True
 
     def _note(self, error: BaseException) -> None:
         """Keep what ends the stream, if it is an error."""
         if isinstance(error, AggStreamError):
             _without_traces(error)
-            self.loop.fail(error)
+            self.fail(error)
             logger.error("%s: the stream ends: %s", self._options.name, error)
         elif not isinstance(error, _Stopping):
-            self.loop.fail(error)
+            self.fail(error)
             # Without the frames, which hold what error reporters must not show.
             text = "%s: the stream ends by an unexpected error, %s, that came about in these calls:\n%s"
             logger.error(text, self._options.name, type(error).__name__, trail_of(error))
@@ -274,77 +354,72 @@ class Stream:
         try:
             self.pipeline.end()
         except AggStreamError as error:  # it is the journal's, and the stream ends already
-            self.loop.fatal = self.loop.fatal or error
+            self._fatal = self._fatal or error
             logger.error("%s: the last events were not stored: %s", self._options.name, error)  # noqa: TRY400
-
-    def _end(self) -> None:
-        self.error = self.loop.fatal
-        self.trace = None if self.error is None else self.error.__traceback__
-        self._on_stopping()
-        # A program that sees the last event may ask at once how the stream has ended.
-        self.phase = "stopped"
-        self._tracker.stop(self.error)
-        self._on_turn()
-        self._dispatcher.close(Stopped(error=self.error))
-
-    def _run(self) -> None:
-        loss: AggStreamError | None = None
-        while True:
-            try:
-                connection = self._establish(loss)
-            except _UserSwitched:
-                loss = None
-                continue
-            try:
-                self._serve(connection, healthy_after=None)
-            except AggStreamError as error:
-                loss = error
-            except _UserSwitched:
-                loss = None
 
     # --- connecting -------------------------------------------------------------------------------------
 
-    def _establish(self, loss: AggStreamError | None) -> Connection:
-        """Return a connection that has been live for a healthy while.
+    def _take_up(self, _: float) -> bool:
+        """Take up where an earlier process has ended, before the first connection."""
+        if not self.pipeline.has_taken_up():
+            return False  # the handlers are behind, and wake it
+        self._state = self._ask
+        return True
 
-        Args:
-            loss: the error that ended the connection before. It counts as the first failure of the outage, so that
-                the decision about it and the pause after it are those of any other.
-        """
-        self._attempts = 0
-        failures = [] if loss is None else [loss]
-
-        def attempt() -> Connection:
-            if failures:
-                raise failures.pop()
-            self._attempts += 1
-            connection = self._connect()
-            self._serve(connection, healthy_after=self._options.reconnect.healthy_after)
-            return connection
-
-        connection: Connection = self._options.reconnect.retrying(
-            attempts=lambda: self._attempts,
-            sleep=self._sleep,
-            before_sleep=self._note_pause,
-            may_pass=lambda error: self.patience.has_for(error, time.monotonic()),
-        )(attempt)
-        self.patience.succeeded()
-        return connection
-
-    def _note_pause(self, error: AggStreamError, delay: float) -> None:
-        self.outage.failed(error, delay, time.monotonic())
-        self.last_error = error
-        self.pipeline.put(Reconnecting(attempt=self._attempts + 1, delay=delay, error=error))
-
-    def _sleep(self, seconds: float) -> None:
-        self.phase = "waiting"
-        self._waiter.sleep(seconds)
-
-    def _connect(self) -> Connection:
+    def _ask(self, _: float) -> bool:
+        """Begin an attempt: ask for a token."""
         self.phase = "connecting"
-        self._obey()
+        if self._attempts is None:
+            self._begin_outage()
+        self._tried += 1
+        self._credentials.request_first()
+        self._state = self._await_token
+        return True
+
+    def _await_token(self, _: float) -> bool:
+        token = self._credentials.first_token(insists=self.patience.has_signed_in)
+        if token is None:
+            return False
+        self._token = token
+        self._opening = Opening(self._connector, token.secret)
+        self._job = self._blocking.openings.submit(self._opening.run)
+        self._state = self._await_connection
+        return True
+
+    def _await_connection(self, _: float) -> bool:
+        opening, token = self._opening, self._token
+        assert opening is not None
+        assert token is not None
+        transport = self._opened(opening, token)
+        if transport is None:
+            return False
+        self._opening = self._job = self._token = None
+        self._made(transport, token)
+        self._state = self._serve
+        return True
+
+    def _opened(self, opening: Opening, token: Token) -> Transport | None:
+        """Return the open connection; None if it is being opened.
+
+        Raises:
+            AggStreamError: no connection came about.
+        """
+        job = self._job
+        assert job is not None
+        if not job.done:
+            timeout = self._options.connect_timeout
+            if job.is_overdue(timeout if opening.looks_up else timeout + _SLACK):
+                self._give_up_opening()
+                raise ConnectFailed(_too_late(opening))
+            return None
         try:
-            return self._open()
+            return job.result()
+        except HandshakeRejected as error:
+            if self._options.session.token_in_query and error.status == _UNAUTHORIZED:
+                raise self._credentials.judge(AuthenticationRejected(str(error)), token) from error
+            raise
+        except CallNotMade as error:
+            raise ConnectFailed(f"no connection was opened: {error}") from None
         except (ImportError, LookupError, MemoryError, OSError) as error:
             # Modules, codecs and sockets are made of what the system may refuse. That passes.
             why = remedy_for(error) or why_no_descriptors()
@@ -352,14 +427,8 @@ class Stream:
                 raise
             raise ConnectFailed(f"no connection: {why}") from error
 
-    def _open(self) -> Connection:
-        token = self._credentials.next_token(self._waiter.job, insists=self.patience.has_signed_in)
-        try:
-            transport = self._connector.connect(token.secret, self._waiter)
-        except HandshakeRejected as error:
-            if self._options.session.token_in_query and error.status == _UNAUTHORIZED:
-                raise self._credentials.judge(AuthenticationRejected(str(error)), token) from error
-            raise
+    def _made(self, transport: Transport, token: Token) -> None:
+        """Begin the conversation on a connection that was just opened."""
         self.counters.connections += 1
         try:
             session = Session(self._options.session, token, expected_user=self.user_id)
@@ -367,16 +436,65 @@ class Stream:
             transport.abort()
             raise
         self.connection = Connection(
-            session,
-            transport,
-            self.loop.poller,
-            self.pipeline,
-            self.counters,
-            name=self._options.name,
-            watch_every=self._options.slow_handler_duration,
+            session, transport, self, self.engine, self.pipeline, self.counters, name=self._options.name
         )
         session.schedule_refresh(time.monotonic(), refresh_in(token))
-        return self.connection
+
+    def _opening_deadline(self) -> float | None:
+        """Return when the opening is to have ended, in monotonic seconds; None if nothing is being opened."""
+        job, timeout = self._job, self._options.connect_timeout
+        if job is None:
+            return None
+        return job.deadline(timeout + _SLACK if job.is_overdue(timeout) else timeout)
+
+    def _give_up_opening(self) -> None:
+        """Wait neither for a token nor for a connection any more."""
+        self._credentials.cancel()
+        opening, self._opening = self._opening, None
+        job, self._job = self._job, None
+        self._token = None
+        if opening is not None and job is not None:
+            opening.cancel()
+            job.leave()
+
+    # --- attempts and pauses ----------------------------------------------------------------------------
+
+    @property
+    def _healthy_after(self) -> float:
+        return self._options.reconnect.healthy_after
+
+    def _begin_outage(self) -> Attempts:
+        self._tried = 0
+        self._attempts = attempts = self._options.reconnect.outage(
+            attempts=lambda: self._tried, may_pass=lambda error: self.patience.has_for(error, time.monotonic())
+        )
+        return attempts
+
+    def _failed(self, error: AggStreamError) -> None:
+        """Wait before the next attempt: one has failed, or a connection was lost.
+
+        A loss counts as the first failure of its outage, so that the decision about it and the pause after it are
+        those of any other.
+
+        Raises:
+            AggStreamError: there is no next attempt.
+        """
+        self._give_up_opening()
+        attempts = self._attempts or self._begin_outage()
+        delay = attempts.failed(error)
+        now = time.monotonic()
+        self.outage.failed(error, delay, now)
+        self.last_error = error
+        self.pipeline.put(Reconnecting(attempt=self._tried + 1, delay=delay, error=error))
+        self.phase = "waiting"
+        self._wait_until = now + delay
+        self._state = self._wait
+
+    def _wait(self, _: float) -> bool:
+        if time.monotonic() < self._wait_until:
+            return False
+        self._state = self._ask
+        return True
 
     # --- commands ---------------------------------------------------------------------------------------
 
@@ -389,12 +507,13 @@ class Stream:
             JournalError: a dispatch thread could not write to the journal, and the stream is to end then.
         """
         self.pipeline.log.check()
-        if self.loop.stop_requested:
+        if self.stop_requested:
             self.phase = "stopping"
             if session is None:
                 raise _Stopping
             session.close(time.monotonic())
-        for command in self.loop.commands():
+        while self._inbox:
+            command = self._inbox.popleft()
             if isinstance(command, _FindOut):
                 self.pipeline.find_out(command.order_id, time.monotonic())
             elif isinstance(command, _Redeliver):
@@ -416,53 +535,39 @@ class Stream:
 
     # --- a connection -----------------------------------------------------------------------------------
 
-    def _serve(self, connection: Connection, *, healthy_after: float | None) -> None:
-        """Serve a connection until it ends, or has been live for `healthy_after`.
+    def _serve(self, polled_at: float) -> bool:
+        """Do what is due on the connection. Its events are handed on by `Connection.ready`.
 
         Raises:
             AggStreamError: the error that ended it.
             _Stopping: the stream is to end, and the session is closed.
             _UserSwitched: the session was ended to connect anew.
         """
-        session = connection.session
-        while not session.close_expected():
-            now = time.monotonic()
-            if self._is_healthy(now, healthy_after):
-                return
-            # Do what is due.
-            self._obey(session)
-            connection.note_suspension(now)
-            self._renew_token(session, now)
-            self._drain(connection)
-            self.pipeline.step(session.token, now)
-            self.pressure.update(session, now)
-            if session.close_expected():
-                break
-            # Wait, and take what comes.
-            until = self._next_deadline(session, healthy_after)
-            if self.pressure.paused:
-                connection.wait(until, read=False)
-            else:
-                self._take(session, connection.pump(until))
-            # Only now, and only deadlines that had passed before: silence is not blamed on a server whose messages
-            # wait to be read.
-            session.handle_deadline(now)
-            self._drain(connection)
-        self._end_connection(connection)
+        connection = self.connection
+        assert connection is not None
+        session, now = connection.session, time.monotonic()
+        # Only deadlines that had passed before the socket was read: silence is not blamed on a server whose
+        # messages wait to be read.
+        session.handle_deadline(polled_at)
+        self._note_health(now)
+        self._obey(session)
+        connection.note_suspension(now)
+        self._renew_token(session, now)
+        self._drain(connection)
+        self.pipeline.step(session.token, now)
+        self.pressure.update(session, now)
+        self._drain(connection)
+        if session.close_expected():
+            self._end_connection(connection)
+        connection.watch(read=not self.pressure.paused)
+        return False
 
-    def _next_deadline(self, session: Session, healthy_after: float | None) -> float | None:
-        return nearest(
-            session.next_deadline(),
-            self.pipeline.next_deadline(),
-            self._credentials.next_deadline(),
-            None if healthy_after is None or self.live_since is None else self.live_since + healthy_after,
-            self._watch.poll(),
-        )
-
-    def _is_healthy(self, now: float, healthy_after: float | None) -> bool:
-        if healthy_after is None or self.live_since is None:
-            return False
-        return now >= self.live_since + healthy_after
+    def _note_health(self, now: float) -> None:
+        """End the outage if the connection has been live for a healthy while."""
+        if self._attempts is None or self.live_since is None or now < self.live_since + self._healthy_after:
+            return
+        self._attempts = None
+        self.patience.succeeded()
 
     def _renew_token(self, session: Session, now: float) -> None:
         if session.token_request():
@@ -497,7 +602,7 @@ class Stream:
                 self._accept(session)
             self.pipeline.take(some, time.monotonic())
             if is_signed_in:
-                self.pipeline.connected(session.token, session.user_id, time.monotonic(), self._attempts)
+                self.pipeline.connected(session.token, session.user_id, time.monotonic(), self._tried)
 
     def _note_doubt(self, session: Session) -> None:
         """Have REST asked about what a message has not told: it was not understood, or names another user."""
@@ -530,7 +635,7 @@ class Stream:
 
     def _end_connection(self, connection: Connection) -> None:
         session, now = connection.session, time.monotonic()
-        is_wanted = session.error is None and self.loop.stop_requested
+        is_wanted = session.error is None and self.stop_requested
         self.pipeline.disconnected(now, session.last_heard, is_wanted=is_wanted)
         self._credentials.cancel()
         self.live_since = None
@@ -543,7 +648,7 @@ class Stream:
         self.last_error = session.error and error
         self.pipeline.put(Disconnected(error=error, code=session.close_code, initiated_by=session.ended_by))
         user_switched, self._user_switched = self._user_switched, False
-        if self.loop.stop_requested:
+        if self.stop_requested:
             raise _Stopping
         if user_switched:
             raise _UserSwitched
@@ -553,6 +658,12 @@ class Stream:
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.drop()
+
+
+def _too_late(opening: Opening) -> str:
+    if opening.looks_up is None:
+        return "it took longer than connect_timeout"
+    return f"{opening.looks_up} was not looked up within connect_timeout: the call did not return in time"
 
 
 def _without_traces(error: BaseException | None) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
 
 from aggstream._base.backoff import FullJitter
-from aggstream._base.blocking_calls import Abandoned, CallNotMade, Interrupted, Job, Lane
-from aggstream._base.deadline import Deadline
+from aggstream._base.blocking_calls import Abandoned, CallNotMade, CallQueue, Job
 from aggstream._base.stacks import place_of, trail_of
 from aggstream.errors import AuthenticationError, AuthenticationRejected, TokenUnavailable
 from aggstream.tokens._providers import problem_with
@@ -25,24 +23,23 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 10.0, 300.0
 class Credentials:
     """Asks the provider for tokens. After the server refuses a token, it allows one attempt with a new token.
 
-    It belongs to the I/O thread, and the provider runs on the thread of a lane. It alone holds the open request to
+    It belongs to the I/O thread, and the provider runs on a thread of a lane. It alone holds the open request to
     the provider, and it alone decides whether a refusal is final.
     """
 
-    def __init__(self, provider: TokenProvider, lane: Lane, *, timeout: float) -> None:
-        """Make the credentials of a client.
+    def __init__(self, provider: TokenProvider, calls: CallQueue, *, timeout: float) -> None:
+        """Make the credentials of a stream.
 
         Args:
             provider: the provider of tokens.
-            lane: makes the calls of the provider, one at a time.
+            calls: makes the calls of the provider, one at a time.
             timeout: the seconds that one call of the provider may take.
         """
         self._provider = provider
-        self._lane = lane
+        self._calls = calls
         self._timeout = timeout
-        # The request for a newer token during a live connection, and its deadline.
+        # The open request: for a new connection, or for a newer token during a live one.
         self._job: Job[Token] | None = None
-        self._deadline = Deadline(None)
         # The token that the server refused last; None after the server has accepted a token.
         self._refused: Token | None = None
         self._reason = ""
@@ -55,28 +52,29 @@ class Credentials:
         """Use another provider from now on, for the tokens of another user."""
         self.cancel()
         self._provider = provider
-        self._lane.forgive()
+        self._calls.forgive()
         self.accepted()
 
     # --- for a new connection ---------------------------------------------------------------------------
 
-    def next_token(self, wait: Callable[[Job[Token], Deadline], Token], *, insists: bool = False) -> Token:
-        """Return the token for a new connection. After a refusal, return another token than the refused token.
+    def request_first(self) -> None:
+        """Request the token for a new connection from the provider. After a refusal, request another token."""
+        self._is_forced = self._refused is not None
+        self._job = self._ask(self._refused)
+
+    def first_token(self, *, insists: bool = False) -> Token | None:
+        """Return the token for a new connection; None if the provider has not answered yet.
 
         Args:
-            wait: waits for the provider's answer until a deadline, and returns the token.
             insists: True: if the provider has no other token, return the refused token: the refusal may pass.
 
         Raises:
             AuthenticationError: the provider returned no token, or only the refused token.
-            Interrupted: another thread ended the waiting.
         """
-        self._is_forced = self._refused is not None
-        job = self._ask(self._refused)
+        if not self._is_due():
+            return None
         try:
-            token = wait(job, Deadline(self._timeout))
-        except Interrupted:
-            raise
+            token = self._take()
         except BaseException as error:  # any exception of the provider
             failure = provider_failure(error)
             raise failure from failure.__cause__
@@ -103,19 +101,16 @@ class Credentials:
         """Request another token than `stale` from the provider, unless a request is open already."""
         if self._job is None:
             self._job = self._ask(stale)
-            self._deadline = Deadline(self._timeout)
 
     def answer(self) -> Token | AuthenticationError | None:
         """Return the result of `request`: a token or an error. Return None if there is no result yet.
 
         Each result is returned only once. The method counts failures for `ask_again_in`.
         """
-        job = self._job
-        if job is None or not (job.done or self._deadline.expired()):
+        if not self._is_due():
             return None
-        self._job = None
         try:
-            token = job.result() if job.done else job.abandon()
+            token = self._take()
         except BaseException as error:  # any exception of the provider
             self._failures += 1
             return provider_failure(error)
@@ -140,8 +135,18 @@ class Credentials:
             self._job = None
 
     def next_deadline(self) -> float | None:
-        """Return the latest monotonic time for the next call of `answer`; None if no request is open."""
-        return None if self._job is None else self._deadline.at
+        """Return the latest monotonic time at which to look for an answer; None if no request is open."""
+        return None if self._job is None else self._job.deadline(self._timeout)
+
+    def _is_due(self) -> bool:
+        job = self._job
+        return job is not None and (job.done or job.is_overdue(self._timeout))
+
+    def _take(self) -> Token:
+        """End the open request, and return its token, or raise what the provider has raised."""
+        job, self._job = self._job, None
+        assert job is not None
+        return job.result() if job.done else job.abandon()
 
     # --- for REST ---------------------------------------------------------------------------------------
 
@@ -159,7 +164,7 @@ class Credentials:
 
     def _ask(self, stale: Token | None) -> Job[Token]:
         provider = self._provider
-        return self._lane.submit(lambda: _ask(provider, stale))
+        return self._calls.submit(lambda: _ask(provider, stale))
 
 
 def refresh_in(token: Token) -> float | None:

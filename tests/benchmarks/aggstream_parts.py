@@ -24,21 +24,22 @@ BATCH = 300
 
 
 def read_texts(url: str, begin: Callable[[], object], count: int) -> None:
-    """Read so many texts as the runner does, from a socket that websocket-client has opened."""
+    """Read so many texts as the engine does, from a socket that websocket-client has opened."""
     ws = websocket.create_connection(url)
     assert ws.sock is not None
     ws.sock.setblocking(False)
-    transport, poller = Transport(ws.sock, b"", Limits()), Poller()
+    transport = Transport(ws.sock, b"", Limits())
+    poller: Poller[Transport] = Poller()
+    poller.watch(transport.fd, transport, read=True, write=False)
     begin()
     while count > 0:
         timeout = 0.0 if transport.has_buffered else None
-        readable, _ = poller.wait(transport.fd, timeout=timeout)
-        if readable or transport.has_buffered:
+        if poller.wait(timeout) or transport.has_buffered:
             messages: list[Message] = []
             transport.receive(messages)
             for message in messages:
                 count -= len(message) if isinstance(message, list) else 0
-    poller.forget()
+    poller.forget(transport.fd)
     poller.close()
     transport.abort()
 

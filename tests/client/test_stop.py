@@ -160,7 +160,7 @@ def test_while_a_name_is_looked_up_it_returns_in_time_and_says_what_still_goes_o
         began = time.monotonic()
         report = client.stop(0.1)
         assert time.monotonic() - began < DEADLINE / 2
-        assert report.running == ("looking up the host",)
+        assert report.running == ("opening a connection",)
     stops(client)
 
 

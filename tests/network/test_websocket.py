@@ -68,7 +68,9 @@ def test_a_connection_that_does_not_come_about_ends_for_the_server_also_if_a_chi
     client = client_of(raw_server(script).url)
     client.start()
     assert asked.wait(DEADLINE)
-    sock = client._stream._connector.made
+    opening = client._stream._opening
+    assert opening is not None
+    sock = opening._made
     assert sock is not None
     copy = os.dup(sock.fileno())
     try:

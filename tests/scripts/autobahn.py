@@ -33,7 +33,7 @@ from aggstream._base.deadline import Deadline
 from aggstream._base.secret import Secret
 from aggstream._network.opening import connect
 from aggstream._network.poller import Poller
-from aggstream._network.waiter import Waiter
+from aggstream._network.socket_wait import SocketWait
 from aggstream._network.websocket import Binary, Message, PeerClosed, Transport
 from aggstream.errors import AggStreamError
 
@@ -104,7 +104,8 @@ def ask(port: int, path: str) -> str:
 
 @contextmanager
 def connected(port: int, path: str) -> Iterator[Iterator[tuple[Transport, object]]]:
-    poller = Poller()
+    poller: Poller[Transport] = Poller()
+    opening = SocketWait()
     deadline = Deadline(EVERY_CASE)
     transport = connect(
         Secret(f"ws://127.0.0.1:{port}{path}"),
@@ -116,19 +117,22 @@ def connected(port: int, path: str) -> Iterator[Iterator[tuple[Transport, object
         headers={},
         limits=LIMITS,
         deadline=deadline,
-        wait=Waiter(poller, obey=lambda: None, look=lambda: None).socket,
+        wait=opening.wait,
         made=lambda _: None,
     )
     transport._largest_backlog = 1 << 30  # the client itself sends nothing large
     try:
         yield received(transport, poller, deadline)
     finally:
-        poller.forget()
+        poller.forget(transport.fd)
         transport.abort()
+        opening.close()
         poller.close()
 
 
-def received(transport: Transport, poller: Poller, deadline: Deadline) -> Iterator[tuple[Transport, object]]:
+def received(
+    transport: Transport, poller: Poller[Transport], deadline: Deadline
+) -> Iterator[tuple[Transport, object]]:
     """Yield what comes, and send what waits, as the client's I/O thread does, until either side has closed."""
     # The answers to what came before the end must be sent before the close frame, which the client itself need not
     # care for: it answers nothing.
@@ -137,7 +141,8 @@ def received(transport: Transport, poller: Poller, deadline: Deadline) -> Iterat
     transport.queue_close = lambda code, reason="": closes.append((code, reason))  # type: ignore[method-assign]
     while not deadline.expired():
         timeout = 0.0 if transport.has_buffered else deadline.remaining()
-        poller.wait(transport.fd, write=transport.wants_write, timeout=timeout)
+        poller.watch(transport.fd, transport, read=True, write=transport.wants_write)
+        poller.wait(timeout)
         messages: list[Message] = []
         is_over = False
         try:

@@ -155,7 +155,7 @@ def test_a_look_up_that_always_hangs_is_made_for_ever_and_the_error_says_what_is
     client.on("reconnecting")(lambda event: errors.append(str(event.error)))
     with client:
         until(lambda: len(asked) >= 8)
-        until(lambda: any("was not looked up: 5 calls have not returned" in error for error in errors))
+        until(lambda: any("no connection was opened: 5 calls have not returned" in error for error in errors))
         assert any("within connect_timeout: the call did not return in time" in error for error in errors)
         release.set()
 

@@ -98,15 +98,9 @@ def test_a_program_that_decides_by_itself_is_not_overruled() -> None:
         return False
 
     policy = aggstream.ReconnectPolicy(decide=decide)
-    retrying = policy.retrying(
-        attempts=lambda: 1, sleep=lambda s: None, before_sleep=lambda e, s: None, may_pass=lambda error: True
-    )
-
-    def fail() -> None:
-        raise REFUSALS[0]
-
+    attempts = policy.outage(attempts=lambda: 1, may_pass=lambda error: True)
     with pytest.raises(aggstream.HandshakeRejected):
-        retrying(fail)
+        attempts.failed(REFUSALS[0])
     assert asked == [REFUSALS[0]]
 
 

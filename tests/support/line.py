@@ -36,15 +36,16 @@ class Line:
         for sock in (ours, self.server):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        self.poller = Poller()
+        self.engine = self.stream.engine
+        self.engine.poller = Poller()
         self.connection = Connection(
             Session(self.stream._options.session, Token.of("t")),
             Transport(ours, b"", aggstream.Limits()),
-            self.poller,
+            self.stream,
+            self.engine,
             self.stream.pipeline,
             self.stream.counters,
             name="aggstream",
-            watch_every=self.stream._options.slow_handler_duration,
         )
         self.session = self.connection.session
         now = time.monotonic()
@@ -53,13 +54,15 @@ class Line:
         self.session.sized_events_received()
         self.session.data_to_send()
         self.session.sign_in_received()
+        self.engine._woken.clear()
+        self.connection.watch(read=True)
 
     def send(self, blob: bytes) -> None:
         self.server.sendall(blob)
 
     def take(self) -> None:
         """Do what the I/O thread does with what has come."""
-        assert not self.connection.pump(until=time.monotonic())
+        self.engine.turn()
 
     def close(self) -> None:
         self.client._dispatcher.close(aggstream.Stopped())
@@ -68,4 +71,4 @@ class Line:
                 worker.thread.join(DEADLINE)
         self.connection.drop()
         self.server.close()
-        self.poller.close()
+        self.engine.poller.close()

@@ -341,7 +341,9 @@ class WebKills:
         heard = Seen.objects.filter(handler="signal default").values_list("event_id", flat=True)
         told = set(Event.objects.filter(type="order_event").values_list("event_id", flat=True))
         if told != set(heard):
-            self.problems.append(f"not both given to the receiver and stored: {self._described(told ^ set(heard))}")
+            self.problems.append(
+                f"not both given to the receiver and stored: {self._described(told ^ set(heard))}"
+            )
         if self._page.ids != list(Event.objects.order_by("pk").values_list("pk", flat=True)):
             self.problems.append("the page has not read everything once and in order")
 
