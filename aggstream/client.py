@@ -25,6 +25,7 @@ from aggstream._delivery.registrar import Registrar
 from aggstream._delivery.registry import check_handler, key_of
 from aggstream._delivery.waiting import Waiting
 from aggstream._delivery.watchdog import HandlerWatch
+from aggstream._delivery.workers import Workers
 from aggstream._protocol.codec import Codec
 from aggstream._protocol.options import AUTH_CLOSE_CODES, SessionOptions
 from aggstream._stream.connector import Connector
@@ -219,9 +220,10 @@ class Client(Registrar):
         # code runs.
         self._lock = threading.Lock()
         queued_size = self._options.session.limits.queued_size
+        pool = Workers(self._options.workers, name)
         self._dispatcher = Dispatcher(
             self._registry,
-            workers=self._options.workers,
+            pool,
             queue_size=self._options.queue_size,
             queued_size=queued_size,
             coalesce_balances=self._options.coalesce_balances,
@@ -234,7 +236,7 @@ class Client(Registrar):
         self._waiting = Waiting(
             self._dispatcher.calls, length=self._options.queue_size, size=queued_size, name=name
         )
-        engine = Engine(name)
+        engine = Engine(name, pool)
         watch = HandlerWatch(self._dispatcher, self._options.slow_handler_duration, name, engine.schedule)
         self._stream = Stream(
             self._options,

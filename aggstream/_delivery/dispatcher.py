@@ -1,7 +1,7 @@
-"""The I/O thread's side of delivery: it queues events for the workers, and knows how many wait.
+"""The I/O thread's side of delivery: it queues the events of one stream, and knows how many wait.
 
 With one worker, handlers run one at a time, in the order in which events arrived. With several, that holds for
-the events of one order id, which always go to the same worker; events without one go to the first.
+the events of one order id, which always go to the same queue; events without one go to the first.
 
 With a journal, an event whose handlers failed is tried again, and what follows of its order waits behind it.
 
@@ -16,27 +16,29 @@ import threading
 import zlib
 from collections.abc import Callable, Sequence
 
-from aggstream._base.deadline import Deadline
 from aggstream._base.text import shown
-from aggstream._base.threads import Gate
 from aggstream._delivery.acks import Acks
 from aggstream._delivery.handler_calls import HandlerCalls, Running
-from aggstream._delivery.journaled_worker import JournaledWorker
+from aggstream._delivery.handler_queue import HandlerQueue
+from aggstream._delivery.journaled_queue import JournaledQueue
 from aggstream._delivery.queue_items import Batch, Call, End, Item, LatestBalances, SizedEvent
 from aggstream._delivery.registry import Registry
 from aggstream._delivery.room import Room
-from aggstream._delivery.worker import Worker
+from aggstream._delivery.workers import Workers
 from aggstream.events import BalanceUpdate, Event
 
 
 class Dispatcher:
-    """Hands events to handlers. `put`, `put_all` and `close` are for the I/O thread, the rest for any."""
+    """Hands the events of one stream to handlers.
+
+    `put`, `put_all` and `close` are for the I/O thread, the rest for any.
+    """
 
     def __init__(
         self,
         registry: Registry,
+        workers: Workers,
         *,
-        workers: int,
         queue_size: int,
         queued_size: int,
         coalesce_balances: bool,
@@ -46,59 +48,39 @@ class Dispatcher:
         on_fatal: Callable[[BaseException], None],
         on_end: Callable[[], None],
     ) -> None:
-        """Make one whose threads are not started.
+        """Make one.
 
         Args:
             registry: finds the handlers of an event.
-            workers: the number of threads.
+            workers: the threads that call them.
             queue_size: the number of waiting events at which `is_full` becomes true.
             queued_size: the size of the waiting messages, in bytes, at which it does as well.
             coalesce_balances: let a newer balance of a venue replace one that still waits.
-            name: begins the threads' names and the log lines.
+            name: begins the log lines.
             shown: makes a type that the server has invented fit for a log.
             on_low_water: called by a worker when half of a full queue is done.
             on_fatal: called by a worker with an exception that is to end the stream (`SystemExit`, say).
-            on_end: called by the first worker when nothing more will be delivered.
+            on_end: called by a worker when nothing more will be delivered.
         """
         self.calls = HandlerCalls(registry, name=name, shown=shown, on_fatal=on_fatal)
-        """The state that all workers share: handlers, taps, and the number of the present user."""
+        """The state that all queues share: handlers, taps, and the number of the present user."""
+        self._workers = workers
         self._room = Room(queue_size=queue_size, queued_size=queued_size, on_low_water=on_low_water)
         self._balances = LatestBalances(most=queue_size) if coalesce_balances else None
         self._on_end = on_end
-        suffixes = [""] if workers == 1 else [f"-{number}" for number in range(1, workers + 1)]
-        self._names = [f"{name}-dispatch{suffix}" for suffix in suffixes]
         self._acks: Acks | None = None
-        self._workers: Sequence[Worker] = self._made(None)
+        # As many as there are workers; each is made when the first event comes for it. The I/O thread makes them.
+        self._queues: dict[int, HandlerQueue] = {}
+        # Guards how many of them have not come to their end; None: the end was not asked for.
+        self._lock = threading.Lock()
+        self._unended: int | None = None
 
-    def start(self, acks: Acks | None = None, gate: Gate | None = None) -> None:
-        """Start the threads.
-
-        Args:
-            acks: tells the journal what becomes of its events; None: there is no journal.
-            gate: where they wait until all threads of the client are there; None: nowhere.
-
-        Raises:
-            RuntimeError: one cannot be started; `reset` ends those that were.
-        """
+    def acknowledge(self, acks: Acks | None) -> None:
+        """Tell a journal what becomes of its events, from the start on; None: there is no journal."""
+        self._acks = acks
         if acks is not None:
-            self._acks = acks
             self.calls.is_outage = acks.is_outage
-            self._workers = self._made(acks)
-        if gate is None:
-            gate = Gate()
-            gate.open()
-        first, *others = self._workers
-        first.start(gate, self._deliver_last, self._on_end)
-        for worker in others:
-            worker.start(gate, lambda end: None, lambda: None)
-
-    def reset(self) -> None:
-        """Wait for the threads to end, whose gate was cancelled; then it is as if `start` had not been called."""
-        for worker in self._workers:
-            worker.reset()
-        if self._acks is not None:
-            self._acks = None
-            self._workers = self._made(None)
+            self._workers.on_leave.append(acks.leave)
 
     def put(self, event: Event, epoch: int, size: int = 0, seq: int | None = None) -> None:
         """Queue an event for its handlers; never blocks, so look at `is_full` from time to time.
@@ -119,9 +101,9 @@ class Dispatcher:
             epoch: the number of the user whose events they are.
             seqs: their numbers in the journal; None: none is in it.
         """
-        batch = Batch(collections.deque(events), epoch, seqs)
-        if len(self._workers) == 1 and self._balances is None:
-            self._enqueue(self._workers[0], batch)
+        batch = Batch(collections.deque(events), epoch, None if seqs is None else collections.deque(seqs))
+        if self._balances is None and self._workers.count == 1:
+            self._enqueue(self._queue(0), batch)
         else:
             self._share_out(batch)
 
@@ -131,12 +113,16 @@ class Dispatcher:
 
     def call(self, function: Callable[[], object]) -> None:
         """Let a function be called where handlers are, after what is queued."""
-        self._workers[0].queue.put(Call(function))
+        self._queue(0).put(Call(function))
 
     def close(self, last: Event) -> None:
-        """Let the workers end once all that is queued is done, with `last` as the very last event."""
-        for worker in self._workers:
-            worker.queue.put(End(last))
+        """Let the delivery end once all that is queued is done, with `last` as the very last event."""
+        self._queue(0)  # so that there is one
+        with self._lock:
+            queues = tuple(self._queues.values())
+            self._unended = len(queues)
+        for queue in queues:
+            queue.put(End(last))
 
     def is_full(self) -> bool:
         """Return True if reading should pause; if so, `on_low_water` will be called."""
@@ -166,17 +152,17 @@ class Dispatcher:
     @property
     def delivered(self) -> int:
         """How many events were handed to their handlers."""
-        return sum(worker.tally.delivered for worker in self._workers)
+        return sum(queue.tally.delivered for queue in self._made())
 
     @property
     def stale(self) -> int:
         """How many user events were not delivered because the user was switched."""
-        return sum(worker.tally.stale for worker in self._workers)
+        return sum(queue.tally.stale for queue in self._made())
 
     @property
     def to_retry(self) -> int:
         """How many events wait to be tried again, those behind them included; the journal keeps them."""
-        return sum(worker.to_retry for worker in self._workers)
+        return sum(queue.to_retry for queue in self._made())
 
     @property
     def dead(self) -> int:
@@ -186,27 +172,11 @@ class Dispatcher:
     @property
     def handler_errors(self) -> int:
         """How many exceptions handlers have raised."""
-        return sum(worker.tally.handler_errors for worker in self._workers)
-
-    def threads(self) -> dict[str, bool]:
-        """Return which threads are alive, by name."""
-        return {worker.name: worker.is_alive() for worker in self._workers}
+        return sum(queue.tally.handler_errors for queue in self._made())
 
     def running(self) -> list[Running]:
         """Return the handlers that are running now."""
-        return [running for worker in self._workers if (running := worker.running())]
-
-    def is_own_thread(self) -> bool:
-        """Return True if the calling thread is one that runs handlers."""
-        return any(worker.thread is threading.current_thread() for worker in self._workers)
-
-    def join(self, deadline: Deadline) -> bool:
-        """Wait until all threads have ended; return True if they have. Never waits for the calling thread."""
-        for worker in self._workers:
-            thread = worker.thread
-            if thread is not None and thread.ident is not None and thread is not threading.current_thread():
-                thread.join(deadline.remaining())
-        return not any(self.threads().values())
+        return [running for queue in self._made() if (running := queue.running())]
 
     def abandon(self) -> int:
         """Deliver nothing more, not even what is queued; return how many events that leaves."""
@@ -222,61 +192,75 @@ class Dispatcher:
 
     # --- inside -----------------------------------------------------------------------------------------
 
-    def _made(self, acks: Acks | None) -> Sequence[Worker]:
-        workers = [
-            Worker(name, self.calls, self._room)
-            if acks is None
-            else JournaledWorker(name, self.calls, self._room, acks)
-            for name in self._names
-        ]
-        self._room.tallies = [worker.tally for worker in workers]
-        return workers
+    def _made(self) -> tuple[HandlerQueue, ...]:
+        return tuple(self._queues.values())
 
-    def _deliver_last(self, end: End) -> None:
-        """Deliver the very last event, on the first worker's thread, once the other workers have ended."""
-        first, *others = self._workers
-        for other in others:
-            if other.thread is not None:  # it may not have been possible to start it
-                other.thread.join()
-        self.calls.call(first, end.event, self.calls.epoch, 0)
+    def _queue(self, number: int) -> HandlerQueue:
+        queue = self._queues.get(number)
+        if queue is None:
+            queue = self._make_queue(number)
+        return queue
 
-    def _enqueue(self, worker: Worker, batch: Batch) -> None:
+    def _make_queue(self, number: int) -> HandlerQueue:
+        with self._lock:  # `call` is for any thread
+            if number in self._queues:
+                return self._queues[number]
+            common = (self._workers, self.calls, self._room, self._queue_ended)
+            queue = HandlerQueue(*common) if self._acks is None else JournaledQueue(*common, self._acks)
+            self._room.tallies = (*self._room.tallies, queue.tally)
+            self._queues[number] = queue
+            return queue
+
+    def _queue_ended(self, queue: HandlerQueue, end: End) -> None:
+        """Deliver the very last event once all queues have come to their end. Called on a worker's thread."""
+        with self._lock:
+            assert self._unended is not None
+            self._unended -= 1
+            if self._unended:
+                return
+        try:
+            self.calls.call(queue, end.event, self.calls.epoch, 0)
+        finally:
+            self._on_end()
+
+    def _enqueue(self, queue: HandlerQueue, batch: Batch) -> None:
         # Counted first: a worker is never ahead.
         room = self._room
         room.put += len(batch.events)
         room.put_size += sum([size for _, size in batch.events])
-        worker.queue.put(batch)
+        queue.put(batch)
 
     def _share_out(self, batch: Batch) -> None:
-        """Queue the events for the workers that they belong to, balances where they may be replaced."""
-        shares: dict[Worker, list[Item]] = {}
+        """Put the events into the queues that they belong to, balances where they may be replaced."""
+        shares: dict[HandlerQueue, list[Item]] = {}
         for item in batch.items():
-            worker = self._worker_for(item.event)
-            share = shares.setdefault(worker, [])
+            queue = self._queue_for(item.event)
+            share = shares.setdefault(queue, [])
             if self._balances is None or not isinstance(item.event, BalanceUpdate):
                 share.append(item)
                 continue
             place, replaced = self._balances.put(item.event, item)
             self._room.put_size += item.size - replaced
             if place is not None:
-                self._enqueue_share(worker, share)
+                self._enqueue_share(queue, share)
                 self._room.put += 1
-                worker.queue.put(place)
-        for worker, share in shares.items():
-            self._enqueue_share(worker, share)
+                queue.put(place)
+        for queue, share in shares.items():
+            self._enqueue_share(queue, share)
 
-    def _enqueue_share(self, worker: Worker, share: list[Item]) -> None:
-        """Queue one worker's share, and empty it."""
+    def _enqueue_share(self, queue: HandlerQueue, share: list[Item]) -> None:
+        """Put one queue's share into it, and empty the share."""
         if share:
-            seqs = [item.seq for item in share]
+            seqs = collections.deque(item.seq for item in share)
             events = collections.deque((item.event, item.size) for item in share)
-            self._enqueue(worker, Batch(events, share[0].epoch, None if set(seqs) <= {None} else seqs))
+            self._enqueue(queue, Batch(events, share[0].epoch, None if set(seqs) <= {None} else seqs))
             share.clear()
 
-    def _worker_for(self, event: Event) -> Worker:
-        if len(self._workers) == 1:
-            return self._workers[0]
+    def _queue_for(self, event: Event) -> HandlerQueue:
+        count = self._workers.count
+        if count == 1:
+            return self._queue(0)
         order_id = getattr(event, "order_id", None) or event.raw.get("orderId")
         if not isinstance(order_id, str):
-            return self._workers[0]
-        return self._workers[zlib.crc32(order_id.encode(errors="surrogatepass")) % len(self._workers)]
+            return self._queue(0)
+        return self._queue(zlib.crc32(order_id.encode(errors="surrogatepass")) % count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import attrs
@@ -33,14 +33,14 @@ class Batch:
 
     events: collections.deque[SizedEvent]
     epoch: int
-    seqs: Sequence[int | None] | None
+    seqs: collections.deque[int | None] | None
     """Their numbers in the journal; None if none is in it."""
 
     def items(self) -> Iterator[Item]:
         """Yield the events one by one, and keep none that was yielded."""
-        for seq in self.seqs or (None,) * len(self.events):
+        while self.events:
             event, size = self.events.popleft()
-            yield Item(event, self.epoch, size, seq)
+            yield Item(event, self.epoch, size, self.seqs.popleft() if self.seqs else None)
 
 
 class LatestBalance:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 
 from aggstream._base.blocking_calls import Interrupted
 from aggstream._base.deadline import Deadline
-from aggstream._network.poller import Poller
+from aggstream._network.waker import LONGEST, Waker
 
 
 class SocketWait:
@@ -19,12 +20,18 @@ class SocketWait:
             OSError: the process has no more descriptors.
         """
         self.is_interrupted = False
-        self._poller: Poller[socket.socket] = Poller()
+        self._waker = Waker()
+        try:
+            self._selector = selectors.DefaultSelector()
+        except BaseException:
+            self._waker.close()
+            raise
+        self._selector.register(self._waker, selectors.EVENT_READ)
 
     def interrupt(self) -> None:
         """End the present wait, and each later one, with `Interrupted`. Takes no lock."""
         self.is_interrupted = True
-        self._poller.wake()
+        self._waker.wake()
 
     def wait(self, sock: socket.socket, *, write: bool, deadline: Deadline) -> None:
         """Wait until a socket is ready.
@@ -34,18 +41,20 @@ class SocketWait:
             Interrupted: another thread called `interrupt`.
         """
         fd = sock.fileno()
-        self._poller.watch(fd, sock, read=not write, write=write)
+        self._selector.register(fd, selectors.EVENT_WRITE if write else selectors.EVENT_READ)
         try:
-            while True:
-                if self.is_interrupted:
-                    raise Interrupted
+            while not self.is_interrupted:
                 if deadline.expired():
                     raise TimeoutError
-                if self._poller.wait(deadline.remaining()):
-                    return
+                remaining = deadline.remaining()
+                if self._selector.select(None if remaining is None else min(remaining, LONGEST)):
+                    break
+            if self.is_interrupted:
+                raise Interrupted
         finally:
-            self._poller.forget(fd)
+            self._selector.unregister(fd)
 
     def close(self) -> None:
         """Close the file descriptors."""
-        self._poller.close()
+        self._selector.close()
+        self._waker.close()

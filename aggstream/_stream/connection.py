@@ -64,10 +64,13 @@ class Connection:
         self._partial: int | None = None
         session.connection_made(time.monotonic())
 
-    def ready(self, *, readable: bool, writable: bool) -> bool:
-        """Do what the socket is ready for, and hand on what comes.
+    def ready(self, *, writable: bool) -> bool:
+        """Read, and hand on what comes.
 
         Nearly always a message is an event for the handlers and nothing else. Then nobody else is asked.
+
+        Args:
+            writable: True: the socket takes bytes, so what waits is sent before.
 
         Returns:
             True if the stream has something to do.
@@ -116,7 +119,7 @@ class Connection:
 
     def _watch(self) -> None:
         self._watches_write = self._transport.wants_write
-        self._engine.poller.watch(self._transport.fd, self, read=self._reads, write=self._watches_write)
+        self._engine.watch(self._transport.fd, self, read=self._reads, write=self._watches_write)
 
     def send(self) -> None:
         """Send what the session wants to be sent, as far as the socket takes it."""
@@ -148,7 +151,7 @@ class Connection:
             self._transport.flush()
         except AggStreamError:
             logger.debug("%s: the connection was gone before the close frame", self._name)
-        self._engine.poller.forget(self._transport.fd)
+        self._engine.forget(self._transport.fd)
         self._transport.abort()
 
     def detach(self) -> None:

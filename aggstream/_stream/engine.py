@@ -11,6 +11,7 @@ import collections
 import heapq
 import itertools
 import math
+import selectors
 import threading
 import time
 from typing import Protocol
@@ -18,7 +19,8 @@ from typing import Protocol
 from aggstream._base.blocking_calls import Lanes
 from aggstream._base.signals import full_mask
 from aggstream._base.threads import Gate, make_thread
-from aggstream._network.poller import Poller
+from aggstream._delivery.workers import Workers
+from aggstream._network.waker import LONGEST, Waker
 
 # A deadline may be late by this part of the time until it, and by a second at most. So the deadlines of many
 # streams fall on the same moments, and the thread wakes once for all of them.
@@ -58,25 +60,31 @@ class Socket(Protocol):
 
     owner: Driven
 
-    def ready(self, *, readable: bool, writable: bool) -> bool:
-        """Do what the socket is ready for; return True if its owner is to be stepped."""
+    def ready(self, *, writable: bool) -> bool:
+        """Read, and write if the socket takes bytes; return True if its owner is to be stepped."""
 
 
 class Engine:
     """Drives streams. The methods of the first part are for any thread, the others for the I/O thread."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, workers: Workers) -> None:
         """Make one that is not started, and holds no descriptor.
 
         Args:
             name: begins the threads' names.
+            workers: the threads that call the handlers of its streams. They end after it.
         """
+        self.workers = workers
+        """The threads that call handlers."""
         self.name = f"{name}-io"
         """The name of the I/O thread."""
         self.lanes = Lanes(name)
         """Make the calls that block."""
-        self.poller: Poller[Socket]
-        """Waits; made by `start`, so that an engine which is never started can be started in a forked child."""
+        # Made by `start`, so that an engine which is never started can be started in a forked child.
+        self._selector: selectors.BaseSelector
+        self._waker: Waker
+        # What each socket is watched for, by its descriptor.
+        self._watched: dict[int, int] = {}
         self._streams: set[Driven] = set()
         self._woken: collections.deque[Driven] = collections.deque()
         self._deadlines: list[tuple[float, int, Driven]] = []
@@ -93,32 +101,51 @@ class Engine:
         self.wake(stream)
 
     def start(self, gate: Gate) -> None:
-        """Start the thread. It ends when all streams have ended.
+        """Start the threads. They end when all streams have ended.
 
         Args:
-            gate: where it waits until all threads are there.
+            gate: where they wait until all threads are there.
 
         Raises:
-            RuntimeError: it cannot be started.
-            OSError: there are no descriptors left for it.
+            RuntimeError: one cannot be started.
+            OSError: there are no descriptors left.
         """
+        self.workers.start(gate)
         self.lanes.set_masks()
-        poller: Poller[Socket] = Poller()
+        self.open()
         try:
             thread = make_thread(gate.run, self._run, name=self.name, mask=full_mask())
             thread.start()
         except BaseException:
-            poller.close()
+            self._close()
             raise
-        self.poller = poller
         self._thread = thread
 
+    def open(self) -> None:
+        """Make the selector.
+
+        Raises:
+            OSError: there are no descriptors left.
+        """
+        self._waker = Waker()
+        try:
+            self._selector = selectors.DefaultSelector()
+        except BaseException:
+            self._waker.close()
+            raise
+        self._selector.register(self._waker, selectors.EVENT_READ)
+
+    def _close(self) -> None:
+        self._selector.close()
+        self._waker.close()
+
     def reset(self) -> None:
-        """Wait for the thread to end, whose gate was cancelled; then it is as if it had never been started."""
+        """Wait for the threads to end, whose gate was cancelled; then it is as if they had never been started."""
+        self.workers.reset()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-            self.poller.close()
+            self._close()
 
     def wake(self, driven: Driven) -> None:
         """Have something stepped as soon as possible. Takes no lock, so a signal handler may call it."""
@@ -126,7 +153,7 @@ class Engine:
             driven.is_woken = True
             self._woken.append(driven)
             if self._thread is not None:
-                self.poller.wake()
+                self._waker.wake()
 
     @property
     def is_made(self) -> bool:
@@ -151,9 +178,10 @@ class Engine:
 
     def after_fork_in_child(self) -> None:
         """Close the child's descriptors, and forget the thread, which is the parent's."""
+        self.workers.after_fork_in_child()
         if self._thread is not None:
             self._thread = None
-            self.poller.close()
+            self._close()
 
     # --- for the I/O thread -----------------------------------------------------------------------------
 
@@ -171,6 +199,36 @@ class Engine:
             self._deadlines = [entry for entry in self._deadlines if entry[0] == entry[2].wake_at]
             heapq.heapify(self._deadlines)
 
+    def watch(self, fd: int, socket: Socket, *, read: bool, write: bool) -> None:
+        """Wait for a socket from now on, or change what it is waited for.
+
+        Args:
+            fd: its file descriptor.
+            socket: its `ready` is called.
+            read: True: wait until the socket has bytes to read.
+            write: True: wait until the socket takes bytes. If neither is wanted, it is not waited for.
+
+        Raises:
+            OSError: the system refuses to wait for it.
+        """
+        events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
+        before = self._watched.get(fd, 0)
+        if events == before:
+            return
+        if not events:
+            self.forget(fd)
+        elif before:
+            self._selector.modify(fd, events, socket)
+            self._watched[fd] = events
+        else:
+            self._selector.register(fd, events, socket)
+            self._watched[fd] = events
+
+    def forget(self, fd: int) -> None:
+        """Wait for a socket no longer. Its owner must do this before it closes the socket."""
+        if self._watched.pop(fd, 0):
+            self._selector.unregister(fd)
+
     def read_again(self, socket: Socket) -> None:
         """Have a socket's `ready` called at once: there are bytes of it that were read already."""
         self._buffered[socket] = None
@@ -179,21 +237,29 @@ class Engine:
         """Wait for what comes next, read it, and step what is due."""
         polled_at = time.monotonic()
         due = self._due(polled_at)
-        ready = self.poller.wait(self._timeout(polled_at, is_busy=bool(due)))
-        if self._buffered:
-            ready = self._with_buffered(ready)
-        for socket, readable, writable in ready:
-            try:
-                if socket.ready(readable=readable, writable=writable):
-                    due[socket.owner] = None
-            except BaseException as error:  # it is that stream's alone
-                socket.owner.broken(error)
-                due[socket.owner] = None
+        buffered, self._buffered = self._buffered, {}
+        for key, events in self._selector.select(0.0 if due or buffered else self._timeout(polled_at)):
+            socket: Socket | None = key.data
+            if socket is None:
+                self._waker.drain()
+                continue
+            buffered.pop(socket, None)
+            self._read(socket, due, writable=bool(events & selectors.EVENT_WRITE))
+        for socket in buffered:
+            self._read(socket, due, writable=False)
         for driven in due:
             if not driven.is_ended:
                 self.schedule(driven, driven.step(polled_at))
             if driven.is_ended:
                 self._streams.discard(driven)
+
+    def _read(self, socket: Socket, due: dict[Driven, None], *, writable: bool) -> None:
+        try:
+            if socket.ready(writable=writable):
+                due[socket.owner] = None
+        except BaseException as error:  # it is that stream's alone
+            socket.owner.broken(error)
+            due[socket.owner] = None
 
     def _run(self) -> None:
         try:
@@ -205,7 +271,8 @@ class Engine:
             raise
         finally:
             self.lanes.close()
-            self.poller.close()
+            self.workers.close()
+            self._close()
 
     def _due(self, now: float) -> dict[Driven, None]:
         """Return what is to be stepped: what was woken, and what has a deadline that has passed."""
@@ -222,19 +289,12 @@ class Engine:
                 due[driven] = None
         return due
 
-    def _timeout(self, now: float, *, is_busy: bool) -> float | None:
-        if is_busy or self._buffered:
-            return 0.0
+    def _timeout(self, now: float) -> float | None:
+        """Return the seconds until the next deadline; None if there is none."""
         deadlines = self._deadlines
         while deadlines and deadlines[0][0] != deadlines[0][2].wake_at:
             heapq.heappop(deadlines)
-        return max(0.0, deadlines[0][0] - now) if deadlines else None
-
-    def _with_buffered(self, ready: list[tuple[Socket, bool, bool]]) -> list[tuple[Socket, bool, bool]]:
-        buffered, self._buffered = self._buffered, {}
-        for socket, _, _ in ready:
-            buffered.pop(socket, None)
-        return [*ready, *((socket, False, False) for socket in buffered)]
+        return min(max(0.0, deadlines[0][0] - now), LONGEST) if deadlines else None
 
 
 def on_common_tick(at: float, now: float) -> float:

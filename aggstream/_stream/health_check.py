@@ -29,7 +29,7 @@ def check_up(stream: Stream, dispatcher: Dispatcher, options: Options) -> Health
     now = time.monotonic()
     live_since = stream.live_since
     silent_for = None if session is None else now - session.last_heard
-    threads = dispatcher.threads()
+    threads = stream.engine.workers.threads()
     threads[stream.engine.name] = stream.engine.is_alive()
     return Health(
         phase=stream.phase,

@@ -99,7 +99,7 @@ class Lifetime:
         gate = Gate()
         try:
             self.store, failure = self._open_store()
-            self._dispatcher.start(self._acks(), gate)
+            self._dispatcher.acknowledge(self._acks())
             self._stream.write_to(self.store, failure)
             self._engine.start(gate)
             call_at_exit(self, Lifetime._ask_to_stop_at_exit, Lifetime._stop_at_exit)
@@ -114,7 +114,7 @@ class Lifetime:
         """Undo what `start` has done so far."""
         self._engine.reset()
         self._stream.reset()
-        self._dispatcher.reset()
+        self._dispatcher.acknowledge(None)
         store, self.store = self.store, None
         if store is not None:
             store.close()
@@ -198,7 +198,7 @@ class Lifetime:
 
     def is_own_thread(self) -> bool:
         """Return True if the calling thread is one of the client's."""
-        return self._engine.is_own_thread() or self._dispatcher.is_own_thread()
+        return self._engine.is_own_thread() or self._engine.workers.is_own_thread()
 
     def is_in_own_process(self) -> bool:
         """Return False in a forked child of the process that has started the stream."""
@@ -286,10 +286,10 @@ class Lifetime:
         while not unless() and not deadline.expired():
             remaining = deadline.remaining()
             step = _WATCH_EVERY if remaining is None else min(_WATCH_EVERY, remaining)
-            if self._dispatcher.join(Deadline(step)):
+            if self._engine.workers.join(Deadline(step)):
                 return True
             self._watch.poll()
-        return self._dispatcher.join(Deadline(0.0))
+        return self._engine.workers.join(Deadline(0.0))
 
     def _ask_to_stop_at_exit(self) -> None:
         if self.is_in_own_process():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import selectors
 import sys
 import threading
 import time
@@ -12,9 +13,10 @@ from unittest import mock
 import websocket
 
 from aggstream import Limits, UserEvent
+from aggstream._base.threads import Gate
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.registry import Registry, key_of
-from aggstream._network.poller import Poller
+from aggstream._delivery.workers import Workers
 from aggstream._network.websocket import Message, Transport
 from aggstream._protocol.codec import Codec
 from aggstream.events import Event, Stopped
@@ -29,18 +31,17 @@ def read_texts(url: str, begin: Callable[[], object], count: int) -> None:
     assert ws.sock is not None
     ws.sock.setblocking(False)
     transport = Transport(ws.sock, b"", Limits())
-    poller: Poller[Transport] = Poller()
-    poller.watch(transport.fd, transport, read=True, write=False)
+    selector = selectors.DefaultSelector()
+    selector.register(transport.fd, selectors.EVENT_READ)
     begin()
     while count > 0:
         timeout = 0.0 if transport.has_buffered else None
-        if poller.wait(timeout) or transport.has_buffered:
+        if selector.select(timeout) or transport.has_buffered:
             messages: list[Message] = []
             transport.receive(messages)
             for message in messages:
                 count -= len(message) if isinstance(message, list) else 0
-    poller.forget(transport.fd)
-    poller.close()
+    selector.close()
     transport.abort()
 
 
@@ -65,9 +66,10 @@ def hand_off(events: Sequence[Event], handle: Callable[[Event], object]) -> Call
     registry = Registry()
     registry.add(key_of(UserEvent), handle, once=False)
     has_ended = threading.Event()
+    workers, gate = Workers(1, "benchmark"), Gate()
     dispatcher = Dispatcher(
         registry,
-        workers=1,
+        workers,
         queue_size=2 * len(events),
         queued_size=1 << 30,
         coalesce_balances=False,
@@ -76,12 +78,14 @@ def hand_off(events: Sequence[Event], handle: Callable[[Event], object]) -> Call
         on_fatal=lambda error: None,
         on_end=has_ended.set,
     )
-    dispatcher.start()
+    gate.open()
+    workers.start(gate)
 
     def put() -> None:
         for at in range(0, len(events), BATCH):
             dispatcher.put_all([(event, 200) for event in events[at : at + BATCH]], 0)
         dispatcher.close(Stopped())
+        workers.close()
         has_ended.wait()
 
     return put

@@ -19,10 +19,12 @@ import pytest
 import aggstream
 from aggstream import Event, Gap, OrderEvent, Stopped
 from aggstream._base.deadline import Deadline
+from aggstream._base.threads import Gate
 from aggstream._delivery.acks import Acks
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.handler_calls import name_of
 from aggstream._delivery.registrar import Registrar
+from aggstream._delivery.workers import Workers
 from aggstream._protocol.codec import Codec
 from aggstream.journal import Journal, JournalOptions
 
@@ -60,9 +62,10 @@ class Dispatch(Registrar):
         self.low_waters: list[int] = []
         self.fatal: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
         self.ended = threading.Event()
+        self.workers = Workers(workers, "test")
         self.dispatcher = Dispatcher(
             self._registry,
-            workers=workers,
+            self.workers,
             queue_size=queue_size,
             queued_size=queued_size,
             coalesce_balances=coalesce_balances,
@@ -95,8 +98,18 @@ class Dispatch(Registrar):
     def finish(self) -> None:
         """Let everything be handled, and the threads end."""
         self.released.set()
+        self.close()
+        assert self.workers.join(Deadline(DEADLINE))
+
+    def start(self, acks: Acks | None) -> None:
+        gate = Gate()
+        gate.open()
+        self.dispatcher.acknowledge(acks)
+        self.workers.start(gate)
+
+    def close(self) -> None:
         self.dispatcher.close(Stopped())
-        assert self.dispatcher.join(Deadline(DEADLINE))
+        self.workers.close()
 
 
 Make = Callable[..., Dispatch]
@@ -109,14 +122,14 @@ def make() -> Iterator[Make]:
     def start(*, journal: Journal | None = None, **options: Any) -> Dispatch:
         dispatch = Dispatch(**options)
         made.append(dispatch)
-        dispatch.dispatcher.start(None if journal is None else Acks(journal, dispatch.fatal.put, "test"))
+        dispatch.start(None if journal is None else Acks(journal, dispatch.fatal.put, "test"))
         return dispatch
 
     yield start
     for dispatch in made:
-        if any(dispatch.dispatcher.threads().values()):
+        if any(dispatch.workers.threads().values()):
             dispatch.finish()
-        assert not any(dispatch.dispatcher.threads().values())
+        assert not any(dispatch.workers.threads().values())
 
 
 # --- order ----------------------------------------------------------------------------------------------
@@ -150,31 +163,37 @@ def test_handlers_run_on_a_named_thread_that_the_dispatcher_knows_as_its_own(mak
 
     @dispatch.on("*")
     def handler(event: Event) -> None:
-        seen.append((threading.current_thread().name, dispatch.dispatcher.is_own_thread()))
+        seen.append((threading.current_thread().name, dispatch.workers.is_own_thread()))
 
     dispatch.put(BALANCE)
     dispatch.finish()
     assert seen[0] == ("test-dispatch", True)
-    assert not dispatch.dispatcher.is_own_thread()
+    assert not dispatch.workers.is_own_thread()
 
 
 def test_several_workers_keep_the_order_of_each_order_id(make: Make) -> None:
     dispatch = make(workers=4)
     seen: dict[str, list[int | None]] = {}
-    threads: dict[str, set[str]] = {}
+    threads: set[str] = set()
+    being_handled: set[str] = set()
+    at_once: list[str] = []
 
     @dispatch.on(OrderEvent)
     def handler(event: OrderEvent) -> None:
+        if event.order_id in being_handled:
+            at_once.append(event.order_id)
+        being_handled.add(event.order_id)
         seen.setdefault(event.order_id, []).append(event.attempt)
-        threads.setdefault(event.order_id, set()).add(threading.current_thread().name)
+        threads.add(threading.current_thread().name)
+        being_handled.remove(event.order_id)
 
     for number in range(200):
         dispatch.put(*(order_event(f"ord_{order}", number) for order in range(10)))
     dispatch.finish()
     assert len(seen) == 10
     assert all(numbers == list(range(200)) for numbers in seen.values())
-    assert all(len(names) == 1 for names in threads.values())
-    assert len(set().union(*threads.values())) > 1
+    assert not at_once
+    assert len(threads) > 1
 
 
 def test_with_several_workers_one_order_does_not_wait_for_another(make: Make) -> None:
@@ -428,18 +447,18 @@ def test_joining_gives_up_at_its_deadline_and_says_so(make: Make) -> None:
     waits = dispatch.hold()
     dispatch.put(BALANCE)
     assert waits.wait(DEADLINE)
-    dispatch.dispatcher.close(Stopped())
-    assert not dispatch.dispatcher.join(Deadline(0.01))
-    assert dispatch.dispatcher.threads() == {"test-dispatch": True}
+    dispatch.close()
+    assert not dispatch.workers.join(Deadline(0.01))
+    assert dispatch.workers.threads() == {"test-dispatch": True}
     dispatch.released.set()
-    assert dispatch.dispatcher.join(Deadline(DEADLINE))
-    assert dispatch.dispatcher.threads() == {"test-dispatch": False}
+    assert dispatch.workers.join(Deadline(DEADLINE))
+    assert dispatch.workers.threads() == {"test-dispatch": False}
 
 
 def test_joining_from_a_handler_does_not_wait_for_itself(make: Make) -> None:
     dispatch = make()
     joined: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    dispatch.on("balance_update")(lambda event: joined.put(dispatch.dispatcher.join(Deadline(None))))
+    dispatch.on("balance_update")(lambda event: joined.put(dispatch.workers.join(Deadline(None))))
     dispatch.put(BALANCE)
     assert joined.get(timeout=DEADLINE) is False
 
@@ -531,8 +550,9 @@ def test_a_thread_that_dies_of_a_defect_says_so_and_tells_the_end(make: Make) ->
     dispatch.dispatcher.calls.taps = (tap,)
     dispatch.put(BALANCE)
     assert dispatch.fatal.get(timeout=DEADLINE) is error
+    dispatch.close()
     assert dispatch.ended.wait(DEADLINE)
-    assert dispatch.dispatcher.join(Deadline(DEADLINE))
+    assert dispatch.workers.join(Deadline(DEADLINE))
 
 
 def test_what_is_done_of_a_batch_is_not_kept(make: Make) -> None:
@@ -557,8 +577,8 @@ def test_what_is_done_of_a_batch_is_not_kept(make: Make) -> None:
 def test_a_message_of_any_type_goes_where_its_order_does(make: Make) -> None:
     one = make(workers=4)
     told = decode('{"type": "error", "message": "no", "orderId": "ord_2"}', 1)
-    assert one.dispatcher._worker_for(told) is one.dispatcher._worker_for(order_event("ord_2"))
-    assert len({one.dispatcher._worker_for(order_event(f"ord_{number}")).name for number in range(20)}) == 4
+    assert one.dispatcher._queue_for(told) is one.dispatcher._queue_for(order_event("ord_2"))
+    assert len({one.dispatcher._queue_for(order_event(f"ord_{number}")) for number in range(20)}) == 4
 
 
 def test_a_call_between_handlers_that_fails_is_logged_and_the_rest_runs(

@@ -15,6 +15,7 @@ import argparse
 import collections
 import json
 import pathlib
+import selectors
 import shutil
 import socket
 import subprocess
@@ -32,7 +33,6 @@ import aggstream
 from aggstream._base.deadline import Deadline
 from aggstream._base.secret import Secret
 from aggstream._network.opening import connect
-from aggstream._network.poller import Poller
 from aggstream._network.socket_wait import SocketWait
 from aggstream._network.websocket import Binary, Message, PeerClosed, Transport
 from aggstream.errors import AggStreamError
@@ -104,7 +104,7 @@ def ask(port: int, path: str) -> str:
 
 @contextmanager
 def connected(port: int, path: str) -> Iterator[Iterator[tuple[Transport, object]]]:
-    poller: Poller[Transport] = Poller()
+    selector = selectors.DefaultSelector()
     opening = SocketWait()
     deadline = Deadline(EVERY_CASE)
     transport = connect(
@@ -122,27 +122,28 @@ def connected(port: int, path: str) -> Iterator[Iterator[tuple[Transport, object
     )
     transport._largest_backlog = 1 << 30  # the client itself sends nothing large
     try:
-        yield received(transport, poller, deadline)
+        yield received(transport, selector, deadline)
     finally:
-        poller.forget(transport.fd)
+        selector.close()
         transport.abort()
         opening.close()
-        poller.close()
 
 
 def received(
-    transport: Transport, poller: Poller[Transport], deadline: Deadline
+    transport: Transport, selector: selectors.BaseSelector, deadline: Deadline
 ) -> Iterator[tuple[Transport, object]]:
     """Yield what comes, and send what waits, as the client's I/O thread does, until either side has closed."""
     # The answers to what came before the end must be sent before the close frame, which the client itself need not
     # care for: it answers nothing.
     closes: list[tuple[int, str]] = []
+    selector.register(transport.fd, selectors.EVENT_READ)
     queue_close = transport.queue_close
     transport.queue_close = lambda code, reason="": closes.append((code, reason))  # type: ignore[method-assign]
     while not deadline.expired():
         timeout = 0.0 if transport.has_buffered else deadline.remaining()
-        poller.watch(transport.fd, transport, read=True, write=transport.wants_write)
-        poller.wait(timeout)
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if transport.wants_write else 0)
+        selector.modify(transport.fd, events)
+        selector.select(timeout)
         messages: list[Message] = []
         is_over = False
         try:

@@ -188,7 +188,7 @@ def test_a_single_message_that_is_a_doubt_is_looked_at_before_anything_else_is_d
                 pipeline.catch_up.page_received(read, aggstream.OrdersPage(orders=()), now, 1)
         pipeline.step(session.token, time.monotonic())
         line.send(frame(json.dumps(message).encode()))
-        assert line.connection.ready(readable=True, writable=False)  # so the stream is stepped at once
+        assert line.connection.ready(writable=False)  # so the stream is stepped at once
         assert session.has_doubt or pipeline.catch_up.request() is not None
     finally:
         line.close()

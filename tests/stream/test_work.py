@@ -20,6 +20,7 @@ from raw_server import frame
 from service_messages import BALANCE_UPDATE, ORDER_EVENT, ORDER_SUBMITTED
 from waiting import Until
 
+from aggstream._base.threads import Gate
 from aggstream.events import UserEvent
 
 # The page's three messages again and again, as many as one read takes.
@@ -69,10 +70,11 @@ def test_the_calls_for_a_message_from_the_socket_to_the_handler_stay_within_thei
         line.client.on(name)(seen.append)
     assert sum(map(len, FRAMES)) < 1 << 16
     line.send(b"".join(FRAMES))
-    calls = Calls()
+    calls, gate = Calls(), Gate()
+    gate.open()
     threading.setprofile(calls)
     try:
-        line.client._dispatcher.start()
+        line.engine.workers.start(gate)
         sys.setprofile(calls)
         line.take()
         sys.setprofile(None)
@@ -82,7 +84,7 @@ def test_the_calls_for_a_message_from_the_socket_to_the_handler_stay_within_thei
     until(lambda: len(seen) == COUNT)
     until(lambda: line.client._dispatcher.depth == 0)
     assert calls.each(threading.current_thread()) < 33, calls
-    assert calls.each(line.client._dispatcher._workers[0].thread) < 7, calls
+    assert calls.each(line.engine.workers._threads[0]) < 7, calls
 
 
 def test_a_message_of_its_own_is_few_calls_as_well(line: Line) -> None:

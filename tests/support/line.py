@@ -10,7 +10,7 @@ from typing import Any
 from waiting import DEADLINE
 
 import aggstream
-from aggstream._network.poller import Poller
+from aggstream._base.deadline import Deadline
 from aggstream._network.websocket import Transport
 from aggstream._protocol.session import Session
 from aggstream._stream.connection import Connection
@@ -37,7 +37,7 @@ class Line:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self.engine = self.stream.engine
-        self.engine.poller = Poller()
+        self.engine.open()
         self.connection = Connection(
             Session(self.stream._options.session, Token.of("t")),
             Transport(ours, b"", aggstream.Limits()),
@@ -66,9 +66,8 @@ class Line:
 
     def close(self) -> None:
         self.client._dispatcher.close(aggstream.Stopped())
-        for worker in self.client._dispatcher._workers:
-            if worker.thread is not None:
-                worker.thread.join(DEADLINE)
+        self.engine.workers.close()
+        self.engine.workers.join(Deadline(DEADLINE))
         self.connection.drop()
         self.server.close()
-        self.engine.poller.close()
+        self.engine._close()

@@ -1,20 +1,20 @@
-"""A worker beside a journal: it acknowledges events, and calls handlers that failed again."""
+"""A queue beside a journal: it acknowledges events, and calls handlers that failed again."""
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import time
+from collections.abc import Callable
 
 import attrs
 
 from aggstream._delivery.acks import Acks
 from aggstream._delivery.handler_calls import HandlerCalls
-from aggstream._delivery.queue_items import Batch, Item, QueueItem
+from aggstream._delivery.handler_queue import HandlerQueue
+from aggstream._delivery.queue_items import Batch, End, Item
 from aggstream._delivery.registry import Handler
 from aggstream._delivery.retry_lines import RetryLines
 from aggstream._delivery.room import Room
-from aggstream._delivery.worker import Worker
+from aggstream._delivery.workers import Workers
 from aggstream.events import BalanceUpdate, Event, UserEvent
 
 
@@ -29,32 +29,42 @@ class _Attempt:
     """How often handlers of the event were called."""
 
 
-class JournaledWorker(Worker):
+class JournaledQueue(HandlerQueue):
     """Delivers events of the journal at least once, each order's in their order."""
 
-    def __init__(self, name: str, calls: HandlerCalls, room: Room, acks: Acks) -> None:
-        """Make one that is not started; `acks` tells the journal, the rest is as for `Worker`."""
-        super().__init__(name, calls, room)
+    def __init__(
+        self,
+        workers: Workers,
+        calls: HandlerCalls,
+        room: Room,
+        at_end: Callable[[HandlerQueue, End], None],
+        acks: Acks,
+    ) -> None:
+        """Make one that is empty; `acks` tells the journal, the rest is as for `HandlerQueue`."""
+        super().__init__(workers, calls, room, at_end)
         self._acks = acks
         self._lines: RetryLines[_Attempt] = RetryLines()
+        # When the workers come for a retry, in monotonic seconds.
+        self._served_at: float | None = None
 
     @property
     def to_retry(self) -> int:
         """How many events wait to be tried again, those behind them included; the journal keeps them."""
         return len(self._lines)
 
-    def _next(self) -> QueueItem:
-        """Return the next item; while idle, write acks and run due retries."""
-        while True:
-            try:
-                return self.queue.get_nowait()
-            except queue.Empty:
-                self._acks.write()
-            due = self._lines.next_due()
-            with contextlib.suppress(queue.Empty):
-                return self.queue.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
-            # Out here, so that an exception of a handler has none of ours for its context.
+    def _has_more(self) -> bool:
+        due = self._lines.next_due()
+        return super()._has_more() or (not self.is_ended and due is not None and due <= time.monotonic())
+
+    def _rest(self) -> None:
+        """Write acks, run due retries, and have the next one run when it is due."""
+        if not self.is_ended:
             self._run_due_retries()
+        self._acks.write()
+        due = self._lines.next_due()
+        if due is not None and due != self._served_at and not self.is_ended:
+            self._served_at = due
+            self._workers.serve_at(self, due)
 
     def _take_batch(self, batch: Batch) -> None:
         if batch.seqs is None and not self._lines:
@@ -62,6 +72,9 @@ class JournaledWorker(Worker):
             return
         for item in batch.items():
             self._take_item(item)
+            if self._workers.is_shared and batch.events and self._workers.others_wait():
+                self._items.appendleft(batch)
+                return
 
     def _take_balance(self, item: Item, replaced: list[int | None]) -> None:
         if self._deliver_coalesced(item, replaced):
@@ -128,12 +141,6 @@ class JournaledWorker(Worker):
         self.tally.done_size += size
         if self._room.is_awaited:
             self._room.announce()
-
-    def _finish(self) -> None:
-        self._acks.write()
-
-    def _leave(self) -> None:
-        self._acks.leave()
 
 
 def _line_of(event: Event) -> str:
