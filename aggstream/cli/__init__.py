@@ -1,7 +1,7 @@
 """The command `aggstream`: a demo, the live stream, orders, the journal, and the simulator.
 
-It imports what an extra brings (rich, the simulator) only in the commands that need it, so `aggstream listen`
-works on a bare install.
+Only the commands that need packages of an extra (rich, aiohttp, PyJWT) import them. So `aggstream listen` works
+without any extra.
 """
 
 from aggstream.cli._main import main

@@ -1,4 +1,4 @@
-"""The command line: its parser, and the border at which errors become exit codes."""
+"""The entry point: it parses the arguments, runs a command, and turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,8 @@ from typing import Any
 
 from aggstream import __version__
 from aggstream.cli import demo, journal, listen, orders, simulate, wait
-from aggstream.cli._shell import (
-    EXIT_CODES,
-    FAILED,
-    OK,
-    USAGE,
-    Failure,
-    abandon_stdout,
-    exit_code,
-    note,
-    prepare_streams,
-)
+from aggstream.cli._exit_codes import EXIT_CODES, FAILED, OK, USAGE, Failure, signal_exit_code
+from aggstream.cli._std_streams import abandon_stdout, prepare_streams, print_note
 from aggstream.errors import AggStreamError, ConfigurationError
 
 
@@ -29,13 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Args:
-        argv: the arguments without the program's name; None: those of the process.
+        argv: the arguments without the program's name; None: the arguments of the process.
 
     Returns:
-        The exit code: see `EXIT_CODES`.
+        The exit code, as `EXIT_CODES` lists them.
 
     Raises:
-        SystemExit: argparse found a mistake, or printed what was asked for.
+        SystemExit: the arguments are wrong, or argparse has printed the help or the version.
     """
     prepare_streams()
     parser = _parser()
@@ -49,25 +40,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = args.run(args)
         sys.stdout.flush()
     except Failure as failure:
-        note(str(failure))
+        print_note(str(failure))
         code = failure.code
     except ConfigurationError as error:
-        note(str(error).replace("allow_insecure=True", "--allow-insecure"))
+        print_note(str(error).replace("allow_insecure=True", "--allow-insecure"))
         code = USAGE
     except AggStreamError as error:
-        note(str(error))
+        print_note(str(error))
         code = FAILED
     except BrokenPipeError:
-        # `| head`: the reader has what it wanted.
+        # The reader has read enough, for example `| head`.
         abandon_stdout()
         code = OK
     except OSError as error:
-        # stdout again, as with a full disk: the library's own trouble with the network is in errors of its own.
+        # Writing to stdout failed, for example on a full disk. Errors of the network are `AggStreamError`.
         abandon_stdout()
-        note(f"cannot write: {error.strerror or error}")
+        print_note(f"cannot write: {error.strerror or error}")
         code = FAILED
     except KeyboardInterrupt:
-        code = exit_code(signal.SIGINT)
+        code = signal_exit_code(signal.SIGINT)
     return code
 
 
@@ -84,7 +75,7 @@ _COMMANDS: dict[str, Any] = {
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="aggstream",
-        description="The user stream of AGG: what happens to your orders and balances.",
+        description="Shows your AGG user stream: what happens to your orders and balances.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -108,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _set_up_logging(*, verbose: bool) -> None:
-    # Without --verbose the log would say once more what the events and the last line on stderr say.
+    # Without --verbose there is no log: the events and the last line on stderr say the same already.
     logger = logging.getLogger("aggstream")
     logger.propagate = False
     handler: logging.Handler = logging.NullHandler()

@@ -1,4 +1,4 @@
-"""Look into a journal of events, and put events back into it, also while a stream owns it."""
+"""Read a journal of events, and have events delivered again, also while a stream uses the journal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import sys
 from typing import Any
 
 from aggstream._base.json_text import to_json
-from aggstream.cli._options import count
-from aggstream.cli._outcome import moment
-from aggstream.cli._shell import OK, USAGE, Failure, note, write_line
-from aggstream.cli._terminal import Column, TableRow, has_reader, lay_out, painter, width
+from aggstream.cli._argument_types import positive_int
+from aggstream.cli._exit_codes import OK, USAGE, Failure
+from aggstream.cli._order_format import moment
+from aggstream.cli._std_streams import print_note, write_line
+from aggstream.cli._table import Column, TableRow, table_lines
+from aggstream.cli._terminal import is_interactive, painter, width
 from aggstream.journal import JournalCounts, JournalReader, StoredEvent, replay, retry
 
-HELP = "look into a journal, and have events delivered again"
+HELP = "read a journal, and have events delivered again"
 EPILOG = """\
   aggstream journal list events.db --state dead
   aggstream journal show events.db 17
@@ -23,12 +25,12 @@ EPILOG = """\
   aggstream journal replay events.db --since 2026-01-31T09:30:00Z
   aggstream journal export events.db | gzip > events.jsonl.gz
 
-Exit codes: 0; 1 there is no such journal or event, or the journal is damaged or
-locked; 2 wrong usage.
+Exit codes: 0 success; 1 there is no such journal or event, or the journal is
+damaged or locked; 2 wrong usage.
 """
 
-_LIMIT = 100
-_DIGITS_OF_AN_ID = 24
+_DEFAULT_LIMIT = 100
+_ID_LENGTH = 24
 _STATE_STYLES = {"pending": "yellow", "done": "green", "dead": "bold red"}
 _COLUMNS = (
     Column("seq", right=True),
@@ -43,41 +45,53 @@ _COLUMNS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this command's own commands."""
+    """Add the subcommands of this command."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def command(name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+    def add_command(name: str, run: Any, summary: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-        added.add_argument("path", metavar="PATH", help="the journal's file")
+        added.add_argument("path", metavar="PATH", help="the file of the journal")
         added.set_defaults(run_journal=run)
         return added
 
-    found = command("list", _list, "list events, the oldest first")
-    found.add_argument("--state", choices=("pending", "done", "dead"), help="only with this state")
-    found.add_argument("--order", metavar="ID", help="only of this order")
-    found.add_argument("--type", metavar="TYPE", help="only of this type, as order_event")
-    found.add_argument("--after", metavar="SEQ", type=int, default=0, help="only those stored after this one")
-    found.add_argument("--limit", metavar="N", type=count, default=_LIMIT, help=f"default: {_LIMIT}")
-    one = command("show", _show, "show one event with all that is known of it, as JSON")
-    one.add_argument("event", metavar="SEQ-or-ID", type=seq_or_id, help="its number, or its id")
-    command("export", _export, "write all events, one JSON object a line, the oldest first")
-    again = command("retry", _retry, "have dead events delivered again, as if they had never failed")
-    again.add_argument("seqs", metavar="SEQ", type=int, nargs="*", help="their numbers")
-    again.add_argument("--all-dead", action="store_true", help="all of them")
-    back = command("replay", _replay, "have done events delivered again: those for which all that is given holds")
-    back.add_argument("--order", metavar="ID", help="of this order")
-    back.add_argument("--first", metavar="SEQ", type=int, help="from this number on")
-    back.add_argument("--last", metavar="SEQ", type=int, help="up to this number")
-    back.add_argument(
+    list_parser = add_command("list", _list, "list events, the oldest first")
+    list_parser.add_argument(
+        "--state", choices=("pending", "done", "dead"), help="list only events with this state"
+    )
+    list_parser.add_argument("--order", metavar="ID", help="list only events of this order")
+    list_parser.add_argument("--type", metavar="TYPE", help="list only events of this type, like order_event")
+    list_parser.add_argument(
+        "--after", metavar="SEQ", type=int, default=0, help="list only events that were stored after this one"
+    )
+    list_parser.add_argument(
+        "--limit",
+        metavar="N",
+        type=positive_int,
+        default=_DEFAULT_LIMIT,
+        help=f"list at most N events; default: {_DEFAULT_LIMIT}",
+    )
+    show_parser = add_command("show", _show, "show all data of one event, as JSON")
+    show_parser.add_argument("event", metavar="SEQ-or-ID", type=seq_or_id, help="the event's number or id")
+    add_command("export", _export, "write all events as JSON, one object a line, the oldest first")
+    retry_parser = add_command("retry", _retry, "have dead events delivered again, as if they had not failed")
+    retry_parser.add_argument("seqs", metavar="SEQ", type=int, nargs="*", help="the numbers of the events")
+    retry_parser.add_argument("--all-dead", action="store_true", help="all dead events")
+    replay_parser = add_command(
+        "replay", _replay, "have done events delivered again, if all given options match them"
+    )
+    replay_parser.add_argument("--order", metavar="ID", help="only events of this order")
+    replay_parser.add_argument("--first", metavar="SEQ", type=int, help="only events from this number on")
+    replay_parser.add_argument("--last", metavar="SEQ", type=int, help="only events up to this number")
+    replay_parser.add_argument(
         "--since",
         metavar="TIME",
         type=_time,
-        help="received then or later, as 2026-01-31T09:30:00Z; without a zone: the local time",
+        help="only events received at this time or later, like 2026-01-31T09:30:00Z; without a zone: local time",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what is asked; return the exit code."""
+    """Run the chosen subcommand; return the exit code."""
     args.run_journal(args)
     return OK
 
@@ -88,23 +102,23 @@ def _list(args: argparse.Namespace) -> None:
             state=args.state, order_id=args.order, of_type=args.type, after=args.after, limit=args.limit
         )
         counts = reader.counts()
-    if not has_reader():
+    if not is_interactive():
         for stored in events:
             write_line(to_json(stored.as_dict()))
         return
     paint = painter()
     now = dt.datetime.now(dt.timezone.utc)
     if events:
-        for line in lay_out(_COLUMNS, [_row(stored, now) for stored in events], width()):
+        for line in table_lines(_COLUMNS, [_table_row(stored, now) for stored in events], width()):
             paint(line)
     else:
         paint([("no such events", "dim")])
-    paint([(_in_words(counts), "dim")])
+    paint([(_counts_text(counts), "dim")])
     if len(events) == args.limit:
-        paint([(f"there may be more: --after {events[-1].seq} goes on", "dim")])
+        paint([(f"there may be more events: --after {events[-1].seq} lists them", "dim")])
 
 
-def _row(stored: StoredEvent, now: dt.datetime) -> TableRow:
+def _table_row(stored: StoredEvent, now: dt.datetime) -> TableRow:
     return (
         (str(stored.seq), "bold"),
         (stored.state, _STATE_STYLES[stored.state]),
@@ -117,9 +131,9 @@ def _row(stored: StoredEvent, now: dt.datetime) -> TableRow:
     )
 
 
-def _in_words(counts: JournalCounts) -> str:
+def _counts_text(counts: JournalCounts) -> str:
     size = f"{counts.size / 1024:,.0f} KiB"
-    return f"in all: {counts.pending:,} pending, {counts.done:,} done, {counts.dead:,} dead, {size}"
+    return f"total: {counts.pending:,} pending, {counts.done:,} done, {counts.dead:,} dead, {size}"
 
 
 def _show(args: argparse.Namespace) -> None:
@@ -127,17 +141,17 @@ def _show(args: argparse.Namespace) -> None:
         stored = reader.show(args.event)
     if stored is None:
         raise Failure(f"no event {args.event} in {args.path}")
-    write_line(_pretty(stored.as_dict()))
+    write_line(_indented_json(stored.as_dict()))
 
 
-def _pretty(value: Any, indent: str = "") -> str:
-    """Return JSON on many lines, with numbers as they were written."""
+def _indented_json(value: Any, indent: str = "") -> str:
+    """Return JSON with indents, and with numbers as `to_json` writes them."""
     deeper = f"{indent}  "
     if isinstance(value, dict) and value:
-        inner = [f"{deeper}{json.dumps(key)}: {_pretty(item, deeper)}" for key, item in value.items()]
+        inner = [f"{deeper}{json.dumps(key)}: {_indented_json(item, deeper)}" for key, item in value.items()]
         return "{\n" + ",\n".join(inner) + f"\n{indent}}}"
     if isinstance(value, (list, tuple)) and value:
-        return "[\n" + ",\n".join(deeper + _pretty(item, deeper) for item in value) + f"\n{indent}]"
+        return "[\n" + ",\n".join(deeper + _indented_json(item, deeper) for item in value) + f"\n{indent}]"
     return to_json(value)
 
 
@@ -149,17 +163,18 @@ def _export(args: argparse.Namespace) -> None:
 
 def _retry(args: argparse.Namespace) -> None:
     if args.all_dead == bool(args.seqs):
-        raise Failure("say which events: their numbers, or --all-dead", USAGE)
+        raise Failure("say which events: give their numbers, or --all-dead", USAGE)
     number = retry(args.path, None if args.all_dead else args.seqs)
     if args.seqs and not number:
-        raise Failure(f"none of these events of {args.path} is dead: see journal show, and replay for done ones")
+        state = "`journal show` tells their state, and `journal replay` is for done events"
+        raise Failure(f"none of these events of {args.path} is dead: {state}")
     _print_result(number, "dead")
 
 
 def _replay(args: argparse.Namespace) -> None:
     given = (args.order, args.first, args.last, args.since)
     if all(value is None for value in given):
-        raise Failure("say which events: --order, --first, --last or --since", USAGE)
+        raise Failure("say which events: give --order, --first, --last or --since", USAGE)
     number = replay(args.path, order_id=args.order, first=args.first, last=args.last, since=args.since)
     _print_result(number, "done")
 
@@ -167,23 +182,23 @@ def _replay(args: argparse.Namespace) -> None:
 def _print_result(number: int, state: str) -> None:
     words = f"{number:,} {state} event{'' if number == 1 else 's'} made pending"
     if number:
-        words += "; delivered at the next start of the stream that owns the journal"
-    if has_reader():
+        words += "; they are delivered at the next start of the stream that uses the journal"
+    if is_interactive():
         write_line(words)
     else:
         write_line(to_json({"made_pending": number}))
-        note(words)
+        print_note(words)
 
 
 def seq_or_id(text: str) -> int | str:
-    """Return what an event is found by: a short number is its `seq`, all else its id."""
-    return int(text) if text.isdecimal() and len(text) < _DIGITS_OF_AN_ID else text
+    """Return an event's number for a text of digits that is shorter than an id; otherwise the text, as an id."""
+    return int(text) if text.isdecimal() and len(text) < _ID_LENGTH else text
 
 
 def _time(text: str) -> dt.datetime:
     try:
-        # Python 3.10 does not know the Z.
+        # `fromisoformat` of Python 3.10 does not accept Z.
         moment = dt.datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"not a time as 2026-01-31T09:30:00Z: {text!a}") from None
+        raise argparse.ArgumentTypeError(f"must be a time like 2026-01-31T09:30:00Z, got {text!a}") from None
     return moment.astimezone() if moment.tzinfo is None else moment

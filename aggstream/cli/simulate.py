@@ -1,6 +1,6 @@
-"""A local simulator of the service in the foreground, until Ctrl-C.
+"""Run a local simulator of the service until Ctrl-C.
 
-It prints what a client needs to connect: its URLs, the app id, the origin, and tokens of a user.
+The command prints what a client needs to connect: the URLs, the app id, the origin, and tokens of a user.
 """
 
 from __future__ import annotations
@@ -13,48 +13,57 @@ from typing import TYPE_CHECKING
 
 from aggstream._base.json_text import to_json
 from aggstream._base.signals import caught_signals
-from aggstream.cli._options import port, rate
-from aggstream.cli._shell import USAGE, Failure, exit_code, extra, note, write_line
+from aggstream.cli._argument_types import port, positive_number
+from aggstream.cli._exit_codes import USAGE, Failure, needs_extra, signal_exit_code
+from aggstream.cli._std_streams import print_note, write_line
 
 if TYPE_CHECKING:
     from aggstream.simulator import SignedIn, Simulator
 
 HELP = "run a local simulator of the service"
-EPILOG = "Paste what it prints into another terminal, and run `aggstream listen` there."
+EPILOG = "Paste the printed `export` lines into another terminal, and run `aggstream listen` there."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen; default: 127.0.0.1")
-    parser.add_argument("--port", type=port, default=0, help="default: 0, any free one")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; default: 127.0.0.1")
+    parser.add_argument("--port", type=port, default=0, help="the port to listen on; default: 0, a free port")
     parser.add_argument(
-        "--allow-remote", action="store_true", help="take a --host that other machines can reach, unencrypted"
+        "--allow-remote", action="store_true", help="allow a --host that other machines can reach, unencrypted"
     )
     parser.add_argument(
         "--allowed-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="a further name by which clients address it, like sim or sim:9000; may be given several times",
+        help="a further host name that clients may use, like sim or sim:9000; may be repeated",
     )
-    parser.add_argument("--user", default="usr_demo", metavar="ID", help="whose tokens; default: usr_demo")
+    parser.add_argument(
+        "--user", default="usr_demo", metavar="ID", help="the user whose tokens are printed; default: usr_demo"
+    )
     parser.add_argument(
         "--token-lifetime",
-        type=rate,
+        type=positive_number,
         default=3600.0,
         metavar="SECONDS",
-        help="until an access token expires; default: 3600",
+        help="the time until an access token expires; default: 3600",
     )
-    parser.add_argument("--play", action="store_true", help="place orders of the user all the time")
+    parser.add_argument("--play", action="store_true", help="place orders of the user without end")
     parser.add_argument(
-        "--rate", type=rate, default=5.0, metavar="R", help="with --play: user events a second; default: 5"
+        "--rate",
+        type=positive_number,
+        default=5.0,
+        metavar="R",
+        help="with --play: the user events per second; default: 5",
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="other orders; default: 1")
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="S", help="the seed of the random orders; default: 1"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the simulator until a signal comes; return the exit code."""
-    with extra("simulator", "aiohttp", "jwt"):
+    with needs_extra("simulator", "aiohttp", "jwt"):
         from aggstream.simulator import Simulator  # noqa: PLC0415  (an extra)
     inbox: queue.SimpleQueue[signal.Signals] = queue.SimpleQueue()
     with caught_signals(inbox.put):
@@ -80,14 +89,14 @@ def run(args: argparse.Namespace) -> int:
             if args.play:
                 simulator.play(args.user, orders=None, rate=args.rate)
             else:
-                note("no orders are placed; --play places them all the time")
-            return exit_code(inbox.get())
+                print_note("no orders are placed; --play places orders without end")
+            return signal_exit_code(inbox.get())
         finally:
             simulator.stop()
 
 
 def _settings(simulator: Simulator, signed_in: SignedIn) -> list[str]:
-    """Return what a client needs, to read and to paste."""
+    """Return the lines with what a client needs, for people and to paste into a shell."""
     named = {
         "URL": simulator.url,
         "REST_URL": simulator.rest_url,
@@ -114,7 +123,7 @@ def _settings(simulator: Simulator, signed_in: SignedIn) -> list[str]:
         "",
         *(f"export AGGSTREAM_{name}={shlex.quote(value)}" for name, value in named.items()),
         "",
-        "To see tokens being refreshed, then also:",
+        "To see how tokens are refreshed, paste these lines too:",
         "",
         f"(umask 077; echo {shlex.quote(to_json(pair))} > aggstream-tokens.json)",
         "aggstream listen --refresh-token-file aggstream-tokens.json",

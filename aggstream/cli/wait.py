@@ -1,4 +1,4 @@
-"""Wait until orders have ended, and tell what became of each as it ends."""
+"""Wait until orders have ended, and print the outcome of each one as soon as it ends."""
 
 from __future__ import annotations
 
@@ -12,28 +12,25 @@ from typing import TypeAlias
 from aggstream._base.deadline import Deadline
 from aggstream._base.json_text import to_json
 from aggstream._base.signals import caught_signals
-from aggstream.cli._connection import ENVIRONMENT, ConnectionSettings, add_connection_arguments, why_not_caught_up
-from aggstream.cli._lines import as_line, is_worth_printing
-from aggstream.cli._options import rate
-from aggstream.cli._outcome import outcome_as_line, outcome_as_object
-from aggstream.cli._shell import (
-    EXIT_CODES,
-    NOT_FILLED,
-    OK,
-    UNKNOWN,
-    abandon_stdout,
-    exit_code,
-    note,
-    write_line,
+from aggstream.cli._argument_types import positive_number
+from aggstream.cli._connection_settings import (
+    ENVIRONMENT,
+    ConnectionSettings,
+    add_connection_arguments,
+    why_not_caught_up,
 )
-from aggstream.cli._terminal import has_reader, line_printer, print_aside
+from aggstream.cli._event_format import as_line, is_shown_always
+from aggstream.cli._exit_codes import EXIT_CODES, NOT_FILLED, OK, UNKNOWN, signal_exit_code
+from aggstream.cli._order_format import outcome_as_line, outcome_as_object
+from aggstream.cli._std_streams import abandon_stdout, print_note, write_line
+from aggstream.cli._terminal import is_interactive, line_printer, print_note_of
 from aggstream.client import Client
 from aggstream.errors import AggStreamError
 from aggstream.events import LifecycleEvent, Verdict
 from aggstream.orders._order import Outcome
 from aggstream.orders._tracked_order import TrackedOrder
 
-HELP = "wait until orders are filled, or have ended otherwise"
+HELP = "wait until orders are filled, or end in another way"
 EPILOG = f"""\
 {EXIT_CODES}
 
@@ -43,20 +40,20 @@ EPILOG = f"""\
   aggstream wait ord_abc123 ord_def456 | jq -r .verdict
 """
 
-_STOP = 1.0
+_STOP_TIMEOUT = 1.0
 
 _Inbox: TypeAlias = "queue.SimpleQueue[Outcome | signal.Signals]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument("order_ids", nargs="+", metavar="ORDER_ID", help="an order's id")
+    parser.add_argument("order_ids", nargs="+", metavar="ORDER_ID", help="the id of an order")
     parser.add_argument(
         "--timeout",
-        type=rate,
+        type=positive_number,
         default=60.0,
         metavar="SECONDS",
-        help="for all of them together, connecting included; default: 60",
+        help="wait at most this long for all orders together, with connecting; default: 60",
     )
     add_connection_arguments(parser)
 
@@ -64,18 +61,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Wait for the orders; return the exit code."""
     deadline = Deadline(args.timeout)
-    client = ConnectionSettings.of(args).client()
+    client = ConnectionSettings.from_args(args).client()
     inbox: _Inbox = queue.SimpleQueue()
 
-    print_line = line_printer() if has_reader() else None
+    print_line = line_printer() if is_interactive() else None
 
     @client.on(LifecycleEvent)
     def print_event(event: LifecycleEvent) -> None:
-        if not is_worth_printing(event):
+        if not is_shown_always(event):
             return
         if print_line is None:
-            print_aside(event)
-        else:  # in a terminal it is part of the picture
+            print_note_of(event)
+        else:  # in a terminal, events and outcomes go to stdout together
             print_line(as_line(event))
 
     with caught_signals(inbox.put):
@@ -83,21 +80,21 @@ def run(args: argparse.Namespace) -> int:
         try:
             return _wait(client, args.order_ids, inbox, deadline)
         finally:
-            with contextlib.suppress(AggStreamError):  # what matters of it is in the outcomes
-                client.stop(_STOP)
+            with contextlib.suppress(AggStreamError):  # the outcomes have the errors that matter
+                client.stop(_STOP_TIMEOUT)
 
 
 def _wait(client: Client, order_ids: list[str], inbox: _Inbox, deadline: Deadline) -> int:
-    """Show each order's outcome as it comes, or what is known when the time runs out.
+    """Print each order's outcome when the order ends, or its state when the time runs out.
 
     Raises:
-        AggStreamError: the stream ended before all of them had.
+        AggStreamError: the stream ended before all orders did.
     """
-    show = _printer()
+    show = _outcome_printer()
     waiting = {order_id: client.track(order_id) for order_id in order_ids}
-    if has_reader():
+    if is_interactive():
         orders = order_ids[0] if len(waiting) == 1 else f"{len(waiting)} orders"
-        note(f"waiting for {orders}, {deadline.remaining():.0f} s at most")
+        print_note(f"waiting for {orders}, {deadline.remaining():.0f} s at most")
     for order in waiting.values():
         order.future().add_done_callback(lambda future: inbox.put(future.result()))
     code, failure = OK, None
@@ -107,21 +104,21 @@ def _wait(client: Client, order_ids: list[str], inbox: _Inbox, deadline: Deadlin
         except queue.Empty:
             break
         if isinstance(item, signal.Signals):
-            return exit_code(item)
+            return signal_exit_code(item)
         del waiting[item.order_id]
         show(item, item.reason)
         code = max(code, exit_code_of(item))
         failure = failure or item.error
-    code = max([code, *_show_unended(client, waiting.values(), show)])
+    code = max([code, *_show_open_orders(client, waiting.values(), show)])
     if failure is not None and code == UNKNOWN:
         raise failure
     return code
 
 
-def _show_unended(
+def _show_open_orders(
     client: Client, orders: Collection[TrackedOrder], show: Callable[[Outcome, str], None]
 ) -> list[int]:
-    """Show the orders that have not ended when the time runs out; return their exit codes."""
+    """Print the orders that have not ended when the time runs out; return their exit codes."""
     doubt = why_not_caught_up(client) if orders else ""
     codes = []
     for order in orders:
@@ -132,17 +129,17 @@ def _show_unended(
 
 
 def exit_code_of(outcome: Outcome) -> int:
-    """Return the exit code that an order's outcome comes to."""
+    """Return the exit code for the outcome of an order."""
     if outcome.verdict is Verdict.FILLED:
         return OK
-    # If the word of the end and its amounts disagree, it has ended, and nobody can say that it was filled in full.
+    # If the last status and the amounts disagree, the order has ended, but it is not known to be filled in full.
     order = outcome.order
     disagree = order is not None and order.amounts_doubt in ("disagree", "confirmed") and not order.is_contradicted
     return NOT_FILLED if outcome.is_known or disagree else UNKNOWN
 
 
-def _printer() -> Callable[[Outcome, str], None]:
-    print_line = line_printer() if has_reader() else None
+def _outcome_printer() -> Callable[[Outcome, str], None]:
+    print_line = line_printer() if is_interactive() else None
 
     def show(outcome: Outcome, reason: str) -> None:
         try:
@@ -151,7 +148,7 @@ def _printer() -> Callable[[Outcome, str], None]:
             else:
                 print_line(outcome_as_line(outcome, reason))
         except BrokenPipeError:
-            # The exit code is the answer, and it must not say "filled" because nobody reads the words.
+            # Nobody reads stdout any more, but the exit code must still be that of the outcome.
             abandon_stdout()
 
     return show

@@ -1,4 +1,4 @@
-"""A local AGG to develop and test against: the WebSocket, the REST API, and whatever may go wrong with them.
+"""A local AGG to develop and test against: its WebSocket, its REST API, and faults of both on demand.
 
 ```python
 with Simulator() as simulator:
@@ -15,9 +15,8 @@ try:
 except ImportError as error:
     raise ImportError("the simulator needs aiohttp and PyJWT: install 'aggstream[simulator]'") from error
 
-from aggstream.simulator._account import Books
-from aggstream.simulator._faults import Counts
-from aggstream.simulator._in_play import OrderInPlay
+from aggstream.simulator._counts import Books, Counts
+from aggstream.simulator._order_in_play import OrderInPlay
 from aggstream.simulator._playback import Playback
 from aggstream.simulator._simulator import Simulator
 from aggstream.simulator._tokens import SignedIn

@@ -1,4 +1,4 @@
-"""One WebSocket connection, seen from the server. Everything here belongs to the simulator's event loop."""
+"""One WebSocket connection on the server's side. Only the simulator's event loop may use it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from aiohttp import WSMsgType, web
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aggstream.simulator._tokens import Grant
+    from aggstream.simulator._tokens import Claims
 
-# Frames that may wait for a client that reads slowly, before the player has to wait as well.
+# The number of queued frames at which the player must wait for a client that reads slowly.
 _HIGH_WATER = 4096
-# Frames that are written before the loop has a turn. It is in its turn that a connection is found lost, and to a
-# TLS transport that is lost and does not know it yet, asyncio warns of the fifth write; a large frame takes two.
-_BURST = 2
-# Seconds in which a connection only reads when its stall is over.
-_AFTER_STALL = 0.01
-# Seconds for the client to take what is queued and answer the close.
+# The number of frames that are written before other tasks of the loop run. Only then the loop finds out that a
+# connection is lost. Before it does, asyncio warns of the fifth write to a lost TLS transport, and a large frame
+# takes two writes.
+_FRAMES_PER_TURN = 2
+# The seconds after a stall in which a connection reads and does not write.
+_READ_ONLY_TIME = 0.01
+# The seconds that the client has to read what is queued and to answer the close.
 _CLOSE_TIMEOUT = 5.0
 
 
@@ -35,74 +36,74 @@ class _Close(NamedTuple):
 
 
 def reset(transport: asyncio.Transport, tcp: socket.socket) -> None:
-    """End a connection with a TCP RST, and forget what was not written yet."""
-    # It may be gone already, its descriptor with it.
+    """End a connection with a TCP RST. What was not written yet is lost."""
+    # The socket may be closed already.
     with suppress(OSError):
-        # Lingering for no time at all is what makes the kernel reset instead of saying goodbye.
+        # With a linger time of 0 the kernel sends a RST instead of a FIN.
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
 
 class ServerConnection:
-    """Sends in order from a queue of its own: frames, acknowledgements and at last the close.
+    """Sends frames, acknowledgements and at last the close, in order, from a queue of its own.
 
-    Sending never waits, so whatever happens at one moment stands in the same order on every connection.
+    Sending never waits, so the events of one moment have the same order on every connection.
 
     Raises:
-        ConnectionResetError: the client is gone already.
+        ConnectionResetError: the client has left already.
     """
 
     def __init__(self, request: web.Request) -> None:
         if request.transport is None:
             raise ConnectionResetError("the client is gone")
         self.socket = web.WebSocketResponse(timeout=_CLOSE_TIMEOUT, autoping=False, compress=False)
-        self.grant: Grant | None = None
+        self.claims: Claims | None = None
         self.closing = False
         self.stalled = False
-        # The timers of this connection: its heartbeat, and the end of its token.
+        # The timers of this connection, by name: the heartbeat, and the expiry of the token.
         self.timers: dict[str, asyncio.TimerHandle] = {}
         self._transport = request.transport
-        # Asked for now: a TLS transport that is gone fails on the question.
+        # Read here and not later, because a closed TLS transport raises on this call.
         self._tcp = self._transport.get_extra_info("socket")
         self._outbox: deque[str | _Close] = deque()
-        self._filled = asyncio.Event()
-        self._flowing = asyncio.Event()
-        self._flowing.set()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._has_items = asyncio.Event()
+        self._not_stalled = asyncio.Event()
+        self._not_stalled.set()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
 
     @property
     def user_id(self) -> str | None:
-        """The user whose events this connection gets; None once it is closing."""
-        return None if self.closing or self.grant is None else self.grant.user_id
+        """The user whose events this connection gets; None without a token, and while it is closing."""
+        return None if self.closing or self.claims is None else self.claims.user_id
 
     def send(self, frame: str | dict[str, Any]) -> None:
-        """Queue a frame, a text as it is; after a close nothing is."""
+        """Queue a frame: a text as it is, an object as JSON. After a close this does nothing."""
         if not self.closing:
-            self._put(frame if isinstance(frame, str) else json.dumps(frame, separators=(",", ":")))
+            self._queue(frame if isinstance(frame, str) else json.dumps(frame, separators=(",", ":")))
 
     def close(self, code: int, reason: str) -> None:
-        """Queue the close, behind all that was queued before it."""
+        """Queue the close, behind everything that is queued already."""
         if not self.closing:
-            self._put(_Close(code, reason))
-            self._end()
+            self._queue(_Close(code, reason))
+            self._mark_closing()
 
     def abort(self) -> None:
-        """Reset the connection (a TCP RST) and forget what is queued."""
-        self._end()
+        """Reset the connection with a TCP RST. What is queued is lost."""
+        self._mark_closing()
         reset(self._transport, self._tcp)
 
     def stall(self, stalled: bool) -> None:
-        """Stop reading and writing with TCP left open, or go on where it stopped."""
+        """Stop reading and writing but leave TCP open; or, with `stalled` False, go on from there."""
         if stalled == self.stalled:
             return
         self.stalled = stalled
-        # Unread pings get no pong, an unread goodbye no answer: this is what a dead route looks like.
+        # Pings that are not read get no pong, and a close that is not read gets no answer, as on a dead route.
         if stalled:
-            self._flowing.clear()
+            self._not_stalled.clear()
         else:
-            self._flowing.set()
-        # A TLS transport that is gone fails on both.
+            self._not_stalled.set()
+        # A closed TLS transport raises on both calls below.
         if self._transport.is_closing():
             return
         if stalled:
@@ -110,37 +111,37 @@ class ServerConnection:
         else:
             self._transport.resume_reading()
 
-    def later(self, name: str, delay: float, callback: Callable[[ServerConnection], None]) -> None:
-        """Call back with the connection after `delay` seconds, in place of the timer of that name before."""
-        self.cancel(name)
+    def set_timer(self, name: str, delay: float, callback: Callable[[ServerConnection], None]) -> None:
+        """Call `callback` with this connection after `delay` seconds. Replaces an earlier timer of that name."""
+        self.cancel_timer(name)
         self.timers[name] = asyncio.get_running_loop().call_later(delay, callback, self)
 
-    def cancel(self, name: str) -> None:
-        """Forget a timer, if there is one."""
+    def cancel_timer(self, name: str) -> None:
+        """Cancel the timer of that name if there is one."""
         if timer := self.timers.pop(name, None):
             timer.cancel()
 
-    async def room(self) -> None:
-        """Wait while too much is queued."""
-        await self._room.wait()
+    async def wait_for_room(self) -> None:
+        """Wait while too many frames are queued."""
+        await self._has_room.wait()
 
     async def serve(self, receive: Callable[[ServerConnection, str | None], None]) -> None:
         """Send and receive until the connection has ended.
 
         Args:
-            receive: called with each message: its text, or None for one that is not text.
+            receive: called with the text of each message; with None for a binary message.
         """
         reader = asyncio.create_task(self._read(receive))
         writer = asyncio.create_task(self._write())
         try:
             await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._end()
+            self._mark_closing()
             for task in (reader, writer):
                 task.cancel()
             ends = await asyncio.gather(reader, writer, return_exceptions=True)
-            # aiohttp answers a close for us only while nobody else reads: hence here, with the reader gone.
-            # Its close then waits for the client's, so that no unread data turns it into a reset.
+            # aiohttp can only close while no other task reads, so the reader must end first. aiohttp's close then
+            # reads up to the client's answer; with unread data the kernel would send a reset.
             if isinstance(last := ends[1], _Close):
                 await self.socket.close(code=last.code, message=last.reason.encode())
         for end in ends:
@@ -148,46 +149,46 @@ class ServerConnection:
                 raise end
 
     async def _read(self, receive: Callable[[ServerConnection, str | None], None]) -> None:
-        # A pong can fail as any write can, when the client is gone.
+        # Writing a pong fails if the client has left.
         with suppress(ConnectionError):
             async for message in self.socket:
                 if message.type is WSMsgType.PING:
                     await self.socket.pong(message.data)
-                    await asyncio.sleep(0)  # as after a burst of frames
+                    await asyncio.sleep(0)  # let other tasks run, as after frames
                 elif message.type is not WSMsgType.PONG and not self.closing:
                     receive(self, message.data if message.type is WSMsgType.TEXT else None)
 
     async def _write(self) -> _Close | None:
         for written in itertools.count(1):
             while not self._outbox:
-                self._filled.clear()
-                await self._filled.wait()
-            while not self._flowing.is_set():
-                await self._flowing.wait()
-                # Frames that came meanwhile are read first: after a goodbye nothing may be written.
-                await asyncio.sleep(_AFTER_STALL)
+                self._has_items.clear()
+                await self._has_items.wait()
+            while not self._not_stalled.is_set():
+                await self._not_stalled.wait()
+                # The reader first takes what arrived in the stall: after a client's close, nothing may be sent.
+                await asyncio.sleep(_READ_ONLY_TIME)
             item = self._outbox.popleft()
             if len(self._outbox) < _HIGH_WATER // 2:
-                self._room.set()
+                self._has_room.set()
             if isinstance(item, _Close):
                 return item
             try:
                 await self.socket.send_str(item)
             except ConnectionError:
                 break
-            if written % _BURST == 0:
+            if written % _FRAMES_PER_TURN == 0:
                 await asyncio.sleep(0)
         return None
 
-    def _put(self, item: str | _Close) -> None:
+    def _queue(self, item: str | _Close) -> None:
         self._outbox.append(item)
-        self._filled.set()
+        self._has_items.set()
         if len(self._outbox) >= _HIGH_WATER:
-            self._room.clear()
+            self._has_room.clear()
 
-    def _end(self) -> None:
-        """Go out of use: nothing waits for room or for a timer any more."""
+    def _mark_closing(self) -> None:
+        """Mark the connection as closing, cancel its timers, and wake the tasks that wait for room."""
         self.closing = True
-        self._room.set()
+        self._has_room.set()
         for name in tuple(self.timers):
-            self.cancel(name)
+            self.cancel_timer(name)

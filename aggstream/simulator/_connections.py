@@ -1,4 +1,4 @@
-"""The connections that are open at the moment, and waiting until there are as many as one wants."""
+"""The registry of the present WebSocket connections. Callers can wait until it is as they want it."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ if TYPE_CHECKING:
 
 
 class Connections:
-    """Belongs to the simulator's event loop, as all that is in it."""
+    """The present connections. Only the simulator's event loop may use it and them."""
 
     def __init__(self) -> None:
-        # A dict, because it keeps the order in which they came: runs can be repeated.
-        self._present: dict[ServerConnection, None] = {}
+        # A dict, because it keeps the order of arrival. With a set, two runs could differ.
+        self._connections: dict[ServerConnection, None] = {}
         self._waiters: dict[asyncio.Future[None], Callable[[], bool]] = {}
 
     def add(self, connection: ServerConnection) -> None:
-        """Take in a connection whose handshake is done."""
-        self._present[connection] = None
-        self.changed()
+        """Add a connection after its handshake."""
+        self._connections[connection] = None
+        self.notify()
 
     def remove(self, connection: ServerConnection) -> None:
-        """Forget a connection that has ended."""
-        del self._present[connection]
-        self.changed()
+        """Remove a connection that has ended."""
+        del self._connections[connection]
+        self.notify()
 
-    def present(self) -> list[ServerConnection]:
-        """Return all connections, those that are closing as well."""
-        return list(self._present)
+    def all_present(self) -> list[ServerConnection]:
+        """Return all connections, including those that are closing."""
+        return list(self._connections)
 
-    def open(self, user_id: str | None = None) -> list[ServerConnection]:
-        """Return the connections that are not closing: all, or those that get the user's events."""
+    def open_to(self, user_id: str | None = None) -> list[ServerConnection]:
+        """Return the connections that are not closing: those of the user, or all if `user_id` is None."""
         return [
             connection
-            for connection in self._present
+            for connection in self._connections
             if not connection.closing and user_id in (None, connection.user_id)
         ]
 
     def count(self, *, authenticated: bool) -> int:
-        """Return how many connections are not closing, or how many of these have a user."""
-        return sum(not authenticated or connection.user_id is not None for connection in self.open())
+        """Return the number of connections that are not closing; if `authenticated`, only of those with a user."""
+        return sum(not authenticated or connection.user_id is not None for connection in self.open_to())
 
-    def changed(self) -> None:
-        """Wake those that have waited for this; call it after each change of a connection's user or state."""
-        for waiter, reached in self._waiters.items():
-            if not waiter.done() and reached():
+    def notify(self) -> None:
+        """Wake the waiters whose condition is true. Call this after a connection's user or state has changed."""
+        for waiter, condition in self._waiters.items():
+            if not waiter.done() and condition():
                 waiter.set_result(None)
 
-    async def wait_until(self, reached: Callable[[], bool], timeout: float) -> bool:
-        """Wait until `reached()` is true at some moment, however short; False after `timeout` seconds."""
+    async def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait until `condition()` is true, even for a moment only; return False after `timeout` seconds."""
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = reached
-        self.changed()
+        self._waiters[waiter] = condition
+        self.notify()
         try:
             await asyncio.wait_for(waiter, timeout)
         except asyncio.TimeoutError:

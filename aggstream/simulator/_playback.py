@@ -1,4 +1,4 @@
-"""The handle of a play that runs in the background."""
+"""The handle of a play in the background."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ if TYPE_CHECKING:
 
 
 class Playback:
-    """A play in the background, as `Simulator.play` returns it.
+    """The handle of a play in the background. `Simulator.play` returns it.
 
-    Every method may be called in any thread but the simulator's own.
+    Every thread except the simulator's own may call the methods.
 
     Attributes:
-        emitted: events that the play has emitted so far.
+        emitted: the number of events that the play has emitted so far.
     """
 
     def __init__(self) -> None:
-        self.emitted = 0  # written by the simulator's thread alone
+        self.emitted = 0  # only the simulator's thread writes it
         self._finished = threading.Event()
         self._stop: Callable[[], object]
 
     @property
     def done(self) -> bool:
-        """Whether the play has come to its end, or was cancelled."""
+        """True once the play has ended or was cancelled."""
         return self._finished.is_set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end of the play.
+        """Wait until the play has ended.
 
         Args:
-            timeout: seconds; None waits for as long as it takes.
+            timeout: the seconds to wait at most; None: no limit.
 
         Returns:
-            Whether the play has ended.
+            True if the play has ended, False if the time ran out.
         """
         return self._finished.wait(timeout)
 
     def cancel(self) -> None:
-        """End the play; orders under way stay as they are. `emitted` is final when this returns."""
+        """End the play, and return once it has ended. Its unfinished orders stay as they are."""
         self.stop()
         self._finished.wait()
 
     def stop(self) -> None:
-        """Ask the play to end, without waiting for it. Safe in any thread, the simulator's as well."""
-        # A closed loop has ended its tasks already.
+        """Ask the play to end, and return at once. Every thread may call this, also the simulator's own."""
+        # A closed loop raises, and its tasks have ended already.
         with suppress(RuntimeError):
             self._stop()
 
     def begin(self, play: Coroutine[None, None, None]) -> None:
-        """Run the play as a task of the loop that calls this. For the simulator alone."""
+        """Run the play as a task of the running event loop. Only the simulator calls this."""
         loop = asyncio.get_running_loop()
         task = loop.create_task(play)
         task.add_done_callback(lambda _: self._finished.set())

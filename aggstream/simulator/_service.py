@@ -1,4 +1,4 @@
-"""The service behind the sockets: who may come in, what is answered, and what goes wrong. It knows no HTTP."""
+"""The simulated service. It checks apps and tokens, and answers messages and calls. It knows no HTTP."""
 
 from __future__ import annotations
 
@@ -7,33 +7,35 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aggstream.simulator._connections import Connections
-from aggstream.simulator._faults import Counts, Refusals, Refused
-from aggstream.simulator._orders import TERMINAL
+from aggstream.simulator._counts import Counts
+from aggstream.simulator._lifecycle import TERMINAL_STATUSES
 from aggstream.simulator._player import Player
-from aggstream.simulator._rest import RestFaults
-from aggstream.simulator._tokens import Grant, Issuer, SignedIn, TokenRefused
+from aggstream.simulator._refusals import Refusals, Refused
+from aggstream.simulator._rest_faults import RestFaults
+from aggstream.simulator._tokens import Claims, SignedIn, TokenIssuer, TokenRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aggstream.simulator._account import Books, SimulatedUser
     from aggstream.simulator._connection import ServerConnection
+    from aggstream.simulator._counts import Books
+    from aggstream.simulator._user import SimulatedUser
 
 T = TypeVar("T")
 
 _GOING_AWAY = 1001
 _UNAUTHORIZED = 4401
-# RFC 6455, 7.4: codes that a server may send; the others stand for what never goes over the wire.
+# RFC 6455, 7.4: the close codes that a server may send.
 _CLOSE_CODES = (*range(1000, 1004), *range(1007, 1015), *range(3000, 5000))
 _LONGEST_REASON = 123
-# Seconds that clients have to answer the close when the simulator stops.
-_GRACE = 1.0
+# The seconds that clients have to answer the close when the simulator stops.
+_CLOSE_TIMEOUT = 1.0
 
 
 class Service:
-    """One AGG. Belongs to the simulator's event loop; the arguments are those of `Simulator`.
+    """One AGG. Only the simulator's event loop may use it. `Simulator` documents the arguments.
 
-    The methods of its second part are those of `Simulator`, where they are documented.
+    The first part of the methods serves clients. The second part serves the developer; `Simulator` documents it.
     """
 
     def __init__(
@@ -54,68 +56,68 @@ class Service:
         self._api_key = api_key
         self.connections = Connections()
         self.player = Player(self.connections, seed=seed, now=now, history=history)
-        self.rest = RestFaults(now)
+        self.rest_faults = RestFaults(now)
         self._origins = origins
-        self._issuer = Issuer(lifetime=token_lifetime, reuse_revokes=reuse_revokes, now=now)
+        self._issuer = TokenIssuer(lifetime=token_lifetime, reuse_revokes=reuse_revokes, now=now)
         self._heartbeat_interval = heartbeat_interval
         self._enforce_expiry = enforce_expiry
         self.now = now
-        """Seconds since the epoch, by the simulator's clock."""
+        """Returns the time in seconds since the epoch, by the simulator's clock."""
         self._counts = Counts()
-        self._refused_tokens = Refusals()
-        self._refused_connections = Refusals()
-        self._refused_refreshes = Refusals()
+        self._token_refusals = Refusals()
+        self._connection_refusals = Refusals()
+        self._refresh_refusals = Refusals()
         self._heartbeats_stalled = False
 
-    # Calls of clients.
+    # --- for clients ------------------------------------------------------------------------------------
 
-    def handshake(self, app_id: str | None, origin: str | None, token: str | None) -> Grant | None:
-        """Let a connection in; return what the token of its query grants, if there is one.
+    def handshake(self, app_id: str | None, origin: str | None, token: str | None) -> Claims | None:
+        """Check a handshake; return the claims of the query's token, or None without a token.
 
         Raises:
-            Refused: with the status of the answer.
+            Refused: the handshake is refused.
         """
         self._counts.handshakes += 1
         try:
-            return self._admit(app_id, origin, token)
+            return self._check_handshake(app_id, origin, token)
         except Refused:
             self._counts.handshakes_refused += 1
             raise
 
     def check_app(self, app_id: str | None) -> None:
-        """Let a request of the app pass.
+        """Check the app id of a request.
 
         Raises:
-            Refused: it is another app.
+            Refused: it is not the id of the simulator's app.
         """
         if app_id != self.app_id:
             raise Refused(403, "the app is unknown or not active")
 
     def check_key(self, api_key: str | None) -> None:
-        """Let a REST request pass, whichever user it is of.
+        """Check the API key of a REST request.
 
         Raises:
-            Refused: it has not the app's key.
+            Refused: the key is missing or wrong.
         """
         if self._api_key is None:
             return
         if api_key is None:
             raise Refused(401, "This app requires x-app-api-key for all requests.")
         if api_key != self._api_key:
-            raise Refused(403, "the key is another app's")
+            raise Refused(403, "the key belongs to another app")
 
-    def join(self, connection: ServerConnection, grant: Grant | None) -> None:
-        """Greet a connection whose handshake is done."""
+    def greet(self, connection: ServerConnection, claims: Claims | None) -> None:
+        """Register a connection after its handshake, and send it the first message."""
         connected = {"type": "connected", "appId": self.app_id}
-        if grant is not None:
-            connected["userId"] = grant.user_id
-            self._grant(connection, grant)
+        if claims is not None:
+            connected["userId"] = claims.user_id
+            self._accept_claims(connection, claims)
         connection.send(connected)
-        connection.later("heartbeat", self._heartbeat_interval, self._beat)
+        connection.set_timer("heartbeat", self._heartbeat_interval, self._send_heartbeat)
         self.connections.add(connection)
 
     def receive(self, connection: ServerConnection, text: str | None) -> None:
-        """Answer one message of a client; None is a binary one."""
+        """Answer one message of a client. `text` is None for a binary message."""
         try:
             message = json.loads(text or "")
             action = message["action"]
@@ -131,14 +133,14 @@ class Service:
             connection.send(_error("the action is unknown", "unknown_action"))
 
     def refresh(self, refresh_token: str) -> SignedIn:
-        """Exchange a refresh token.
+        """Exchange a refresh token for a new pair.
 
         Raises:
-            Refused: with the status of the answer.
+            Refused: the refresh token is not valid, or the simulator was told to refuse.
         """
-        # Counted as refused until it is not.
+        # Counted as refused first, because each way out below except the last one refuses.
         self._counts.refreshes_refused += 1
-        self._refused_refreshes.take()
+        self._refresh_refusals.take()
         try:
             tokens = self._issuer.refresh(refresh_token)
         except TokenRefused as error:
@@ -147,37 +149,42 @@ class Service:
         self._counts.refreshes += 1
         return tokens
 
-    def call(self, app_id: str | None, access_token: str, answer: Callable[[SimulatedUser], T]) -> T:
-        """Answer one REST call from the account that its token opens.
+    def answer_rest_call(self, app_id: str | None, access_token: str, answer: Callable[[SimulatedUser], T]) -> T:
+        """Return the answer to one REST call, made of the data of the token's user.
+
+        Args:
+            app_id: the app id of the call.
+            access_token: the token of the call.
+            answer: returns the answer's content from the user's data.
 
         Raises:
-            Refused: with the status of the answer.
+            Refused: the app or the token is not valid, or the simulator was told to refuse.
         """
         self._counts.rest_calls += 1
         self._counts.rest_calls_refused += 1
-        self.rest.check()
+        self.rest_faults.take_refusal()
         self.check_app(app_id)
-        given = answer(self.rest.seen(self.account_of(access_token)))
+        content = answer(self.rest_faults.view_of(self.user_of(access_token)))
         self._counts.rest_calls_refused -= 1
-        return given
+        return content
 
-    def account_of(self, access_token: str) -> SimulatedUser:
-        """Return the account that a token opens.
+    def user_of(self, access_token: str) -> SimulatedUser:
+        """Return the user of an access token.
 
         Raises:
-            Refused: with the status of the answer.
+            Refused: the token is not valid.
         """
         try:
-            return self.player.account(self._issuer.verify(access_token).user_id)
+            return self.player.user(self._issuer.verify(access_token).user_id)
         except TokenRefused as error:
             raise Refused(401, str(error)) from error
 
-    def page_given(self) -> None:
-        """Count a page of orders."""
+    def count_page(self) -> None:
+        """Count a page of orders that an answer has."""
         self._counts.order_pages += 1
 
-    def _admit(self, app_id: str | None, origin: str | None, token: str | None) -> Grant | None:
-        self._refused_connections.take()
+    def _check_handshake(self, app_id: str | None, origin: str | None, token: str | None) -> Claims | None:
+        self._connection_refusals.take()
         if not app_id:
             raise Refused(400, "the query parameter appId is required")
         self.check_app(app_id)
@@ -187,118 +194,122 @@ class Service:
 
     def _receive_token(self, connection: ServerConnection, token: object) -> None:
         try:
-            grant = self._authenticate(token)
+            claims = self._authenticate(token)
         except Refused as refusal:
-            self._turn_out(connection, str(refusal), "invalid_token")
+            self._reject(connection, str(refusal), "invalid_token")
         else:
-            self._grant(connection, grant)
-            connection.send({"type": "authenticated", "userId": grant.user_id})
-            self.connections.changed()
+            self._accept_claims(connection, claims)
+            connection.send({"type": "authenticated", "userId": claims.user_id})
+            self.connections.notify()
 
-    def _authenticate(self, token: object) -> Grant:
+    def _authenticate(self, token: object) -> Claims:
         self._counts.authentications_refused += 1
         try:
-            self._refused_tokens.take()
-            grant = self._issuer.verify(token if isinstance(token, str) else "")
+            self._token_refusals.take()
+            claims = self._issuer.verify(token if isinstance(token, str) else "")
         except TokenRefused as error:
             raise Refused(401, str(error)) from error
         self._counts.authentications_refused -= 1
         self._counts.authentications += 1
-        return grant
+        return claims
 
-    def _grant(self, connection: ServerConnection, grant: Grant) -> None:
-        connection.grant = grant
+    def _accept_claims(self, connection: ServerConnection, claims: Claims) -> None:
+        connection.claims = claims
         if self._enforce_expiry:
-            connection.later("expiry", self._issuer.seconds_left(grant), self._end_token)
+            connection.set_timer("expiry", self._issuer.seconds_left(claims), self._end_if_expired)
 
-    def _end_token(self, connection: ServerConnection) -> None:
-        grant = connection.grant
-        left = 0.0 if grant is None else self._issuer.seconds_left(grant)
+    def _end_if_expired(self, connection: ServerConnection) -> None:
+        claims = connection.claims
+        left = 0.0 if claims is None else self._issuer.seconds_left(claims)
         if left > 0:
-            # `now` decides, and it may be slower than the clock of the loop.
-            connection.later("expiry", left, self._end_token)
+            # `now` decides the expiry, and it may be slower than the loop's clock.
+            connection.set_timer("expiry", left, self._end_if_expired)
         else:
-            self._turn_out(connection, "the token has expired", "token_expired")
+            self._reject(connection, "the token has expired", "token_expired")
 
-    def _turn_out(self, connection: ServerConnection, message: str, code: str) -> None:
+    def _reject(self, connection: ServerConnection, message: str, code: str) -> None:
         connection.send(_error(message, code))
         connection.close(_UNAUTHORIZED, code)
-        self.connections.changed()
+        self.connections.notify()
 
-    def _beat(self, connection: ServerConnection) -> None:
-        # A stalled connection would get the whole backlog at once, which no heart does.
+    def _send_heartbeat(self, connection: ServerConnection) -> None:
+        # A stalled connection would get all missed heartbeats at once when its stall ends.
         if not (self._heartbeats_stalled or connection.stalled):
             connection.send({"type": "heartbeat", "ts": int(self.now() * 1000)})
-        connection.later("heartbeat", self._heartbeat_interval, self._beat)
+        connection.set_timer("heartbeat", self._heartbeat_interval, self._send_heartbeat)
 
-    # Calls of the developer.
+    # --- for the developer ------------------------------------------------------------------------------
 
     def sign_in(self, user_id: str, lifetime: float | None = None) -> SignedIn:
         if lifetime is not None and not lifetime > 0:
-            raise ValueError(f"lifetime must be positive: {lifetime}")
-        return self._issuer.sign_in(self.player.account(user_id).user_id, lifetime)
+            raise ValueError(f"lifetime must be above 0, got {lifetime}")
+        return self._issuer.sign_in(self.player.user(user_id).user_id, lifetime)
 
     async def push(self, frame: str | dict[str, Any], user_id: str | None = None) -> int:
         text = frame if isinstance(frame, str) else json.dumps(frame, separators=(",", ":"))
-        text.encode()  # what cannot be written as UTF-8 fails here, not in the task that sends
-        targets = self.connections.open(user_id)
+        text.encode()  # a text that is not valid UTF-8 raises here, and not in the task that sends it
+        targets = self.connections.open_to(user_id)
         for connection in targets:
             connection.send(text)
         for connection in targets:
-            await connection.room()
+            await connection.wait_for_room()
         return len(targets)
 
     def drop(self, user_id: str | None, code: int, reason: str, abort: bool) -> int:
         if code not in _CLOSE_CODES:
-            raise ValueError(f"a server does not close with this code: {code}")
+            raise ValueError(f"code must be a close code that a server may send, got {code}")
         if len(reason.encode()) > _LONGEST_REASON:
-            raise ValueError(f"reason must not be longer than {_LONGEST_REASON} bytes")
-        targets = self.connections.open(user_id)
+            raise ValueError(f"reason must have {_LONGEST_REASON} bytes or less in UTF-8")
+        targets = self.connections.open_to(user_id)
         for connection in targets:
             if abort:
                 connection.abort()
             else:
                 connection.close(code, reason)
-        self.connections.changed()
+        self.connections.notify()
         return len(targets)
 
     def refuse_tokens(self, n: int) -> None:
-        self._refused_tokens = Refusals(n, 401)
+        self._token_refusals = Refusals(n, 401)
 
     def refuse_connections(self, n: int, status: int, retry_after: int | None) -> None:
-        self._refused_connections = Refusals(n, status, retry_after)
+        self._connection_refusals = Refusals(n, status, retry_after)
 
     def refuse_refreshes(self, n: int, status: int) -> None:
-        self._refused_refreshes = Refusals(n, status)
+        self._refresh_refusals = Refusals(n, status)
 
     def trail_rest(self, seconds: float) -> None:
-        self.rest.trail(seconds, self.player.accounts)
+        self.rest_faults.trail(seconds, self.player.users)
 
     def freeze_rest(self, frozen: bool) -> None:
-        self.rest.freeze(self.player.accounts if frozen else None)
+        self.rest_faults.freeze(self.player.users if frozen else None)
 
     def stall_heartbeats(self, stalled: bool) -> None:
         self._heartbeats_stalled = stalled
 
     def stall(self, stalled: bool) -> None:
-        for connection in self.connections.present():
+        for connection in self.connections.all_present():
             connection.stall(stalled)
 
     def expire_tokens(self, user_id: str | None) -> None:
         self._issuer.expire(user_id)
         if self._enforce_expiry:
-            for connection in self.connections.open(user_id):
-                if connection.grant is not None:
-                    self._end_token(connection)
+            for connection in self.connections.open_to(user_id):
+                if connection.claims is not None:
+                    self._end_if_expired(connection)
 
     def orders(self, user_id: str) -> list[dict[str, Any]]:
-        return self.player.account(user_id).history.rows()
+        return self.player.user(user_id).rest_orders.records()
 
     def terminal_orders(self, user_id: str) -> dict[str, str]:
-        return {row["id"]: row["status"] for row in self.orders(user_id) if row["status"] in TERMINAL}
+        return {
+            record["id"]: record["status"]
+            for record in self.orders(user_id)
+            if record["status"] in TERMINAL_STATUSES
+        }
 
     def books(self, user_id: str) -> Books:
-        return self.player.account(user_id).books
+        return self.player.user(user_id).books
 
     def counts(self) -> Counts:
         return replace(self._counts)
@@ -309,20 +320,20 @@ class Service:
         )
 
     async def close(self) -> None:
-        """End every play and connection; a client that does not answer the close in time is reset."""
+        """End every play and connection. Connections whose client does not answer the close in time are reset."""
         self.player.stop()
-        self.rest.release()
-        for connection in self.connections.present():
+        self.rest_faults.release_stalled()
+        for connection in self.connections.all_present():
             connection.stall(False)
             connection.close(_GOING_AWAY, "the simulator stops")
 
-        def gone() -> bool:
-            return not self.connections.present()
+        def all_gone() -> bool:
+            return not self.connections.all_present()
 
-        if not await self.connections.wait_until(gone, _GRACE):
-            for connection in self.connections.present():
+        if not await self.connections.wait_until(all_gone, _CLOSE_TIMEOUT):
+            for connection in self.connections.all_present():
                 connection.abort()
-            await self.connections.wait_until(gone, _GRACE)
+            await self.connections.wait_until(all_gone, _CLOSE_TIMEOUT)
 
 
 def _error(message: str, code: str) -> dict[str, str]:

@@ -1,14 +1,14 @@
-"""The simulator as a developer sees it: users, their orders, and the faults that are switched on."""
+"""The simulator's public class: users, their orders, and faults."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
 
-from aggstream.simulator._host import Host
-from aggstream.simulator._in_play import OrderInPlay
-from aggstream.simulator._orders import choose
+from aggstream.simulator._lifecycle import choose
+from aggstream.simulator._order_in_play import OrderInPlay
 from aggstream.simulator._service import Service
+from aggstream.simulator._service_thread import ServiceThread
 
 if TYPE_CHECKING:
     import ssl
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from aggstream.simulator._account import Books
-    from aggstream.simulator._faults import Counts
+    from aggstream.simulator._counts import Books, Counts
     from aggstream.simulator._playback import Playback
     from aggstream.simulator._tokens import SignedIn
 
@@ -26,34 +25,34 @@ if TYPE_CHECKING:
 class Simulator:
     """A local AGG: WebSocket and REST on one port, with real tokens, seeded orders and faults on demand.
 
-    Use it as a context manager, or call `start` and `stop`. Every method may be called in any thread, blocks
-    until it is done, and raises what went wrong. What the simulator knows (users, orders, books, counts)
-    outlives `stop`, and a simulator started again serves it on the same port.
+    Use it as a context manager, or call `start` and `stop`. Every thread may call the methods. A method blocks
+    until it is done. `stop` keeps the users, orders, books and counts; after another `start`, the simulator serves
+    them on the same port.
 
     Args:
         host: the address to listen on.
-        port: the port to listen on; 0 takes a free one.
-        app_id: the only app that is known.
-        api_key: the key that each REST request must carry in `x-app-api-key`; None: it needs none.
+        port: the port to listen on; 0: the system chooses a free port.
+        app_id: the id of the only app that the simulator knows.
+        api_key: the key that each REST request must carry in `x-app-api-key`; None: requests need no key.
         origins: the allowed values of a handshake's Origin header.
-        seed: what happens to the orders follows from it. With the same seed and the same calls, a user's events
-            are the same but for their timestamps; with the same `now` as well, the same byte for byte.
-        token_lifetime: seconds that an access token lives.
-        heartbeat_interval: seconds from one heartbeat to the next, on each connection.
-        enforce_expiry: whether a connection is closed (4401) when its token expires.
-        reuse_revokes: whether a refresh token used a second time ends the session that it belongs to.
-        ssl_context: serves wss and https with it.
-        allow_remote: allows a `host` that other machines can reach: anyone there can drive the simulator.
-        allowed_hosts: further names by which clients address the simulator, like "sim" or "sim:9000"; a name
-            without a port is for any port. Requests must have in their `Host` such a name, or `host`, localhost,
-            127.0.0.1, [::1] or the address that they came to, with `port`. The others are answered with status
-            421, so that no web page can reach the simulator by a name of its own.
-        history: how many of a user's newest orders REST tells of; older ones are forgotten.
-        now: the clock of timestamps and tokens, in seconds since the epoch.
+        seed: decides what happens to the orders. With the same seed and the same calls, a user's events are the
+            same except for their timestamps; with the same `now` too, they are the same byte for byte.
+        token_lifetime: the seconds that an access token is valid.
+        heartbeat_interval: the seconds between two heartbeats on a connection.
+        enforce_expiry: True: the simulator closes a connection (4401) when its token expires.
+        reuse_revokes: True: a second use of a refresh token revokes all refresh tokens of that sign-in.
+        ssl_context: the TLS settings to serve wss and https with; None: serve ws and http.
+        allow_remote: True allows a `host` that other machines can reach. Anyone there can control the simulator.
+        allowed_hosts: further names that clients may use in their `Host` header, like "sim" or "sim:9000". A name
+            without a port is allowed with every port. Always allowed are `host`, localhost, 127.0.0.1, [::1] and
+            the address that the client has connected to, each with `port`. Other requests get status 421, so that
+            no web page can reach the simulator by a host name of its own.
+        history: the number of a user's newest orders that REST returns. Older orders are removed.
+        now: returns the time for timestamps and tokens, in seconds since the epoch.
 
     Raises:
-        ValueError: a host that is not this machine's alone, no origin, a time or history that is not positive, or
-            an allowed host that is not a name.
+        ValueError: other machines can reach `host` and `allow_remote` is False, `origins` is empty, a time or
+            `history` is not above 0, or an allowed host is not a host name.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class Simulator:
             "history": history,
         }.items():
             if not number > 0:
-                raise ValueError(f"{name} must be positive: {number}")
+                raise ValueError(f"{name} must be above 0, got {number}")
         self.app_id = app_id
         self.origin = origins[0]
         self._service = Service(
@@ -99,7 +98,7 @@ class Simulator:
             history=history,
             now=now,
         )
-        self._host = Host(
+        self._thread = ServiceThread(
             self._service,
             host=host,
             port=port,
@@ -107,10 +106,10 @@ class Simulator:
             allow_remote=allow_remote,
             allowed_hosts=allowed_hosts,
         )
-        self._call, self._wait = self._host.call, self._host.wait
+        self._call, self._run = self._thread.call, self._thread.run
 
     def __repr__(self) -> str:
-        return f"<Simulator {self._host}>"
+        return f"<Simulator {self._thread}>"
 
     def __enter__(self) -> Self:
         self.start()
@@ -126,44 +125,44 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """The WebSocket's address, without query parameters."""
-        return self._host.url
+        """The URL of the WebSocket, without query parameters."""
+        return self._thread.url
 
     @property
     def rest_url(self) -> str:
-        """The base address of the REST API."""
-        return self._host.rest_url
+        """The base URL of the REST API."""
+        return self._thread.rest_url
 
     @property
     def port(self) -> int:
-        """Where it listens; if that was left to the system, 0 before the first start."""
-        return self._host.port
+        """The port. If the system chooses the port, this is 0 before the first start."""
+        return self._thread.port
 
     def start(self) -> None:
-        """Listen, and serve on a thread of its own (`aggstream-simulator`).
+        """Listen on the port, and start a thread that serves clients (`aggstream-simulator`).
 
         Raises:
-            OSError: the port is taken, or the host is none of this machine.
-            RuntimeError: it runs already.
+            OSError: the port is in use, or the host is not an address of this machine.
+            RuntimeError: the simulator is running already.
         """
-        self._host.start()
+        self._thread.start()
 
     def stop(self) -> None:
-        """Close every connection (1001) and the port, and end the thread. Does nothing when it has stopped."""
-        self._host.stop()
+        """Close every connection (1001) and the port, and end the thread. Does nothing if it is not running."""
+        self._thread.stop()
 
-    # --- users, orders, and what became of them ---------------------------------------------------------
+    # --- users and orders -------------------------------------------------------------------------------
 
     def sign_in(self, user_id: str = "usr_demo", *, lifetime: float | None = None) -> SignedIn:
         """Sign a user in.
 
         Args:
-            user_id: any text; a user comes into being by being named.
-            lifetime: seconds that this session's access tokens live, those from refreshing as well; None takes
-                `token_lifetime`.
+            user_id: the user's id, any text. A new id makes a new user.
+            lifetime: the seconds that each access token of this sign-in is valid, including those from refreshing;
+                None: `token_lifetime`.
 
         Raises:
-            ValueError: an empty id, or a lifetime that is not positive.
+            ValueError: the id is empty, or the lifetime is not above 0.
         """
         return self._call(self._service.sign_in, user_id, lifetime)
 
@@ -177,26 +176,30 @@ class Simulator:
         price: object = None,
         size: object = None,
     ) -> str:
-        """Play the whole life of an order, with nothing in between. What is None is chosen by the seed.
+        """Play the whole life of an order, with no other event of the user in between.
 
-        Waits while thousands of frames are queued on a connection of the user that does not read them.
+        The seed decides each argument that is None. Waits while a connection of the user has thousands of frames
+        queued because its client does not read them.
 
         Args:
-            user_id: whose order it is.
-            scenario: "filled", "partial" (in parts, then filled), "failed", "cancelled", "expired" or "retried".
+            user_id: the id of the order's user.
+            scenario: "filled", "partial" (filled in parts), "failed", "cancelled", "expired", "retried" (a step
+                fails first, then the order is filled), "rejected", "fak" or "ioc" (filled in part; then the rest
+                ends, with the status "filled" for "fak" and "cancelled" for "ioc"). The seed does not choose the
+                last three.
             venue: any venue.
             side: "buy" or "sell".
-            price: between 0 and 1, of at most four decimals: a number, or its text.
-            size: shares, of at most two decimals: a number, or its text.
+            price: a number between 0 and 1 with at most four decimals, or its text.
+            size: a number of shares with at most two decimals, or its text.
 
         Returns:
             The order's id.
 
         Raises:
-            ValueError: an argument that cannot be played.
+            ValueError: an argument is not possible.
         """
         choices = choose(scenario, venue, side, price, size)
-        return self._wait(self._service.player.place_order, user_id, choices)
+        return self._run(self._service.player.place_order, user_id, choices)
 
     def place_orders(
         self,
@@ -212,22 +215,22 @@ class Simulator:
         """Play the whole lives of many orders, one after the other, as fast as the user's connections read.
 
         Args:
-            user_id: whose orders they are.
-            count: how many.
-            scenario: as for `place_order`, and so are the others.
+            user_id: the id of the orders' user.
+            count: the number of orders.
+            scenario: as for `place_order`, like the arguments that follow.
             venue: any venue.
             side: "buy" or "sell".
-            price: a probability.
-            size: shares.
+            price: a number between 0 and 1.
+            size: a number of shares.
 
         Returns:
-            The orders' ids, the oldest first. REST tells of as many as `history` says.
+            The orders' ids, the oldest first. REST returns only the newest ones, as many as `history`.
 
         Raises:
-            ValueError: an argument that cannot be played.
+            ValueError: an argument is not possible.
         """
         choices = choose(scenario, venue, side, price, size)
-        return self._wait(self._service.player.place_orders, user_id, count, choices)
+        return self._run(self._service.player.place_orders, user_id, count, choices)
 
     def begin_order(
         self,
@@ -239,18 +242,18 @@ class Simulator:
         price: object = None,
         size: object = None,
     ) -> OrderInPlay:
-        """Begin an order whose life the caller advances; nothing has happened yet, not even its submission.
+        """Begin an order whose events happen when the caller says so. It is not even submitted yet.
 
         Args:
-            user_id: whose order it is.
-            scenario: as for `place_order`, and so are the others.
+            user_id: the id of the order's user.
+            scenario: as for `place_order`, like the arguments that follow.
             venue: any venue.
             side: "buy" or "sell".
-            price: a probability.
-            size: shares.
+            price: a number between 0 and 1.
+            size: a number of shares.
 
         Raises:
-            ValueError: an argument that cannot be played.
+            ValueError: an argument is not possible.
         """
         choices = choose(scenario, venue, side, price, size)
         player = self._service.player
@@ -277,80 +280,81 @@ class Simulator:
     ) -> Playback:
         """Play the lives of many orders in the background, several at a time.
 
-        It is no faster than the slowest of the user's connections reads.
+        The play is not faster than the slowest of the user's connections reads.
 
         Args:
-            user_id: whose orders they are.
-            orders: how many; None goes on until cancelled.
-            rate: events per second; None is as fast as it can.
-            overlap: how many orders are alive at a time, at most.
-            scenario: as for `place_order`, and so are the others.
+            user_id: the id of the orders' user.
+            orders: the number of orders; None: play until `Playback.cancel`.
+            rate: the events per second; None: as fast as possible.
+            overlap: the largest number of unfinished orders at a time.
+            scenario: as for `place_order`, like the arguments that follow.
             venue: any venue.
             side: "buy" or "sell".
-            price: a probability.
-            size: shares.
+            price: a number between 0 and 1.
+            size: a number of shares.
 
         Raises:
-            ValueError: an argument that makes no sense.
+            ValueError: an argument is not possible.
         """
         choices = choose(scenario, venue, side, price, size)
         play = self._service.player.play
-        return self._wait(play, user_id, choices, orders=orders, rate=rate, overlap=overlap)
+        return self._run(play, user_id, choices, orders=orders, rate=rate, overlap=overlap)
 
     def orders(self, user_id: str = "usr_demo") -> list[dict[str, Any]]:
-        """Return what REST would say of all the user's orders, newest first, were nothing wrong with REST.
+        """Return all the user's orders as REST returns them, newest first.
 
-        What `set_order` changed is in it; a freeze or a refusal is not.
+        Changes by `set_order` are in it. Faults of REST have no effect on it.
         """
         return self._call(self._service.orders, user_id)
 
     def terminal_orders(self, user_id: str = "usr_demo") -> dict[str, str]:
-        """Return the status of each of `orders` that is filled, failed, cancelled or expired, by its id."""
+        """Return the status of each order that has ended, by the order's id, as `orders` has it."""
         return self._call(self._service.terminal_orders, user_id)
 
     def books(self, user_id: str = "usr_demo") -> Books:
-        """Return the count of the user's events."""
+        """Return the counts of the user's events."""
         return self._call(self._service.books, user_id)
 
     @property
     def counts(self) -> Counts:
-        """The counts of all that the simulator has seen so far."""
+        """The counts of the simulator's requests so far."""
         return self._call(self._service.counts)
 
     @property
     def connections(self) -> int:
-        """How many WebSocket connections are open, not counting those that are closing."""
+        """The number of open WebSocket connections, without those that are closing."""
         return self._call(self._service.connections.count, authenticated=False)
 
     def wait_for_connections(self, n: int, *, authenticated: bool = True, timeout: float = 10) -> bool:
         """Wait until exactly `n` connections are open.
 
         Args:
-            n: how many.
-            authenticated: whether to count only those that have a user.
-            timeout: seconds.
+            n: the number of connections.
+            authenticated: True: count only connections that have a user.
+            timeout: the seconds to wait at most.
 
         Returns:
-            Whether there were, at some moment before the timeout.
+            True if `n` connections were open at some moment, False if the time ran out.
         """
-        return self._wait(self._service.wait_for_connections, n, authenticated, timeout)
+        return self._run(self._service.wait_for_connections, n, authenticated, timeout)
 
     # --- faults -----------------------------------------------------------------------------------------
 
     def push(self, frame: str | dict[str, Any], *, user_id: str | None = None) -> int:
-        """Send any frame, right or wrong; it is not entered into the books.
+        """Send any frame, valid or not. The books do not count it.
 
         Args:
             frame: a text, sent as it is, or an object, sent as JSON.
-            user_id: whose connections get it; None for all, the unauthenticated as well.
+            user_id: send to the connections of this user; None: send to all, also without a user.
 
         Returns:
-            How many connections it was sent to.
+            The number of connections that it was sent to.
 
         Raises:
-            ValueError: what cannot be written as JSON or UTF-8. TypeError as well, as `json.dumps` raises it.
+            ValueError: the frame cannot be written as JSON or UTF-8.
+            TypeError: `json.dumps` cannot write the object.
         """
-        return self._wait(self._service.push, frame, user_id)
+        return self._run(self._service.push, frame, user_id)
 
     def drop(
         self,
@@ -360,94 +364,98 @@ class Simulator:
         reason: str = "going away",
         abort: bool = False,
     ) -> int:
-        """End connections. What happens from now on does not reach them.
+        """End connections. Later events are not sent to them.
 
         Args:
-            user_id: whose connections; None for all.
-            code: the close code, sent after all that was queued before it.
-            reason: the reason that goes with the code, at most 123 bytes.
-            abort: reset the connection (TCP RST) instead, with what is queued lost.
+            user_id: end the connections of this user; None: end all.
+            code: the close code. It is sent after the frames that are queued already.
+            reason: the reason that is sent with the code, at most 123 bytes.
+            abort: True: reset the connections (TCP RST) instead; frames that are queued are lost.
 
         Returns:
-            How many connections were ended.
+            The number of connections that were ended.
 
         Raises:
-            ValueError: a code that a server does not close with, or a reason too long.
+            ValueError: a server may not send this code, or the reason is too long.
         """
         return self._call(self._service.drop, user_id, code, reason, abort)
 
     def refuse_tokens(self, n: int = 1) -> None:
-        """Refuse the next `n` authentications, by message or in the query, whatever their tokens."""
+        """Refuse the next `n` authentications, also with a valid token, from messages and from queries."""
         self._call(self._service.refuse_tokens, n)
 
     def refuse_connections(self, n: int = 1, status: int = 503, retry_after: int | None = None) -> None:
-        """Answer the next `n` handshakes with an HTTP error, and a Retry-After of so many seconds."""
+        """Answer the next `n` handshakes with an HTTP error.
+
+        `retry_after` is the header `Retry-After` of the answers, in seconds; None: no such header.
+        """
         self._call(self._service.refuse_connections, n, status, retry_after)
 
     def refuse_refreshes(self, n: int = 1, status: int = 503) -> None:
-        """Answer the next `n` token refreshes with an HTTP error; their refresh tokens stay unspent."""
+        """Answer the next `n` token refreshes with an HTTP error. The refresh tokens stay valid."""
         self._call(self._service.refuse_refreshes, n, status)
 
     def refuse_rest(self, n: int | None = 1, status: int = 503, retry_after: int | None = None) -> None:
-        """Answer the next `n` calls of /execution/* with an HTTP error, and a Retry-After of so many seconds.
+        """Answer the next `n` calls of /execution/* with an HTTP error; None: all calls until `refuse_rest(0)`.
 
-        None refuses all of them, until `refuse_rest(0)`.
+        `retry_after` is the header `Retry-After` of the answers, in seconds; None: no such header.
         """
-        self._call(self._service.rest.refuse, n, status, retry_after)
+        self._call(self._service.rest_faults.refuse, n, status, retry_after)
 
     def stall_rest(self, stalled: bool = True) -> None:
-        """Accept the calls of /execution/* and hold their answers back, or let all go that were held back.
+        """Hold the answers to /execution/* back; or, with `stalled` False, send all of them.
 
-        An answer is made when the call comes, and tells of what was then. Stopping the simulator lets all go.
+        An answer is made when the call comes, with the data of that time. `stop` sends all answers held back.
         """
-        self._call(self._service.rest.stall, stalled)
+        self._call(self._service.rest_faults.stall, stalled)
 
     def drop_rest(self, n: int = 1) -> None:
-        """Reset the connection (TCP RST) in the middle of the next `n` answers of /execution/*, errors as well."""
-        self._call(self._service.rest.drop, n)
+        """Reset the connection (TCP RST) in the middle of the next `n` answers of /execution/*, also of errors."""
+        self._call(self._service.rest_faults.drop, n)
 
     def trail_rest(self, seconds: float) -> None:
-        """Answer /execution/orders with what was so many seconds ago, as a replica that trails; 0: what is."""
+        """Answer /execution/orders with the orders of `seconds` ago, like a replica that trails; 0: of now."""
         self._call(self._service.trail_rest, seconds)
 
     def freeze_rest(self, frozen: bool = True) -> None:
-        """Answer /execution/* from what is now, as a replica that lags, or from what is then again.
+        """Answer /execution/* from a copy of the present data, like a replica that gets no more updates.
 
-        Freezing again moves on to the state of that moment. Tokens are always judged by what is.
+        With `frozen` False, answer from the real data again. Another freeze takes a new copy. Tokens are always
+        checked against the real data.
         """
         self._call(self._service.freeze_rest, frozen)
 
     def set_order(
         self, order_id: str, *, status: str | None = None, filled_raw: int | None = None, error: str | None = None
     ) -> None:
-        """Let REST say something of an order that no event tells of, whatever becomes of the order.
+        """Let REST return other values of an order than the stream, also after later events of the order.
 
-        Each call takes the place of the one before; with nothing given, REST tells the truth again. The stream
-        goes on as if nothing had been said.
+        Each call replaces the values of the call before. Without any value, REST returns the true values again.
+        The stream does not change.
 
         Args:
-            order_id: an order that was submitted, of any user.
-            status: any text; None leaves the true one.
-            filled_raw: any number of base units, sensible or not; None leaves the true one.
-            error: any text; None leaves the true one.
+            order_id: the id of a submitted order of any user.
+            status: any text; None: the true status.
+            filled_raw: any number of base units, possible or not; None: the true number.
+            error: any text; None: the true error.
 
         Raises:
-            ValueError: REST does not tell of such an order at all.
+            ValueError: REST does not return an order with this id.
         """
         self._call(self._service.player.set_order, order_id, status=status, filled_raw=filled_raw, error=error)
 
     def stall_heartbeats(self, stalled: bool = True) -> None:
-        """Send no heartbeats, or send them again."""
+        """Stop sending heartbeats; or, with `stalled` False, send them again."""
         self._call(self._service.stall_heartbeats, stalled)
 
     def stall(self, stalled: bool = True) -> None:
-        """Let the connections open now look half-open: TCP stands, nothing is read, written or ponged.
+        """Make the present connections half-open: TCP stays open, but the simulator neither reads nor writes.
 
-        What is emitted meanwhile counts as sent, as a server believes, and is sent when the stall ends.
-        Connections made later are well.
+        Events that happen meanwhile count as sent, as on a real server. They are sent when the stall ends. New
+        connections are not stalled.
         """
         self._call(self._service.stall, stalled)
 
     def expire_tokens(self, user_id: str | None = None) -> None:
-        """Let all access tokens issued so far expire, to that user or to all. Refresh tokens stay good."""
+        """Let all access tokens issued so far expire: the user's, or everybody's. Refresh tokens stay valid."""
         self._call(self._service.expire_tokens, user_id)

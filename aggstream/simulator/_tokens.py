@@ -1,4 +1,4 @@
-"""Real HS256 access tokens, and refresh tokens that rotate. Pure: no socket, and the clock is the caller's."""
+"""Issues and verifies access tokens (JWTs, HS256) and rotating refresh tokens. It does no I/O."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ALGORITHM = "HS256"
-_CLAIMS = ["sub", "iat", "exp", "jti"]
+_REQUIRED_CLAIMS = ["sub", "iat", "exp", "jti"]
 
 
 class TokenRefused(Exception):
-    """An access or refresh token that does not stand; the text says why and never quotes the token."""
+    """An access or refresh token is not valid. The text says why, and never contains the token."""
 
 
 @dataclass(frozen=True)
 class SignedIn:
-    """The tokens that a user gets by signing in. Its repr masks both.
+    """The tokens that a user gets by signing in. The repr masks both.
 
     Attributes:
-        user_id: whose tokens these are.
-        access_token: the JWT for the socket and for REST.
-        refresh_token: buys the next pair, once.
+        user_id: the user's id.
+        access_token: the JWT for the WebSocket and for REST.
+        refresh_token: the token to exchange for the next pair. It works once.
     """
 
     user_id: str
@@ -38,7 +38,7 @@ class SignedIn:
 
 
 @dataclass(frozen=True)
-class Grant:
+class Claims:
     """The claims of a verified access token."""
 
     user_id: str
@@ -48,7 +48,7 @@ class Grant:
 
 @dataclass
 class _Family:
-    """All refresh tokens that descend from one sign-in; only the newest is good."""
+    """The refresh tokens that descend from one sign-in. Only the newest of them is valid."""
 
     user_id: str
     lifetime: float
@@ -56,14 +56,14 @@ class _Family:
     revoked: bool = False
 
 
-class Issuer:
+class TokenIssuer:
     """Signs, verifies, rotates and expires the tokens of one simulator.
 
     Args:
-        lifetime: seconds that an access token lives, unless the sign-in says otherwise.
-        reuse_revokes: whether presenting a spent refresh token ends the whole family, as a service does that
-            takes the second use for theft. Access tokens already issued live on until they expire.
-        now: seconds since the epoch.
+        lifetime: the seconds that an access token is valid, unless `sign_in` gives another lifetime.
+        reuse_revokes: True: a second use of a refresh token revokes its whole family, because the service takes it
+            for theft. Access tokens that were issued before stay valid until they expire.
+        now: returns the time in seconds since the epoch.
     """
 
     def __init__(self, *, lifetime: float, reuse_revokes: bool, now: Callable[[], float]) -> None:
@@ -72,23 +72,23 @@ class Issuer:
         self._now = now
         self._secret = secrets.token_bytes(32)
         self._serial = 0
-        # Serials up to these have been called in: of everybody, and of single users.
-        self._called_in = 0
-        self._called_in_of: dict[str, int] = {}
-        # Spent tokens stay known: recognising one is what `reuse_revokes` is about.
+        # Access tokens with serials up to these are expired: those of all users, and those of one user by id.
+        self._last_expired = 0
+        self._last_expired_of: dict[str, int] = {}
+        # Used refresh tokens stay in here, so that a second use is recognised.
         self._families: dict[str, _Family] = {}
 
     def sign_in(self, user_id: str, lifetime: float | None = None) -> SignedIn:
-        """Start a family of tokens for the user, each access token living `lifetime` seconds."""
+        """Start a family of tokens for the user. Each of its access tokens is valid for `lifetime` seconds."""
         if lifetime is None:
             lifetime = self._lifetime
         return self._issue(_Family(user_id, lifetime))
 
     def refresh(self, refresh_token: str) -> SignedIn:
-        """Spend a refresh token on a new pair.
+        """Exchange a refresh token for a new pair.
 
         Raises:
-            TokenRefused: it is unknown, was spent before, or its family was revoked.
+            TokenRefused: the token is unknown, it was used before, or its family is revoked.
         """
         family = self._families.get(refresh_token)
         if family is None:
@@ -100,35 +100,35 @@ class Issuer:
             raise TokenRefused("the session was revoked because a refresh token was used twice")
         return self._issue(family)
 
-    def verify(self, access_token: str) -> Grant:
-        """Return what the token grants.
+    def verify(self, access_token: str) -> Claims:
+        """Return the claims of a valid access token.
 
         Raises:
-            TokenRefused: it is malformed, not ours, expired or called in.
+            TokenRefused: the token is malformed, signed by another key, or expired.
         """
         try:
-            # PyJWT cuts `exp` to whole seconds; lives of a fraction of a second are judged below.
-            options = {"require": _CLAIMS, "verify_exp": False, "verify_iat": False}
-            claims = jwt.decode(access_token, self._secret, algorithms=[_ALGORITHM], options=options)  # type: ignore[arg-type]
+            # PyJWT cuts `exp` to whole seconds, so the expiry is checked below, with fractions of a second.
+            options = {"require": _REQUIRED_CLAIMS, "verify_exp": False, "verify_iat": False}
+            decoded = jwt.decode(access_token, self._secret, algorithms=[_ALGORITHM], options=options)  # type: ignore[arg-type]
         except jwt.InvalidTokenError as error:
             raise TokenRefused("the token is invalid") from error
-        grant = Grant(claims["sub"], float(claims["exp"]), int(claims["jti"]))
-        if self.seconds_left(grant) <= 0:
+        claims = Claims(decoded["sub"], float(decoded["exp"]), int(decoded["jti"]))
+        if self.seconds_left(claims) <= 0:
             raise TokenRefused("the token has expired")
-        return grant
+        return claims
 
-    def seconds_left(self, grant: Grant) -> float:
-        """Return for how long the grant still stands; zero or less when it has expired or was called in."""
-        if grant.serial <= max(self._called_in, self._called_in_of.get(grant.user_id, 0)):
+    def seconds_left(self, claims: Claims) -> float:
+        """Return the seconds until the token expires; 0 or less if it has expired."""
+        if claims.serial <= max(self._last_expired, self._last_expired_of.get(claims.user_id, 0)):
             return 0.0
-        return grant.expires_at - self._now()
+        return claims.expires_at - self._now()
 
     def expire(self, user_id: str | None = None) -> None:
-        """Call in every access token issued so far, to that user or to everybody. Refresh tokens stand."""
+        """Let all access tokens issued so far expire: the user's, or everybody's. Refresh tokens stay valid."""
         if user_id is None:
-            self._called_in = self._serial
+            self._last_expired = self._serial
         else:
-            self._called_in_of[user_id] = self._serial
+            self._last_expired_of[user_id] = self._serial
 
     def _issue(self, family: _Family) -> SignedIn:
         self._serial += 1

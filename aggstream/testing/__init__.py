@@ -1,6 +1,6 @@
-"""Tools for tests of programs that use aggstream: bad networks, on demand.
+"""Tools for testing programs that use aggstream: `ChaosProxy` makes a network fail on demand.
 
-A local AGG to test against is `aggstream.simulator`.
+`aggstream.simulator` is a local AGG to test against.
 """
 
 from aggstream.testing._proxy import ChaosProxy, Faults

@@ -41,7 +41,7 @@ from aggstream._protocol.codec import Codec
 from aggstream.events import Event
 from aggstream.journal import JournalOptions
 from aggstream.orders._tracker import Tracker
-from aggstream.simulator import Simulator, _account, _orders
+from aggstream.simulator import Simulator, _lifecycle, _user
 
 T = TypeVar("T")
 
@@ -113,10 +113,10 @@ def memory_of_orders(count: int, *, traced: bool) -> float:
 def _lives(count: int) -> Iterator[Event]:
     """Yield the events of orders of all scenarios, decoded from their messages."""
     codec = Codec(aggstream.Limits())
-    account = _account.SimulatedUser(USER, seed=count, now=time.time, history=1)
+    user = _user.SimulatedUser(USER, seed=count, now=time.time, history=1)
     for _ in range(count):
-        life = account.begin(_orders.choose())
-        while (text := account.advance(life)) is not None:
+        lifecycle = user.begin_order(_lifecycle.choose())
+        while (text := user.next_frame(lifecycle)) is not None:
             yield codec.decode(text, time.time_ns())
 
 
@@ -140,12 +140,12 @@ def events_a_second(mode: Mode, count: int, directory: str) -> float:
 
 
 def serve_events(ends: Connection, count: int) -> None:
-    account = _account.SimulatedUser(USER, seed=1, now=time.time, history=1)
+    user = _user.SimulatedUser(USER, seed=1, now=time.time, history=1)
     blob = bytearray()
     written = 0
     while written < count:
-        life = account.begin(_orders.choose())
-        while written < count and (text := account.advance(life)) is not None:
+        lifecycle = user.begin_order(_lifecycle.choose())
+        while written < count and (text := user.next_frame(lifecycle)) is not None:
             blob += frame(text.encode())
             written += 1
 

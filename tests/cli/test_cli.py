@@ -17,7 +17,7 @@ import urllib3
 from shells import DEADLINE, Shell, one_line
 
 import aggstream
-from aggstream.cli._pair_file import PairFile
+from aggstream.cli._token_pair_file import TokenPairFile
 from aggstream.simulator import SignedIn, Simulator
 
 SUMMARY_KEYS = ["type", "sent", "received", "missed", "gaps", "reconnects", "refreshes", "decode_failures"]
@@ -108,7 +108,7 @@ def test_all_missing_settings_are_named_at_once_with_option_and_variable(shell: 
         (["--token-file", "nowhere"], "--token-file: the token file nowhere cannot be read: No such file"),
         (["--token-file", os.devnull], "is empty"),
         ([*REST, "--refresh-token-file", "nowhere"], "--refresh-token-file: cannot read nowhere: No such file"),
-        ([*REST, "--refresh-token-file", os.devnull], "it must hold {"),
+        ([*REST, "--refresh-token-file", os.devnull], "the file must contain {"),
         (["--rest-url", "ws://127.0.0.1"], "rest_url must begin with"),
         (["--rest-url", "http://api.agg.market"], "--allow-insecure"),
         (["--journal", ""], "journal: path must be"),
@@ -252,7 +252,7 @@ def test_commands_that_share_a_file_of_tokens_outlive_them(
 def test_one_command_at_a_time_refreshes_from_a_file(tmp_path: Path) -> None:
     fcntl = pytest.importorskip("fcntl")
     file = tmp_path / "tokens.json"
-    with PairFile(file), (tmp_path / "tokens.json.lock").open() as other, pytest.raises(BlockingIOError):
+    with TokenPairFile(file), (tmp_path / "tokens.json.lock").open() as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -445,7 +445,7 @@ def test_a_demo_whose_reader_goes_ends_quietly(shell: Shell) -> None:
 def test_books_that_do_not_add_up_fail_the_demo(shell: Shell) -> None:
     lying = (
         "import aggstream.simulator as s, aggstream.cli.demo as demo, dataclasses\n"
-        "demo._LAST_EVENTS = 0.1; honest = s.Simulator.books\n"
+        "demo._LAST_EVENTS_TIMEOUT = 0.1; honest = s.Simulator.books\n"
         "def books(self, user): b = honest(self, user); return dataclasses.replace(b, emitted=b.emitted + 1)\n"
         "s.Simulator.books = books"
     )

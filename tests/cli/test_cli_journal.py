@@ -101,7 +101,7 @@ def test_a_list_is_filtered_and_in_a_pipe_one_json_object_a_line(
 @pytest.mark.parametrize("without", ["", "rich"])
 def test_in_a_terminal_a_list_is_a_table_with_a_summary(shell: Shell, filled: Path, without: str) -> None:
     command = shell.start("journal", "list", str(filled), without=without, size=(80, 24))
-    screen = without_colour(command.screen_until("in all: 2 pending, 2 done, 2 dead"))
+    screen = without_colour(command.screen_until("total: 2 pending, 2 done, 2 dead"))
     assert screen[0].split() == ["seq", "state", "event", "order", "received", "source", "failed"]
     assert screen[1].split()[:4] == ["1", "done", "step_0", "ord_0"]
     assert any("ValueError: no such luck" in line for line in screen)
@@ -111,7 +111,7 @@ def test_in_a_terminal_a_list_is_a_table_with_a_summary(shell: Shell, filled: Pa
 
 def test_a_list_that_ends_at_its_limit_says_how_to_go_on(shell: Shell, filled: Path) -> None:
     command = shell.start("journal", "list", str(filled), "--limit", "4", size=(80, 24))
-    command.screen_until("--after 4 goes on")
+    command.screen_until("--after 4 lists them")
     command = shell.start("journal", "list", str(filled), "--order", "nowhere", size=(80, 24))
     command.screen_until("no such events")
 
@@ -185,7 +185,9 @@ def test_events_are_made_pending_and_counted(
 
 def test_in_a_terminal_what_was_made_pending_is_told_in_words(shell: Shell, filled: Path) -> None:
     command = shell.start("journal", "retry", str(filled), "--all-dead", size=(80, 24))
-    command.screen_until("2 dead events made pending; delivered at the next start of the stream that owns")
+    command.screen_until(
+        "2 dead events made pending; they are delivered at the next start of the stream that uses"
+    )
     assert (command.process.wait(DEADLINE), command.stderr) == (0, "")
 
 

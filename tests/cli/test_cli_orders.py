@@ -11,7 +11,7 @@ from journals import happened
 from shells import DEADLINE, Shell, one_line, settings_of, without_colour
 from waiting import Until
 
-from aggstream.cli._terminal import Column, lay_out
+from aggstream.cli._table import Column, table_lines
 from aggstream.cli.wait import exit_code_of
 from aggstream.events import OrderEvent, Verdict
 from aggstream.orders import Outcome
@@ -309,7 +309,7 @@ def test_a_status_that_nobody_knows_is_shown_and_can_be_asked_for(shell: Shell, 
     assert (shown["status"], shown["unknown_status"]) == ("re_routing", "re_routing")
     assert (shown["filled_amount_raw"], shown["verdict"], shown["is_terminal"]) == (7, "unknown", False)
     command = shell.start("orders", "--no-stream", size=(120, 40))
-    command.screen_until("'re_routing' is no status that is known")
+    command.screen_until("the status 're_routing' is not known")
     assert command.process.wait(DEADLINE) == 0
 
 
@@ -329,7 +329,7 @@ def test_a_word_that_nobody_knows_is_shown_beside_the_status_that_is_known(
     assert (order["status"], order["unknown_status"]) == ("partially_filled", "routing")
     assert order["filled_amount_raw"] == 400
     assert asked.event() == order
-    shown.screen_until("'routing' is no status that is known")
+    shown.screen_until("the status 'routing' is not known")
 
 
 def test_a_filter_a_limit_and_what_they_leave_out(shell: Shell, simulator: Simulator) -> None:
@@ -422,7 +422,7 @@ COLUMNS = (
 
 
 def drawn(*rows: tuple[str, ...], most: int) -> list[str]:
-    laid = lay_out(COLUMNS, [[(text, "") for text in row] for row in rows], most)
+    laid = table_lines(COLUMNS, [[(text, "") for text in row] for row in rows], most)
     return ["".join(text for text, _ in segments).rstrip() for segments in laid]
 
 

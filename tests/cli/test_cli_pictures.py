@@ -13,8 +13,8 @@ from rich.console import Console
 
 from aggstream import Balances, CashBalance, Limits, VenueBalance
 from aggstream._protocol.codec import Codec
-from aggstream.cli._board import Board, Summary
-from aggstream.cli._lines import as_json, as_line
+from aggstream.cli._dashboard import Dashboard, Summary
+from aggstream.cli._event_format import as_json, as_line
 from aggstream.cli._render import picture, summary_table
 from aggstream.errors import ConnectionLost, DecodeError, JournalFull, RestError
 from aggstream.events import (
@@ -56,14 +56,14 @@ def order_event(event: str, order_id: str = "ord_1", **fields: object) -> OrderE
     return made
 
 
-def board_of(*events: Event) -> Board:
-    board = Board()
+def board_of(*events: Event) -> Dashboard:
+    board = Dashboard()
     for event in events:
-        board.take(event)
+        board.apply(event)
     return board
 
 
-def drawn(board: Board, *, columns: int = 80, lines: int = 24, now_ns: int = 0) -> list[str]:
+def drawn(board: Dashboard, *, columns: int = 80, lines: int = 24, now_ns: int = 0) -> list[str]:
     out = io.StringIO()
     console = Console(file=out, width=columns, height=lines)
     console.print(picture(board, title="demo", elapsed=1.0, size=(columns, lines), now_ns=now_ns))
@@ -92,9 +92,9 @@ def drawn(board: Board, *, columns: int = 80, lines: int = 24, now_ns: int = 0) 
         (received("brand_new", x=1), 'brand_new         {"type": "brand_new", "timestamp": 1, "x": 1}'),
         (Disconnected(error=LOST), "disconnected      the server closed the connection"),
         (Reconnecting(attempt=2, delay=1.25, error=LOST), "attempt 2 in 1.2 s: the server closed"),
-        (Gap(number=1, started_ns=0, ended_ns=2 * SECOND), "gap               2.0 s, what happened"),
+        (Gap(number=1, started_ns=0, ended_ns=2 * SECOND), "gap               2.0 s: events of this time"),
         (Resumed(attempts=1, downtime=2.0), "resumed           live again after 2.0 s"),
-        (TokenRefreshed(user_id="usr", expires_at=None), "token_refreshed   a new token was accepted"),
+        (TokenRefreshed(user_id="usr", expires_at=None), "token_refreshed   the service accepted a new token"),
         (ReadingPaused(waiting=10_000), "reading_paused    the handlers are behind by 10,000 events"),
         (ReadingResumed(paused_for=2.0), "reading_resumed   the handlers have caught up after 2.0 s"),
         (BalancesCoalesced(venue="kalshi", count=3), "kalshi  3 older balances were not shown"),
@@ -163,8 +163,8 @@ def test_an_order_moves_through_its_steps() -> None:
     row = board.orders["ord_1"]
     assert (row.status, row.step, row.attempt, row.filled) == ("partial", "place_order", 1, Decimal(2))
     assert row.share_filled == 0.25
-    board.take(order_event("order_filled", filledAmountRaw="8000000", remainingAmountRaw="0"))
-    board.take(order_event("dag_completed"))
+    board.apply(order_event("order_filled", filledAmountRaw="8000000", remainingAmountRaw="0"))
+    board.apply(order_event("dag_completed"))
     assert (row.status, row.is_over, row.share_filled) == ("filled", True, 1.0)
     assert board.outcomes == {"filled": 1}
 
@@ -182,7 +182,7 @@ def test_what_was_open_in_a_gap_is_not_known_until_its_next_event() -> None:
     [line] = (line for line in drawn(board) if "ord_1" in line)
     assert "not known" in line
     assert "submitted" not in line
-    board.take(order_event("step_started"))
+    board.apply(order_event("step_started"))
     assert board.orders["ord_1"].is_certain
     assert not any("not known" in line for line in drawn(board))
 
@@ -222,11 +222,11 @@ def test_an_orders_id_takes_the_room_that_there_is(columns: int, shown: str) -> 
 def test_the_header_tells_the_connection() -> None:
     board = board_of(Authenticated(user_id="usr"))
     assert "live" in drawn(board)[0]
-    board.take(Disconnected(error=LOST, code=1001, initiated_by="server"))
+    board.apply(Disconnected(error=LOST, code=1001, initiated_by="server"))
     assert "connection lost" in drawn(board)[0]
-    board.take(Reconnecting(attempt=1, delay=2.0, error=LOST, received_ns=SECOND))
+    board.apply(Reconnecting(attempt=1, delay=2.0, error=LOST, received_ns=SECOND))
     assert "reconnecting in 1.5 s" in drawn(board, now_ns=SECOND + SECOND // 2)[0]
-    board.take(Stopped())
+    board.apply(Stopped())
     assert "stopped" in drawn(board)[0]
 
 

@@ -18,7 +18,7 @@ from aggstream import BalanceUpdate, Order, OrderEvent, OrderRecord, OrderSubmit
 from aggstream._protocol.codec import Codec
 from aggstream.events import ORDER_EVENTS, OrderEventKind
 from aggstream.orders._state import OrderState
-from aggstream.simulator import _orders
+from aggstream.simulator import _lifecycle
 
 ID = "ord_1"
 decode = Codec(aggstream.Limits()).decode
@@ -198,10 +198,10 @@ def test_what_a_service_can_say_of_one_order_is_bounded() -> None:
 def lives() -> list[list[OrderSubmitted | OrderEvent]]:
     """Return the whole lives of orders of every scenario, as the simulator tells them."""
     found = []
-    for number, scenario in enumerate(_orders.SCENARIOS):
+    for number, scenario in enumerate(_lifecycle.SCENARIOS):
         rng = random.Random(number)
-        order, _ = _orders.draw("usr_1", _orders.choose(scenario), rng)
-        life = _orders.Lifecycle(order, _orders.Wallet(order.venue), scenario, rng)
+        order, _ = _lifecycle.draw_order("usr_1", _lifecycle.choose(scenario), rng)
+        life = _lifecycle.Lifecycle(order, _lifecycle.Wallet(order.venue), scenario, rng)
         frames = [frame | {"timestamp": at} for at, frame in enumerate(life.frames, 1)]
         events = [decode(json.dumps(frame), 1) for frame in frames]
         found.append([e for e in events if isinstance(e, (OrderSubmitted, OrderEvent))])

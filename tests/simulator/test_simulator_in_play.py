@@ -14,9 +14,9 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from aggstream.simulator import Simulator
-from aggstream.simulator._account import SimulatedUser
-from aggstream.simulator._history import History
-from aggstream.simulator._orders import SCENARIOS, SIDES, choose
+from aggstream.simulator._lifecycle import SCENARIOS, SIDES, choose
+from aggstream.simulator._rest_orders import RestOrders
+from aggstream.simulator._user import SimulatedUser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,11 +75,11 @@ def test_a_life_goes_on_without_connections_and_without_a_server(simulator: Simu
 @given(seed=st.integers(), scenario=st.sampled_from(SCENARIOS), side=st.sampled_from(SIDES))
 def test_the_length_of_a_life_is_known_before_it_begins(seed: int, scenario: str, side: str) -> None:
     counted, lived = (SimulatedUser("usr_demo", seed=seed, now=lambda: 1.0, history=10) for _ in range(2))
-    life, same = counted.begin(choose(scenario, side=side)), lived.begin(choose(scenario, side=side))
+    life, same = counted.begin_order(choose(scenario, side=side)), lived.begin_order(choose(scenario, side=side))
     total = life.length()
-    texts = list(iter(lambda: counted.advance(life), None))
+    texts = list(iter(lambda: counted.next_frame(life), None))
     assert len(texts) == total
-    assert texts == list(iter(lambda: lived.advance(same), None)), "counting has disturbed nothing"
+    assert texts == list(iter(lambda: lived.next_frame(same), None)), "counting has disturbed nothing"
 
 
 def test_two_orders_take_turns_as_told(simulator: Simulator) -> None:
@@ -126,19 +126,19 @@ def test_ten_thousand_orders_stand_behind_a_hundred_pages(api: Api, simulator: S
 def test_a_page_costs_its_own_length_wherever_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     user = SimulatedUser("usr_demo", seed=1, now=lambda: 1.0, history=1000)
     for _ in range(1000):
-        user.advance(user.begin(choose()))
+        user.next_frame(user.begin_order(choose()))
     looked_at = []
-    newest = History._newest
+    newest = RestOrders._newest
 
-    def counting(history: History, below: int) -> Iterator[Any]:
-        for found in newest(history, below):
+    def counting(orders: RestOrders, below: int) -> Iterator[Any]:
+        for found in newest(orders, below):
             looked_at.append(found)
             yield found
 
-    monkeypatch.setattr(History, "_newest", counting)
+    monkeypatch.setattr(RestOrders, "_newest", counting)
     cursor = None
     for _ in range(9):
-        cursor = user.history.page(status=None, cursor=cursor, limit=100)["nextCursor"]
+        cursor = user.rest_orders.page(status=None, cursor=cursor, limit=100)["nextCursor"]
         assert len(looked_at) == 101
         looked_at.clear()
 

@@ -12,8 +12,8 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from aggstream.simulator import Simulator
-from aggstream.simulator._account import SimulatedUser
-from aggstream.simulator._orders import SCENARIOS, SIDES, VENUES, choose
+from aggstream.simulator._lifecycle import SCENARIOS, SIDES, VENUES, choose
+from aggstream.simulator._user import SimulatedUser
 
 NOON = 1710000000.0
 HISTORY = 250
@@ -44,8 +44,8 @@ REST_WORDS = {"partially_filled": "partially_filled_open"}
 
 
 def play(account: SimulatedUser, **choices: Any) -> list[dict[str, Any]]:
-    life = account.begin(choose(**choices))
-    return [json.loads(text) for text in iter(lambda: account.advance(life), None)]
+    life = account.begin_order(choose(**choices))
+    return [json.loads(text) for text in iter(lambda: account.next_frame(life), None)]
 
 
 def account(seed: object = 1, user_id: str = "usr_demo") -> SimulatedUser:
@@ -67,7 +67,7 @@ def names(frames: list[dict[str, Any]]) -> list[str]:
 def test_every_life_is_in_order(seed: int, **choices: Any) -> None:
     user = account(seed)
     frames = play(user, **choices)
-    (row,) = user.history.page(status=None, cursor=None, limit=1)["data"]
+    (row,) = user.rest_orders.page(status=None, cursor=None, limit=1)["data"]
     for frame in frames:
         keys = KEYS[frame["type"]]
         assert list(frame) == [key for key in keys if key in frame], "the keys stand as on the page"
@@ -113,10 +113,10 @@ def test_every_life_is_in_order(seed: int, **choices: Any) -> None:
 @given(seed=st.integers(), scenario=st.sampled_from(SCENARIOS))
 def test_a_snapshot_agrees_with_the_stream_after_every_frame(seed: int, scenario: str) -> None:
     user = account(seed)
-    life = user.begin(choose(scenario, "kalshi"))
+    life = user.begin_order(choose(scenario, "kalshi"))
     status, filled, free = "pending", "0", "1000000000"
-    assert user.history.page(status=None, cursor=None, limit=1)["data"] == []
-    for text in iter(lambda: user.advance(life), None):
+    assert user.rest_orders.page(status=None, cursor=None, limit=1)["data"] == []
+    for text in iter(lambda: user.next_frame(life), None):
         frame = json.loads(text)
         if frame["type"] == "balance_update":
             free = str(frame["tradingBalanceCents"] * 10_000)
@@ -124,7 +124,7 @@ def test_a_snapshot_agrees_with_the_stream_after_every_frame(seed: int, scenario
             status, filled = REST_WORDS.get(frame["event"], frame["event"]), frame["filledAmountRaw"]
         elif frame.get("event") == "dag_started":
             status = "open"
-        (row,) = user.history.page(status=None, cursor=None, limit=1)["data"]
+        (row,) = user.rest_orders.page(status=None, cursor=None, limit=1)["data"]
         assert (row["status"], row["filledAmountRaw"]) == (status, filled)
         assert user.balances()["positions"][0]["balance"] == free
 
@@ -192,10 +192,10 @@ def test_what_is_chosen_changes_nothing_else() -> None:
 def test_an_account_remembers_its_newest_orders_only() -> None:
     user = account()
     for _ in range(HISTORY + 1):
-        user.advance(user.begin(choose()))
+        user.next_frame(user.begin_order(choose()))
     rows, cursor = 0, None
     while True:
-        page = user.history.page(status=None, cursor=cursor, limit=100)
+        page = user.rest_orders.page(status=None, cursor=cursor, limit=100)
         rows += len(page["data"])
         cursor = page["nextCursor"]
         if not page["hasMore"]:

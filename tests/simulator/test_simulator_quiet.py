@@ -127,14 +127,14 @@ def test_a_client_may_say_goodbye_while_nobody_reads(phone: Phone) -> None:
             await asyncio.sleep(0)
         phone.simulator._service.stall(False)
 
-    phone.simulator._wait(go_on)
+    phone.simulator._run(go_on)
     assert phone.simulator.wait_for_connections(0, authenticated=False, timeout=PATIENCE)
     sock.close()
 
 
 def test_a_client_may_vanish_just_before_much_is_sent(phone: Phone) -> None:
     sock = phone.connected()
-    (connection,) = phone.simulator._service.connections.open()
+    (connection,) = phone.simulator._service.connections.open_to()
 
     def vanish() -> None:
         # In the loop itself: it writes before it finds out.
@@ -180,12 +180,12 @@ def test_connections_that_are_gone_can_be_stalled(phone: Phone) -> None:
 
     async def stall_while_it_goes() -> None:
         service.drop(None, 1001, "", abort=True)
-        while service.connections.present():
+        while service.connections.all_present():
             service.stall(True)
             service.stall(False)
             await asyncio.sleep(0)
 
-    phone.simulator._wait(stall_while_it_goes)
+    phone.simulator._run(stall_while_it_goes)
     sock.close()
 
 

@@ -117,7 +117,7 @@ def test_it_can_be_started_again_where_it_was() -> None:
     simulator.refuse_connections(1)
     with simulator:
         assert simulator.url == url
-        assert simulator._service.account_of(tokens.access_token).books.emitted == emitted
+        assert simulator._service.user_of(tokens.access_token).books.emitted == emitted
         with pytest.raises(Exception, match="503"), dial(simulator):
             pass
         with dial(simulator):
@@ -222,7 +222,7 @@ def test_no_task_outlives_a_failed_handshake() -> None:
         with socket.create_connection(("127.0.0.1", _port(simulator))) as raw:
             raw.sendall(b"nonsense\r\n\r\n")
             assert b"400" in raw.recv(65536)
-        running = simulator._host._running
+        running = simulator._thread._running
         assert running is not None
 
         async def tasks() -> int:

@@ -78,10 +78,10 @@ class Books:
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Enter what happens in the simulator, whether anybody is connected or not."""
-        advance = _player.Player._advance
+        emit_next = _player.Player._emit_next
 
-        def recording(player: Any, account: Any, life: Any) -> str | None:
-            text = advance(player, account, life)
+        def recording(player: Any, user: Any, lifecycle: Any) -> str | None:
+            text = emit_next(player, user, lifecycle)
             if text is not None:
                 frame = json.loads(text)
                 if frame["type"] == "balance_update":
@@ -90,11 +90,11 @@ class Books:
                     self.said[frame["orderId"]].append(frame)
             return text
 
-        _player.Player._advance = recording  # type: ignore[method-assign,assignment]
+        _player.Player._emit_next = recording  # type: ignore[method-assign,assignment]
         try:
             yield
         finally:
-            _player.Player._advance = advance  # type: ignore[method-assign]
+            _player.Player._emit_next = emit_next  # type: ignore[method-assign]
 
     def enter(self, line: Line, life: int) -> None:
         """Enter a line of the program."""

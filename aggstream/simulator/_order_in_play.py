@@ -1,4 +1,4 @@
-"""The handle of an order whose life the caller advances."""
+"""The handle of an order whose lifecycle the caller advances."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 
 class OrderInPlay:
-    """An order whose life goes on when it is told to, as `Simulator.begin_order` returns it.
+    """The handle of an order whose events happen when the caller says so. `Simulator.begin_order` returns it.
 
-    Every method may be called in any thread but the simulator's own, and also while the simulator is stopped: what
-    happens then is missed by everybody.
+    Every thread except the simulator's own may call the methods. They also work while the simulator is stopped; no
+    client gets those events.
 
     Attributes:
-        order_id: the order's id, known before anything has happened.
-        total: how many events its whole life has.
+        order_id: the order's id. It is known before the first event.
+        total: the number of events of the order's whole life.
     """
 
     def __init__(
@@ -37,22 +37,22 @@ class OrderInPlay:
 
     @property
     def frames_left(self) -> int:
-        """How many events are still to come."""
+        """The number of events that have not happened yet."""
         return self._frames_left()
 
     @property
     def done(self) -> bool:
-        """Whether nothing is to come any more."""
+        """True once all events of the order have happened."""
         return self.frames_left == 0
 
     def advance(self, n: int = 1) -> list[dict[str, Any]]:
-        """Let the next events happen, with nothing of the user in between. It waits for no connection.
+        """Let the next events happen, with no other event of the user in between. Waits for no connection.
 
         Args:
-            n: how many; at the end of the order's life there are fewer.
+            n: the number of events. If fewer are left, all of them happen.
 
         Returns:
-            The messages that went out, in order.
+            The messages of these events, in order.
 
         Raises:
             ValueError: `n` is negative.
@@ -60,5 +60,5 @@ class OrderInPlay:
         return self._advance(n)
 
     def finish(self) -> list[dict[str, Any]]:
-        """Let all happen that is still to come; return the messages that went out."""
+        """Let all remaining events happen; return their messages, in order."""
         return self._advance(self.total)

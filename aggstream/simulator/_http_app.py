@@ -1,4 +1,4 @@
-"""The WebSocket and the REST API, as HTTP handlers around the service."""
+"""The web application: it offers the service's WebSocket and REST API over HTTP."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from aiohttp import web
 
 from aggstream.simulator._connection import ServerConnection, reset
 from aggstream.simulator._control import control_routes
-from aggstream.simulator._faults import Refused
-from aggstream.simulator._history import LARGEST_PAGE
+from aggstream.simulator._refusals import Refused
+from aggstream.simulator._rest_orders import LARGEST_PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp.typedefs import Handler, Middleware
 
-    from aggstream.simulator._account import SimulatedUser
-    from aggstream.simulator._hosts import Hosts
+    from aggstream.simulator._allowed_hosts import AllowedHosts
     from aggstream.simulator._service import Service
+    from aggstream.simulator._user import SimulatedUser
 
 _DEFAULT_PAGE = 50
 
 
-def make_app(service: Service, hosts: Hosts) -> web.Application:
-    """Return the application that serves all paths of the service, to requests for one of the hosts."""
-    server = _Server(service)
-    app = web.Application(middlewares=[_for(hosts), _errors_as_json])
+def make_app(service: Service, hosts: AllowedHosts) -> web.Application:
+    """Return the application with all paths of the service. It refuses requests for other hosts."""
+    handlers = _Handlers(service)
+    app = web.Application(middlewares=[_host_check(hosts), _errors_as_json])
     app.add_routes(
         [
-            web.get("/ws", server.websocket),
-            web.post("/auth/token/refresh", server.refresh),
-            web.get("/execution/orders", server.orders),
-            web.get("/execution/balances", server.balances),
+            web.get("/ws", handlers.websocket),
+            web.post("/auth/token/refresh", handlers.refresh),
+            web.get("/execution/orders", handlers.orders),
+            web.get("/execution/balances", handlers.balances),
             *control_routes(service),
         ]
     )
     return app
 
 
-def _for(hosts: Hosts) -> Middleware:
+def _host_check(hosts: AllowedHosts) -> Middleware:
     @web.middleware
-    async def refuse_others(request: web.Request, handler: Handler) -> web.StreamResponse:
-        problem = hosts.problem_with(request)
-        if problem is None:
+    async def check_host(request: web.Request, handler: Handler) -> web.StreamResponse:
+        refusal = hosts.refusal_of(request)
+        if refusal is None:
             return await handler(request)
-        status, text = problem
+        status, text = refusal
         answer = web.Response(status=status, text=f"{text}\n")
-        # Bytes that a client has sent ahead are no HTTP, and must not be taken for its next request.
+        # A client may have sent WebSocket frames already: they must not be read as its next request.
         answer.force_close()
         return answer
 
-    return refuse_others
+    return check_host
 
 
 @web.middleware
@@ -62,39 +62,39 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await handler(request)
     except Refused as refusal:
-        return _refused(refusal)
+        return _refusal_answer(refusal)
     except web.HTTPException as error:
-        # aiohttp's own: an unknown path, a method not allowed, no upgrade to a WebSocket.
+        # aiohttp raises these: unknown path, method not allowed, no upgrade to a WebSocket.
         return web.json_response({"error": error.reason}, status=error.status)
 
 
-def _refused(refusal: Refused) -> web.Response:
+def _refusal_answer(refusal: Refused) -> web.Response:
     retry_after = refusal.retry_after
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     return web.json_response({"error": str(refusal)}, status=refusal.status, headers=headers)
 
 
-class _Server:
+class _Handlers:
     def __init__(self, service: Service) -> None:
         self._service = service
 
     async def websocket(self, request: web.Request) -> web.StreamResponse:
         query = request.query
         try:
-            grant = self._service.handshake(query.get("appId"), request.headers.get("Origin"), query.get("token"))
+            claims = self._service.handshake(query.get("appId"), request.headers.get("Origin"), query.get("token"))
         except Refused as refusal:
-            answer = _refused(refusal)
-            # Bytes that a client has sent ahead are no HTTP, and must not be taken for its next request.
+            answer = _refusal_answer(refusal)
+            # A client may have sent WebSocket frames already: they must not be read as its next request.
             answer.force_close()
             return answer
         try:
             connection = ServerConnection(request)
             await connection.socket.prepare(request)
         except ConnectionError:
-            # The client has not waited for the answer. Raised on, aiohttp would take it for a bug of ours; this
-            # answer it tries to write, and drops.
+            # The client has left. If this error went on, aiohttp would log it as a bug of this handler. aiohttp
+            # tries to write the answer below, and drops it.
             return web.Response()
-        self._service.join(connection, grant)
+        self._service.greet(connection, claims)
         try:
             await connection.serve(self._service.receive)
         finally:
@@ -110,7 +110,7 @@ class _Server:
         except (ValueError, TypeError, KeyError):
             refresh_token = None
         if not isinstance(refresh_token, str):
-            raise Refused(400, "the body must be a JSON object with the text refreshToken")
+            raise Refused(400, "the body must be a JSON object, with refreshToken as a text")
         tokens = self._service.refresh(refresh_token)
         return web.json_response(
             {
@@ -121,53 +121,55 @@ class _Server:
         )
 
     async def orders(self, request: web.Request) -> web.StreamResponse:
-        def page(account: SimulatedUser) -> dict[str, Any]:
+        def page(user: SimulatedUser) -> dict[str, Any]:
             query = request.query
             limit = query.get("limit", str(_DEFAULT_PAGE))
             if not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= LARGEST_PAGE):
                 raise Refused(400, f"limit must be a number from 1 to {LARGEST_PAGE}")
-            # An empty parameter is one not given: a client may write all three always.
+            # An empty parameter counts as missing, because some clients always send all three.
             status, cursor = query.get("status") or None, query.get("cursor") or None
             try:
-                found = account.history.page(status=status, cursor=cursor, limit=int(limit))
+                found = user.rest_orders.page(status=status, cursor=cursor, limit=int(limit))
             except ValueError as error:
                 raise Refused(400, str(error)) from error
-            self._service.page_given()
+            self._service.count_page()
             return found
 
         return await self._answer(request, page)
 
     async def balances(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, lambda account: account.balances())
+        return await self._answer(request, lambda user: user.balances())
 
     async def _answer(
         self, request: web.Request, read: Callable[[SimulatedUser], dict[str, Any]]
     ) -> web.StreamResponse:
-        """Answer a REST call, unless something is to go wrong with it."""
+        """Answer a REST call, with the faults that are switched on."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         token = token if scheme.lower() == "bearer" else ""
         try:
             self._service.check_key(request.headers.get("x-app-api-key"))
-            answer = web.json_response(self._service.call(request.headers.get("x-app-id"), token, read))
+            answer = web.json_response(
+                self._service.answer_rest_call(request.headers.get("x-app-id"), token, read)
+            )
         except Refused as refusal:
-            answer = _refused(refusal)
-        # By the simulator's clock, which may be another one than this machine's.
+            answer = _refusal_answer(refusal)
+        # The date is by the simulator's clock, which may differ from the machine's clock.
         answer.headers["Date"] = formatdate(self._service.now(), usegmt=True)
-        rest = self._service.rest
-        # The answer is made before it waits: one that comes late tells of what was when it was asked for.
-        await rest.held()
-        if rest.take_drop():
-            return await _cut_off(request, answer)
+        rest_faults = self._service.rest_faults
+        # The answer is made before a stall holds it back, so a late answer has the data of the call's time.
+        await rest_faults.wait_while_stalled()
+        if rest_faults.take_drop():
+            return await _send_half(request, answer)
         return answer
 
 
-async def _cut_off(request: web.Request, answer: web.Response) -> web.StreamResponse:
-    """Write half of an answer, and reset the connection."""
+async def _send_half(request: web.Request, answer: web.Response) -> web.StreamResponse:
+    """Write the first half of an answer, and reset the connection."""
     assert isinstance(answer.body, bytes)
     half = web.StreamResponse(status=answer.status, headers=answer.headers)
     half.content_length = len(answer.body)
     transport = request.transport
-    # The client may be gone by itself; then there is no transport, or one of TLS without its socket.
+    # If the client has left, there is no transport, or a TLS transport without a socket.
     tcp = None if transport is None else transport.get_extra_info("socket")
     with suppress(ConnectionError):
         await half.prepare(request)

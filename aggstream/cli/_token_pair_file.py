@@ -1,4 +1,4 @@
-"""A pair of tokens in a file, which several commands may use at the same time."""
+"""A file with a pair of tokens, for several commands at the same time."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _NAMES = ("access_token", "refresh_token")
 _PRIVATE = 0o600
 
 
-class PairFile:
-    """JSON with `access_token`, which may be missing, and `refresh_token`. In a `with` statement it is locked.
+class TokenPairFile:
+    """A JSON file with `refresh_token` and perhaps `access_token`. A `with` statement locks it.
 
-    The lock keeps two commands from spending the same refresh token, which would end the session. Where the system
-    has no such locks, only one command at a time may use the file.
+    The lock prevents two commands from using the same refresh token, because the service would then revoke the
+    session. On a system without such locks, only one command may use the file at a time.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.resolve()  # a link stays one, and what it leads to is replaced
+        self.path = path.resolve()  # so that `save` replaces the target of a symbolic link, and not the link
         self._lock = -1
 
     def read(self) -> tuple[str | None, str]:
@@ -39,7 +39,7 @@ class PairFile:
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it does not hold what it should. The text holds nothing of what it does.
+            ValueError: the file's content is not valid. The text contains nothing of it.
         """
         text = self.path.read_text()
         try:
@@ -48,20 +48,20 @@ class PairFile:
             stored = None
         access, refresh = (stored.get(name) for name in _NAMES) if isinstance(stored, dict) else (None, None)
         if not refresh or not isinstance(refresh, str) or not isinstance(access, (str, type(None))):
-            raise ValueError('it must hold {"access_token": "…", "refresh_token": "…"}')
+            raise ValueError('the file must contain {"access_token": "…", "refresh_token": "…"}')
         return access or None, refresh
 
     def load(self) -> TokenPair | None:
-        """Return the pair, which another command may have stored; None if there is only a refresh token."""
+        """Return the stored pair, which may be from another command; None if the file has no access token."""
         access, refresh = self.read()
         return None if access is None else TokenPair(access, refresh)
 
     def save(self, pair: TokenPair) -> None:
-        """Replace the file in one step, so that a crash leaves the old or the new pair, and never half of one."""
+        """Replace the file in one step. After a crash it has either the old or the new pair, complete."""
         new = self.path.with_name(f"{self.path.name}.new")
-        new.unlink(missing_ok=True)  # a crash's, whose mode may be another
+        new.unlink(missing_ok=True)  # a crash may have left it, with another mode
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
-        with open(descriptor, "w") as file:  # noqa: PTH123  (by a descriptor, for its mode)
+        with open(descriptor, "w") as file:  # noqa: PTH123  (opens a descriptor, which has the mode)
             json.dump(dict(zip(_NAMES, attrs.astuple(pair), strict=True)), file)
             file.flush()
             os.fsync(file.fileno())
@@ -69,7 +69,7 @@ class PairFile:
 
     def __enter__(self) -> Self:
         if fcntl is not None:
-            # A file of its own, because this one is replaced.
+            # The lock is on a file of its own, because `save` replaces the token file.
             self._lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, _PRIVATE)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         return self

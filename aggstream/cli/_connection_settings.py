@@ -1,4 +1,4 @@
-"""The options of every command that connects: app, address, token."""
+"""The options of the commands that connect, and the settings that follow from them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, Literal
 import attrs
 
 from aggstream._base.service_checks import DEFAULT_URL
-from aggstream.cli._pair_file import PairFile
-from aggstream.cli._shell import USAGE, Failure
+from aggstream.cli._exit_codes import USAGE, Failure
+from aggstream.cli._token_pair_file import TokenPairFile
 from aggstream.client import Client
 from aggstream.errors import AggStreamError, TokenUnavailable, WaitTimeout
 from aggstream.rest._client import RestClient
@@ -25,74 +25,77 @@ In the environment: AGGSTREAM_APP_ID, AGGSTREAM_ORIGIN, AGGSTREAM_TOKEN, AGGSTRE
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of which a `ConnectionSettings` is made."""
+    """Add the options that `ConnectionSettings.from_args` reads."""
     settings = parser.add_argument_group("settings")
     settings.add_argument("--app-id", metavar="ID", help="the app's id")
-    settings.add_argument("--origin", metavar="URL", help="one of the app's allowed origins, as https://host")
+    settings.add_argument("--origin", metavar="URL", help="one of the app's allowed origins, like https://host")
     token = settings.add_mutually_exclusive_group()
     token.add_argument(
         "--token",
         metavar="JWT",
-        help="the user's access token; other users of this machine can read command lines, "
-        "so prefer the variable or --token-file",
+        help="the user's access token; other users of this machine can read it on the command line, "
+        "so the variable or --token-file is safer",
     )
     token.add_argument(
-        "--token-file", metavar="FILE", type=Path, help="a file with the token; read again for each connection"
+        "--token-file",
+        metavar="FILE",
+        type=Path,
+        help="a file with the token; it is read again for each connection",
     )
     token.add_argument(
         "--refresh-token-file",
         metavar="FILE",
         type=Path,
-        help='a file with {"access_token": "…", "refresh_token": "…"}; it is rewritten at each refresh',
+        help='a file with {"access_token": "…", "refresh_token": "…"}; each refresh rewrites it',
     )
-    settings.add_argument("--url", help="where to connect to; default: the public service")
+    settings.add_argument("--url", help="the URL of the stream; default: the public service")
     settings.add_argument(
         "--rest-url",
         metavar="URL",
-        help="the REST API, which tells what the stream may have missed; default: the public one, "
-        "if the stream is the public one",
+        help="the URL of the REST API, which has what the stream may have missed; default: the public API "
+        "for the public stream, otherwise none",
     )
-    settings.add_argument("--ca-file", metavar="FILE", help="trust the certificate authorities in this file")
+    settings.add_argument("--ca-file", metavar="FILE", help="trust the certificate authorities in this file only")
     settings.add_argument(
         "--auth",
         choices=("message", "query"),
         default="message",
-        help="send the token after connecting, or in the URL, which servers tend to log; default: message",
+        help="send the token as a message, or in the query of the URL, which servers often log; default: message",
     )
     settings.add_argument(
-        "--allow-insecure", action="store_true", help="take ws:// and http:// to another machine"
+        "--allow-insecure", action="store_true", help="allow ws:// and http:// to another machine, unencrypted"
     )
 
 
 @attrs.frozen(kw_only=True)
 class ConnectionSettings:
-    """The settings that the options come to."""
+    """The settings for connecting, from the options of a command."""
 
     app_id: str | None
     origin: str | None
     token: TokenSource | None = attrs.field(repr=False)
     url: str | None
     rest_url: str | None
-    """None: `AGGSTREAM_REST_URL`, or the public one if the stream is the public one."""
+    """None: `AGGSTREAM_REST_URL`, or the public API if the stream is the public one."""
     auth: Literal["message", "query"]
     ssl_context: ssl.SSLContext | None
     allow_insecure: bool
 
     @classmethod
-    def of(cls, args: argparse.Namespace, *, needs_origin: bool = True) -> ConnectionSettings:
-        """Make one of the command's options.
+    def from_args(cls, args: argparse.Namespace, *, needs_origin: bool = True) -> ConnectionSettings:
+        """Make the settings from the options of a command.
 
         Raises:
             Failure: a setting is missing, or a file cannot be read.
-            ConfigurationError: a setting cannot work.
+            ConfigurationError: a setting is not valid.
         """
-        _check_given(args, needs_origin=needs_origin)
+        _require_settings(args, needs_origin=needs_origin)
         ssl_context = _ssl_context(args.ca_file)
         token: TokenSource | None = args.token
         if args.token_file is not None:
-            token = _token_in(args.token_file)
+            token = _token_from_file(args.token_file)
         elif args.refresh_token_file is not None:
-            token = _refreshing(args, ssl_context)
+            token = _refreshing_token(args, ssl_context)
         return cls(
             app_id=args.app_id,
             origin=args.origin,
@@ -106,11 +109,11 @@ class ConnectionSettings:
 
     @property
     def has_rest(self) -> bool:
-        """True if there is a REST API to ask."""
+        """True if the settings name a REST API, or the public one is used."""
         return _has_rest(self.url, self.rest_url)
 
     def client(self, **options: Any) -> Client:
-        """Make a client of the stream, with further options."""
+        """Make a client of the stream. `options` are further arguments of `Client`."""
         return Client(
             app_id=self.app_id,
             origin=self.origin,
@@ -127,13 +130,14 @@ class ConnectionSettings:
         """Make a client of the REST API.
 
         Args:
-            needed_by: the option that needs it.
+            needed_by: the option that needs the REST API, for the error.
 
         Raises:
-            Failure: there is none. The token of another service's user is not sent to the public one.
+            Failure: there is no REST API. The public one is not used for another stream, because it would get the
+                token of another service.
         """
         if not self.has_rest:
-            raise _no_rest(needed_by)
+            raise _missing_rest(needed_by)
         return RestClient(
             app_id=self.app_id,
             token=self.token,
@@ -143,11 +147,11 @@ class ConnectionSettings:
         )
 
 
-def _check_given(args: argparse.Namespace, *, needs_origin: bool) -> None:
-    """Name all settings that are missing at once, by the names they have here.
+def _require_settings(args: argparse.Namespace, *, needs_origin: bool) -> None:
+    """Check that all needed settings are given.
 
     Raises:
-        Failure: there are some.
+        Failure: settings are missing. The text names all of them, as options and variables.
     """
     given = {
         "app-id": args.app_id,
@@ -169,18 +173,18 @@ def _has_rest(url: str | None, rest_url: str | None) -> bool:
     return is_public or bool(rest_url or os.environ.get("AGGSTREAM_REST_URL"))
 
 
-def _no_rest(needed_by: str) -> Failure:
+def _missing_rest(needed_by: str) -> Failure:
     return Failure(f"{needed_by} needs --rest-url (or the variable AGGSTREAM_REST_URL) with this --url", USAGE)
 
 
-def _token_in(path: Path) -> FileToken:
-    """Return a provider that reads the token afresh.
+def _token_from_file(path: Path) -> FileToken:
+    """Return a token provider that reads the file again for each token.
 
     Raises:
-        Failure: the file holds none.
+        Failure: the file cannot be read, or has no token.
     """
     provider = FileToken(path)
-    # Later on, a file that cannot be read may be one that is being replaced; now it is a mistake.
+    # At the start, an unreadable file is a mistake. Later, it may be in the middle of being replaced.
     try:
         provider.get_token()
     except TokenUnavailable as error:
@@ -188,15 +192,15 @@ def _token_in(path: Path) -> FileToken:
     return provider
 
 
-def _refreshing(args: argparse.Namespace, ssl_context: ssl.SSLContext | None) -> RefreshingToken:
+def _refreshing_token(args: argparse.Namespace, ssl_context: ssl.SSLContext | None) -> RefreshingToken:
     if not _has_rest(args.url, args.rest_url):
-        raise _no_rest("--refresh-token-file")
-    file = PairFile(args.refresh_token_file)
+        raise _missing_rest("--refresh-token-file")
+    file = TokenPairFile(args.refresh_token_file)
     try:
         access, refresh = file.read()
     except (OSError, ValueError) as error:
         raise Failure(
-            f"--refresh-token-file: cannot read {args.refresh_token_file}: {_why(error)}", USAGE
+            f"--refresh-token-file: cannot read {args.refresh_token_file}: {_cause_of(error)}", USAGE
         ) from None
     return RefreshingToken(
         refresh,
@@ -216,16 +220,16 @@ def _ssl_context(ca_file: str | None) -> ssl.SSLContext | None:
         return None
     try:
         return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:  # an SSLError is one, too
-        raise Failure(f"--ca-file: cannot use {ca_file}: {_why(error)}", USAGE) from None
+    except OSError as error:  # SSLError is a subclass
+        raise Failure(f"--ca-file: cannot use {ca_file}: {_cause_of(error)}", USAGE) from None
 
 
-def _why(error: Exception) -> str:
+def _cause_of(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
 def why_not_caught_up(client: Client) -> str:
-    """Return in words why a client that runs may have missed something; empty if it has not, or has ended."""
+    """Return why a running client may have missed events; "" if it has missed none, or if it has ended."""
     try:
         client.wait_until_caught_up(timeout=0.0)
     except WaitTimeout as error:

@@ -1,4 +1,4 @@
-"""Orders as they are shown: as JSON for programs, in words for people."""
+"""Formats orders and their outcomes: as JSON for programs, as text for people."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from aggstream.cli._lines import Line, line_at
+from aggstream.cli._event_format import Line, make_line
 from aggstream.events import Source, Verdict
 from aggstream.events._records import OrderRecord
 from aggstream.orders._order import Contradiction, Order, Outcome
@@ -22,20 +22,20 @@ STYLES = {
     "expired": "red",
     "unknown": "bold yellow",
 }
-"""How a status or a verdict is shown."""
+"""The style in rich of a status or a verdict."""
 
 _SOURCES: dict[Source, str] = {"stream": "stream", "reconcile": "REST"}
 
 
 def order_of(record: OrderRecord) -> Order:
-    """Return what REST says of an order as what is known of it."""
+    """Return an `Order` that has only what a record of REST tells."""
     fold = OrderState(record.id)
     fold.fold_record(record, record.normal_status, telling="never")
     return fold.snapshot()
 
 
 def order_as_object(order: Order) -> dict[str, Any]:
-    """Return an order for JSON. Amounts are whole numbers of base units."""
+    """Return an order as an object for JSON. Amounts are whole numbers of base units."""
     seen_at = order.last_seen_at
     return {
         "order_id": order.order_id,
@@ -61,13 +61,13 @@ def order_as_object(order: Order) -> dict[str, Any]:
 
 
 def outcome_as_object(outcome: Outcome, reason: str) -> dict[str, Any]:
-    """Return what became of an order for JSON, with why that is not known."""
+    """Return the outcome of an order as an object for JSON. `reason` says why it is not known."""
     order = outcome.order or Order(order_id=outcome.order_id)
     return {**order_as_object(order), "verdict": outcome.verdict.value, "reason": reason}
 
 
 def outcome_as_line(outcome: Outcome, reason: str) -> Line:
-    """Return what became of an order in words, with why that is not known."""
+    """Return the outcome of an order as a line of text. `reason` says why it is not known."""
     order = outcome.order or Order(order_id=outcome.order_id)
     parts = [outcome.order_id, order.venue or ""]
     if order.filled_amount_raw is not None:
@@ -76,9 +76,9 @@ def outcome_as_line(outcome: Outcome, reason: str) -> Line:
         parts.append(f"remaining {order.remaining_amount_raw}")
     if outcome.verdict is Verdict.UNKNOWN:
         heard = order.unknown_status or order.status
-        parts += [f"last heard: {heard}" if heard else "", reason]
-    parts += [order.error_reason or "", *map(contradiction_in_words, order.contradictions)]
-    return line_at(
+        parts += [f"last status: {heard}" if heard else "", reason]
+    parts += [order.error_reason or "", *map(describe_contradiction, order.contradictions)]
+    return make_line(
         dt.datetime.now(dt.timezone.utc),
         outcome.verdict.value,
         STYLES[outcome.verdict.value],
@@ -87,39 +87,39 @@ def outcome_as_line(outcome: Outcome, reason: str) -> Line:
     )
 
 
-def contradiction_in_words(contradiction: Contradiction) -> str:
-    """Return two things that cannot both be true."""
+def describe_contradiction(contradiction: Contradiction) -> str:
+    """Return a text with the two values of a contradiction."""
     name = contradiction.field.removesuffix("_raw").replace("_", " ")
     source = _SOURCES[contradiction.source]
     return f"contradicted: {name} {contradiction.kept}, but {source} says {contradiction.refused}"
 
 
 def status_source(order: Order) -> str:
-    """Return where the status came from, in a word."""
+    """Return "stream" or "REST", whichever the status came from; "" if that is not known."""
     source = order.sources.get("status")
     return "" if source is None else _SOURCES[source]
 
 
 def amount(order: Order) -> str:
-    """Return how much was ordered: in base units, which REST tells, or in shares."""
+    """Return the amount of an order: in base units if REST has told it, otherwise in shares."""
     if order.amount_raw is not None:
         return str(order.amount_raw)
-    return "" if order.size is None else f"{_plain(order.size)} shares"
+    return "" if order.size is None else f"{_number_text(order.size)} shares"
 
 
 def price(order: Order) -> str:
-    """Return the price as submitted, or that of the execution."""
+    """Return the submitted price; without it, the execution price."""
     known = order.execution_price if order.price is None else order.price
-    return "" if known is None else _plain(known)
+    return "" if known is None else _number_text(known)
 
 
-def _plain(number: Decimal) -> str:
-    # A number as 1E+9999 is a short text, and would be a long one without its exponent.
+def _number_text(number: Decimal) -> str:
+    # A number like 1E+9999 keeps its exponent, because without it the text would be very long.
     return f"{number:f}" if abs(number.adjusted()) < 20 else str(number)  # noqa: PLR2004
 
 
 def moment(at: dt.datetime | None, now: dt.datetime) -> str:
-    """Return a time of today, or the day of another one, by the clock on the wall."""
+    """Return the local time if `at` is today, otherwise the date."""
     if at is None:
         return ""
     local = at.astimezone()

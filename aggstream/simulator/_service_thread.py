@@ -1,4 +1,4 @@
-"""Where the service runs: an event loop in a thread of its own, and plain calls into it."""
+"""The thread that runs the service, with an event loop. Other threads call into it with plain functions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from aiohttp import web
 
-from aggstream.simulator._hosts import Hosts
-from aggstream.simulator._server import make_app
+from aggstream.simulator._allowed_hosts import AllowedHosts
+from aggstream.simulator._http_app import make_app
 
 if TYPE_CHECKING:
     import ssl
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Seconds for answers under way when the simulator stops.
+# The seconds that unfinished answers have when the simulator stops.
 _SHUTDOWN_TIMEOUT = 1.0
-# Turns of the loop that accepting a connection may take.
-_ROUNDS = 10
+# The turns of the loop that accepting a connection may take.
+_ACCEPT_TURNS = 10
 
 
 class _Running(NamedTuple):
@@ -36,8 +36,8 @@ class _Running(NamedTuple):
     stop: asyncio.Event
 
 
-class Host:
-    """Starts, stops and calls the service. All methods are thread-safe."""
+class ServiceThread:
+    """Starts and stops the thread, and runs calls of the service on it. All methods are thread-safe."""
 
     def __init__(
         self,
@@ -50,14 +50,14 @@ class Host:
         allowed_hosts: Iterable[str],
     ) -> None:
         if not (allow_remote or _is_loopback(host)):
-            raise ValueError(f"{host} can be reached by other machines: that takes allow_remote=True")
+            raise ValueError(f"other machines can reach {host}: set allow_remote=True to allow that")
         self._service = service
         self._host = host
-        self._hosts = Hosts(host, allowed_hosts)
+        self._allowed_hosts = AllowedHosts(host, allowed_hosts)
         self._port = port
         self._ssl_context = ssl_context
-        # Guards `_running`, and with it the service: that belongs to the loop while there is one, and to the
-        # holder of this lock while there is none.
+        # Guards `_running` and the service. While the thread runs, only its loop may use the service; otherwise,
+        # only the holder of this lock.
         self._lock = threading.Lock()
         self._running: _Running | None = None
 
@@ -66,17 +66,17 @@ class Host:
 
     @property
     def url(self) -> str:
-        """The WebSocket's address, without query parameters."""
+        """The URL of the WebSocket, without query parameters."""
         return f"{'wss' if self._ssl_context else 'ws'}://{self._address}/ws"
 
     @property
     def rest_url(self) -> str:
-        """The base address of the REST API."""
+        """The base URL of the REST API."""
         return f"{'https' if self._ssl_context else 'http'}://{self._address}"
 
     @property
     def port(self) -> int:
-        """Where it listens; if that was left to the system, 0 before the first start."""
+        """The port. If the system chooses the port, this is 0 before the first start."""
         return self._port
 
     @property
@@ -84,16 +84,16 @@ class Host:
         return f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
 
     def start(self) -> None:
-        """Listen, and serve on a thread of its own (`aggstream-simulator`).
+        """Listen on the port, and start the thread (`aggstream-simulator`).
 
         Raises:
-            OSError: the port is taken, or the host is none of this machine.
-            RuntimeError: it runs already.
+            OSError: the port is in use, or the host is not an address of this machine.
+            RuntimeError: the simulator is running already.
         """
         with self._lock:
             if self._running is not None:
                 raise RuntimeError("the simulator is running already")
-            # Bound here, not in the thread: from now on clients can connect, and the port is known.
+            # Listens here and not in the thread, so that on return clients can connect and the port is known.
             family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
             listener = socket.create_server((self._host, self._port), family=family)
             ready: concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]]
@@ -113,7 +113,7 @@ class Host:
             self._port = port
 
     def stop(self) -> None:
-        """Close every connection (1001) and the port, and end the thread. Does nothing when it has stopped."""
+        """Close every connection (1001) and the port, and end the thread. Does nothing if it is not running."""
         with self._lock:
             if self._running is not None:
                 self._running.loop.call_soon_threadsafe(self._running.stop.set)
@@ -126,7 +126,7 @@ class Host:
         ready: concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]],
     ) -> None:
         runner = web.AppRunner(
-            make_app(self._service, self._hosts),
+            make_app(self._service, self._allowed_hosts),
             access_log=None,
             handle_signals=False,
             shutdown_timeout=_SHUTDOWN_TIMEOUT,
@@ -139,43 +139,47 @@ class Host:
                     site = web.SockSite(runner, listener, ssl_context=self._ssl_context)
                     await site.start()
                 except BaseException as error:
-                    # Raised in the thread that called start; here nobody could catch it.
+                    # `start` raises this error on its thread. On this thread nobody could catch it.
                     ready.set_exception(error)
                     return
                 ready.set_result((asyncio.get_running_loop(), stop))
                 await stop.wait()
-                # First of all nobody else comes in: clients that are turned out try again at once.
-                await _accept_no_more(listener)
+                # New connections stop first, because clients that lose theirs reconnect at once.
+                await _stop_accepting(listener)
                 await site.stop()
                 await self._service.close()
         finally:
             server = runner.server
-            kept = [] if server is None else [handler.transport for handler in server.connections]
+            open_transports = [] if server is None else [handler.transport for handler in server.connections]
             await runner.cleanup()
-            await asyncio.sleep(0)  # what was being accepted meanwhile is a connection now
+            await asyncio.sleep(0)  # connections that were being accepted are in `server.connections` now
             if server is not None:
-                kept += [handler.transport for handler in server.connections]
-            for transport in kept:
+                open_transports += [handler.transport for handler in server.connections]
+            for transport in open_transports:
                 if transport is not None:
-                    transport.abort()  # it would say goodbye over TLS, in a loop that has ended
+                    transport.abort()  # otherwise TLS would send its goodbye later, when the loop has ended
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the service: in its loop while that runs, else right here."""
+        """Call a function of the service: on the thread while it runs, otherwise on this one."""
         with self._lock:
             if self._running is None:
                 return function(*args, **kwargs)
 
-        async def called() -> T:
+        async def call_function() -> T:
             return function(*args, **kwargs)
 
-        return self.wait(called)
+        return self.run(call_function)
 
-    def wait(self, function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run one of the service's coroutines in its loop, and wait for it."""
+    def run(self, function: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a coroutine of the service on the thread, and return its result.
+
+        Raises:
+            RuntimeError: the simulator is not running, or it was stopped meanwhile.
+        """
         with self._lock:
             if self._running is None:
                 raise RuntimeError("the simulator is not running")
-            # Under the lock: the loop takes what was handed in before it is told to stop.
+            # Under the lock, so that `stop` comes after it: the loop begins the coroutine before it stops.
             future = asyncio.run_coroutine_threadsafe(function(*args, **kwargs), self._running.loop)
         try:
             return future.result()
@@ -183,14 +187,14 @@ class Host:
             raise RuntimeError("the simulator was stopped") from None
 
 
-async def _accept_no_more(listener: socket.socket) -> None:
-    """Accept no further connection, and let those that were accepted become connections.
+async def _stop_accepting(listener: socket.socket) -> None:
+    """Accept no more sockets, and wait until the accepted sockets are connections.
 
-    asyncio forgets a socket that it has accepted, and leaves it open, if the server is closed before.
+    Otherwise asyncio would forget an accepted socket when the server closes, and leave it open.
     """
-    with contextlib.suppress(NotImplementedError):  # where the loop does not select
+    with contextlib.suppress(NotImplementedError):  # the loop has no selector
         asyncio.get_running_loop().remove_reader(listener)
-    for _ in range(_ROUNDS):
+    for _ in range(_ACCEPT_TURNS):
         await asyncio.sleep(0)
 
 
@@ -200,4 +204,4 @@ def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False  # a name, which may stand for any machine
+        return False  # a host name, which may belong to any machine

@@ -1,4 +1,4 @@
-"""The demo's counts and orders so far: pure, without clock or terminal. It belongs to one thread."""
+"""The data that the demo shows: orders, balances and counts. It needs no clock and no terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 
-from aggstream.cli._lines import style_of
-from aggstream.cli._shell import printable
+from aggstream.cli._event_format import style_of
+from aggstream.cli._std_streams import printable
 from aggstream.events import (
     Authenticated,
     BalanceUpdate,
@@ -29,23 +29,23 @@ from aggstream.events import (
     UserEvent,
 )
 
-# The name of an order's state after an event that is not its end; after any other, it is running.
-_STATUSES = {
+# By the name of an event that is not an order's end, the status to show. After any other such event: "running".
+_ROW_STATUSES = {
     "step_failed": "step failed",
     "step_retrying": "retrying",
     "dag_failed": "failing",
     "partially_filled": "partial",
 }
-# Amounts in base units, of which a share has a million at the simulator's venues.
+# The simulator's venues have a million base units in a share.
 _UNITS_PER_SHARE = 1_000_000
 _LOG_LENGTH = 20
-# More than any terminal shows; a demo may run for days.
-_KEPT_ORDERS = 200
+# More orders than a terminal shows. Older ones are removed, because a demo may run for days.
+_MAX_ORDERS = 200
 
 
 @attrs.define
-class Tally:
-    """Counts of the events that handlers got: of the user, and of the stream's own life."""
+class EventCounts:
+    """The counts of the events that the client has delivered."""
 
     received: int = 0
     gaps: int = 0
@@ -64,7 +64,7 @@ class Tally:
 
 @attrs.define
 class OrderRow:
-    """An order as far as its events told. What they did not tell is None: it fell into a gap."""
+    """An order as its events told. A field is None if the event that tells it fell into a gap."""
 
     order_id: str
     venue: str | None = None
@@ -78,11 +78,11 @@ class OrderRow:
     reason: str | None = None
     is_over: bool = False
     is_certain: bool = True
-    """False from a gap on, until the next event of the order."""
+    """False after a gap, until the next event of the order."""
 
     @property
     def share_filled(self) -> float:
-        """How much is filled, from 0 to 1."""
+        """The filled part of the order, from 0 to 1."""
         return min(1.0, float(self.filled / self.size)) if self.size else 0.0
 
 
@@ -94,95 +94,95 @@ class BalanceRow:
     trading: Decimal
     wallet: Decimal
     change: Decimal
-    """Of the trading balance, by the last update; 0 if there was none before."""
+    """The change of the trading balance by the last update; 0 for the first one."""
 
 
 @attrs.frozen(kw_only=True)
 class Summary:
-    """The user events that happened, and those of them that arrived."""
+    """The numbers of user events that the simulator sent, and that the client received."""
 
     sent: int
-    """The events that were to be sent to the user, by the server's books."""
+    """The events that happened, by the simulator's books."""
     received: int
     missed: int
-    """The events that happened while there was no connection, by the server's books."""
+    """The events that happened while there was no connection, by the simulator's books."""
     gaps: int
     reconnects: int
     refreshes: int
     decode_failures: int
 
     @property
-    def adds_up(self) -> bool:
-        """Whether both sides' books agree: nothing was lost unsaid, nothing came twice."""
+    def is_balanced(self) -> bool:
+        """True if each event was received once, or is counted as missed."""
         return self.sent == self.received + self.missed
 
     def as_object(self) -> dict[str, Any]:
-        """Return it as the last line of a pipe."""
+        """Return the summary as an object for JSON."""
         return {"type": "summary", **attrs.asdict(self)}
 
 
 @attrs.frozen
-class News:
-    """A line of the log, with the name of its style."""
+class LogEntry:
+    """A line of the log, with the name of its style in rich."""
 
     time: str
     text: str
     style: str
 
 
-class Board:
-    """Orders, balances, counts, and the state of the connection."""
+class Dashboard:
+    """The orders, balances, counts and connection state that the demo shows. Only one thread may use it."""
 
     def __init__(self) -> None:
-        self.tally = Tally()
+        self.counts = EventCounts()
         self.orders: dict[str, OrderRow] = {}
-        """By id; the newest last."""
+        """The orders by id, the newest last."""
         self.balances: dict[str, BalanceRow] = {}
-        """By venue; the one that changed last is last."""
-        self.log: collections.deque[News] = collections.deque(maxlen=_LOG_LENGTH)
+        """The balances by venue, the last changed one last."""
+        self.log: collections.deque[LogEntry] = collections.deque(maxlen=_LOG_LENGTH)
         self.outcomes: collections.Counter[str] = collections.Counter()
-        """How many orders ended in which way."""
+        """The number of ended orders, by their last status."""
         self.seen_orders = 0
-        self._forgotten = 0
+        self._removed_unfinished = 0
         self.state = "connecting"
         """"connecting", "live", "lost", "waiting" (for the next attempt) or "stopped"."""
-        self.waits_until_ns: int | None = None
-        """When the next attempt to connect comes, if the state is "waiting": nanoseconds since the epoch."""
+        self.next_attempt_ns: int | None = None
+        """The time of the next attempt to connect, in nanoseconds since the epoch, if the state is "waiting"."""
 
     @property
-    def not_known(self) -> int:
-        """Of how many orders nothing came since a gap, or for very long: what became of them is not known."""
-        return self._forgotten + sum(not row.is_certain for row in self.orders.values())
+    def unknown_orders(self) -> int:
+        """The number of orders whose status is not known: without an event since a gap, or removed unfinished."""
+        return self._removed_unfinished + sum(not row.is_certain for row in self.orders.values())
 
-    def take(self, event: Event) -> None:
-        """Take in the next event."""
-        self.tally.count(event)
+    def apply(self, event: Event) -> None:
+        """Update the data by the next event."""
+        self.counts.count(event)
         if isinstance(event, OrderSubmitted):
-            self._submitted(event)
+            self._apply_submitted(event)
         elif isinstance(event, OrderEvent):
-            self._order_event(event)
+            self._apply_order_event(event)
         elif isinstance(event, BalanceUpdate):
-            self._balance(event)
+            self._apply_balance(event)
         elif not isinstance(event, Heartbeat):
-            self._stream(event)
+            self._apply_stream_event(event)
 
-    def _order(self, order_id: str) -> OrderRow:
+    def _order_row(self, order_id: str) -> OrderRow:
         row = self.orders.get(order_id)
         if row is None:
             row = self.orders[order_id] = OrderRow(order_id)
             self.seen_orders += 1
-            if len(self.orders) > _KEPT_ORDERS:
+            if len(self.orders) > _MAX_ORDERS:
                 oldest = self.orders.pop(next(iter(self.orders)))
-                self._forgotten += not oldest.is_over
+                self._removed_unfinished += not oldest.is_over
         row.is_certain = True
         return row
 
-    def _submitted(self, event: OrderSubmitted) -> None:
-        row = self._order(event.order_id)
+    def _apply_submitted(self, event: OrderSubmitted) -> None:
+        row = self._order_row(event.order_id)
         row.venue, row.side, row.price, row.size = event.venue, event.side, event.price, event.size
 
-    def _order_event(self, event: OrderEvent) -> None:
-        row = self._order(event.order_id)
+    def _apply_order_event(self, event: OrderEvent) -> None:
+        row = self._order_row(event.order_id)
         row.venue = row.venue or event.venue
         row.reason = event.error_reason or row.reason
         filled, remaining = event.filled_amount_raw, event.remaining_amount_raw
@@ -196,32 +196,32 @@ class Board:
             row.is_over, row.status = True, event.sub_event
             self.outcomes[event.sub_event] += 1
         elif not row.is_over:
-            row.status = _STATUSES.get(event.sub_event, "running")
+            row.status = _ROW_STATUSES.get(event.sub_event, "running")
 
-    def _balance(self, event: BalanceUpdate) -> None:
+    def _apply_balance(self, event: BalanceUpdate) -> None:
         before = self.balances.pop(event.venue, None)
         change = event.trading_balance - before.trading if before else Decimal(0)
         self.balances[event.venue] = BalanceRow(event.venue, event.trading_balance, event.wallet_balance, change)
 
-    def _stream(self, event: Event) -> None:
+    def _apply_stream_event(self, event: Event) -> None:
         if isinstance(event, Authenticated):
             self.state = "live"
         elif isinstance(event, Disconnected):
             self.state = "lost"
         elif isinstance(event, Reconnecting):
             self.state = "waiting"
-            self.waits_until_ns = event.received_ns + int(event.delay * 1e9)
+            self.next_attempt_ns = event.received_ns + int(event.delay * 1e9)
         elif isinstance(event, Stopped):
             self.state = "stopped"
         elif isinstance(event, Gap):
             for row in self.orders.values():
                 row.is_certain = row.is_over
-        if text := _in_brief(event):
-            self.log.append(News(f"{event.received_at.astimezone():%H:%M:%S}", text, style_of(event)))
+        if text := _log_text(event):
+            self.log.append(LogEntry(f"{event.received_at.astimezone():%H:%M:%S}", text, style_of(event)))
 
 
-def _in_brief(event: Event) -> str | None:
-    """Return the news of the stream in so few words that they fit beside the balances; None if it is none."""
+def _log_text(event: Event) -> str | None:
+    """Return a short text for the log, which is narrow; None if the log does not show the event."""
     if isinstance(event, Authenticated):
         return f"signed in as {printable(event.user_id or '?')}"
     if isinstance(event, Disconnected):
@@ -235,8 +235,8 @@ def _in_brief(event: Event) -> str | None:
         return f"live again after {event.downtime:.1f} s"
     others: dict[type[Event], str] = {
         TokenRefreshed: "token refreshed",
-        DecodeFailed: "a message made no sense",
-        ReadingPaused: "reading pauses",
-        ReadingResumed: "reading goes on",
+        DecodeFailed: "message not understood",
+        ReadingPaused: "reading paused",
+        ReadingResumed: "reading resumed",
     }
     return others.get(type(event))
