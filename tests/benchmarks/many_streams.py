@@ -1,0 +1,325 @@
+"""Many streams on one engine, in the process that is measured, and what they cost."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import resource
+import ssl
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.many_server import ManyServer
+
+from aggstream import Event, OrderEvent, ReconnectPolicy
+from aggstream._base.deadline import Deadline
+from aggstream._base.threads import Gate
+from aggstream._delivery.dispatcher import Dispatcher
+from aggstream._delivery.registry import Registry, key_of
+from aggstream._delivery.watchdog import HandlerWatch
+from aggstream._delivery.workers import Workers
+from aggstream._protocol.options import SessionOptions
+from aggstream._stream.connector import Connector
+from aggstream._stream.engine import Engine
+from aggstream._stream.options import Options
+from aggstream._stream.stream import Stream
+from aggstream.orders._tracker import Tracker
+from aggstream.rest._calls import Calls
+from aggstream.rest._options import RestOptions
+from aggstream.tokens._providers import as_provider
+
+PATIENCE = 300.0
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Streams:
+    """Streams on one engine, with one registry of handlers."""
+
+    def __init__(self, server: ManyServer, *, workers: int = 2, rest_url: str | None = None) -> None:
+        context = None if server.authority is None else ssl.create_default_context(cadata=server.authority)
+        self.registry = Registry()
+        self._workers = Workers(workers, "many")
+        self.engine = Engine("many", self._workers)
+        self._options = Options(
+            app_id="a",
+            origin="https://app.example",
+            url=server.url,
+            allow_insecure=False,
+            headers={},
+            ssl_context=context,
+            workers=workers,
+            reconnect=ReconnectPolicy(),
+            session=SessionOptions(),
+            name="many",
+        )
+        self._connector = Connector(self._options)
+        self._rest_url = rest_url
+        self.streams: list[Stream] = []
+        self.dispatchers: list[Dispatcher] = []
+        self.live: set[int] = set()
+        self.has_turned = threading.Event()
+        self.turns = self.idle_turns = 0
+
+    def add(self, token: Callable[[], str]) -> Stream:
+        """Make one more stream, before the start."""
+        number = len(self.streams)
+        dispatcher = Dispatcher(
+            self.registry,
+            self._workers,
+            queue_size=self._options.queue_size,
+            queued_size=self._options.session.limits.queued_size,
+            coalesce_balances=False,
+            name="many",
+            on_low_water=lambda: stream.wake(),
+            on_fatal=lambda error: stream.fail(error),
+            on_end=lambda: None,
+        )
+        calls = None
+        if self._rest_url is not None:
+            calls = Calls(
+                app_id="a",
+                rest_url=self._rest_url,
+                options=RestOptions(url=self._rest_url, timeout=3600),
+                api_key=None,
+                ssl_context=None,
+                proxy=None,
+                limits=self._options.session.limits,
+            )
+        stream = Stream(
+            self._options,
+            self.engine,
+            self._connector,
+            as_provider(token),
+            dispatcher,
+            HandlerWatch(dispatcher, None, "many"),
+            Tracker(kept=10_000, kept_for=86_400.0, name="many"),
+            calls,
+            on_stopping=lambda: None,
+            on_turn=lambda: self._turn(number),
+        )
+        self.streams.append(stream)
+        self.dispatchers.append(dispatcher)
+        self.engine.add(stream)
+        return stream
+
+    def _turn(self, number: int) -> None:
+        phase = self.streams[number].phase
+        (self.live.add if phase == "live" else self.live.discard)(number)
+        self.has_turned.set()
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._workers.is_shared = len(self.streams) > 1
+        gate = Gate()
+        self.engine.start(gate)
+        self._count_turns()
+        gate.open()
+
+    def _count_turns(self) -> None:
+        """Count how often the engine's selector returns, and how often without a socket."""
+        select = self.engine._selector.select
+
+        def counted(timeout: float | None = None) -> Any:
+            ready = select(timeout)
+            self.turns += 1
+            self.idle_turns += not any(key.data is not None for key, _ in ready)
+            return ready
+
+        self.engine._selector.select = counted  # type: ignore[method-assign]
+
+    def await_live(self, connections: int = 1) -> float:
+        """Wait until all are live on their so-manieth connection; return the seconds that took."""
+        began = time.monotonic()
+        while not all(one.phase == "live" and one.counters.connections >= connections for one in self.streams):
+            if time.monotonic() > began + PATIENCE:
+                raise TimeoutError(f"{sum(stream.phase == 'live' for stream in self.streams)} streams are live")
+            self.has_turned.wait(0.05)
+            self.has_turned.clear()
+        return time.monotonic() - began
+
+    def stop(self) -> None:
+        """End all streams and threads."""
+        for stream in self.streams:
+            stream.request_stop()
+        self.engine.join(PATIENCE)
+        self._workers.join(Deadline(PATIENCE))
+        self.engine.lanes.join(PATIENCE)
+
+
+def measure(count: int, *, tls: bool, is_silent: bool, seconds: float, events: int) -> dict[str, float]:
+    """Return what so many streams cost; see `engine.py`."""
+    _allow_descriptors(3 * count + 200)
+    with ManyServer(tls=tls) as server:
+        streams = Streams(server)
+        handled = _Counter()
+        streams.registry.add(key_of(OrderEvent), handled, once=False)
+        with _warm(server):
+            pass
+        gc.collect()
+        before, descriptors = _resident(), _descriptors()
+        for number in range(count):
+            streams.add(lambda number=number: f"usr_{number}")  # type: ignore[misc]
+        streams.start()
+        figures: dict[str, float] = {"live after, s": streams.await_live()}
+        figures |= _sizes(count, before, descriptors)
+        if not is_silent:
+            server.ask("traffic", 30.0, 20.0)
+        figures |= _idle(streams, seconds)
+        server.ask("silence")
+        if events:
+            server.ask("drop")
+            figures["live again after, s"] = streams.await_live(connections=2)
+            figures |= {f"{name}, again": value for name, value in _sizes(count, before, descriptors).items()}
+            figures["CPU of an event, us"] = _burst(server, handled, count, events)
+        streams.stop()
+    return figures
+
+
+@contextlib.contextmanager
+def _warm(server: ManyServer) -> Iterator[None]:
+    """Have everything loaded that one stream loads."""
+    streams = Streams(server)
+    streams.add(lambda: "warm")
+    streams.start()
+    streams.await_live()
+    yield
+    streams.stop()
+
+
+class _Counter:
+    """A handler that counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            self.count += 1
+
+
+def _sizes(count: int, before: int, descriptors: int) -> dict[str, float]:
+    gc.collect()
+    return {
+        "threads": _threads(),
+        "descriptors beside the sockets": _descriptors() - descriptors - count,
+        "KB a stream": (_resident() - before) / 1024 / count,
+    }
+
+
+def _idle(streams: Streams, seconds: float) -> dict[str, float]:
+    time.sleep(2.0)  # what connecting has left to do
+    turns, idle_turns, cpu = streams.turns, streams.idle_turns, time.process_time()
+    time.sleep(seconds)
+    cpu = time.process_time() - cpu
+    return {
+        "idle CPU, ms/s": 1000 * cpu / seconds,
+        "wake-ups/s": (streams.turns - turns) / seconds,
+        "wake-ups of its own/s": (streams.idle_turns - idle_turns) / seconds,
+    }
+
+
+def _burst(server: ManyServer, handled: _Counter, count: int, events: int) -> float:
+    each = max(1, events // count)
+    for _ in range(2):  # the first one warms up
+        expected = handled.count + each * count
+        cpu, deadline = time.process_time(), time.monotonic() + PATIENCE
+        server.ask("burst", each)
+        while handled.count < expected:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{expected - handled.count} events did not come")
+            time.sleep(0.005)
+        cpu = time.process_time() - cpu
+    return cpu / (each * count) * 1e6
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def _allow_descriptors(count: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(count, hard)), hard))
+
+
+# --- one that misbehaves --------------------------------------------------------------------------------
+
+
+def isolation(trouble: str, *, count: int, rate: float, seconds: float) -> dict[str, float]:
+    """Return the latency of the other streams' events, and their slowest pong, beside one that is in trouble.
+
+    Args:
+        trouble: "none", "handler", "token", "rest", "drip" or "flood".
+        count: the number of streams.
+        rate: events a second, over all but that one.
+        seconds: for how long.
+    """
+    taken: list[int] = []
+    release = threading.Event()
+
+    def handle(event: OrderEvent) -> None:
+        if event.user_id == "usr_0":
+            if trouble == "handler":
+                release.wait(PATIENCE)
+            return
+        taken.append(time.monotonic_ns() - event.timestamp)
+
+    tokens = 0
+
+    def token_of_first() -> str:
+        nonlocal tokens
+        tokens += 1
+        if trouble == "token" and tokens > 1:
+            release.wait(PATIENCE)
+        return "usr_0"
+
+    with ManyServer(tls=False) as server:
+        streams = Streams(server, rest_url=_silent_url() if trouble == "rest" else None)
+        streams.registry.add(key_of(OrderEvent), handle, once=False)
+        streams.add(token_of_first)
+        for number in range(1, count):
+            streams.add(lambda number=number: f"usr_{number}")  # type: ignore[misc]
+        streams.start()
+        streams.await_live()
+        if trouble == "handler":
+            server.ask("burst", 1)
+        elif trouble == "token":
+            server.ask("close_one", "usr_0")
+        elif trouble in ("drip", "flood"):
+            server.ask(trouble, "usr_0")
+        time.sleep(1.0)
+        taken.clear()
+        server.ask("rate", rate, seconds, "usr_0")
+        slowest = server.ask("pongs", "usr_0")
+        deadline = time.monotonic() + PATIENCE
+        while len(taken) < int(rate * seconds) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        release.set()
+        streams.stop()
+    cuts = statistics.quantiles((nanoseconds / 1000 for nanoseconds in taken), n=100)
+    return {"p50, us": cuts[49], "p99, us": cuts[98], "slowest pong, ms": 1000 * slowest, "events": len(taken)}
+
+
+def _silent_url() -> str:
+    """Return the URL of a REST API that takes connections and never answers."""
+    import socket  # noqa: PLC0415
+
+    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+    _kept.append(listener)
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+_kept: list[Any] = []
