@@ -68,8 +68,9 @@ class Poller:
     def close(self) -> None:
         """Close the file descriptors of the poller."""
         self._selector.close()
-        self._receiver.close()
+        # First the end that `wake` writes to: a write to it after the other one raises SIGPIPE in the program's thread.
         self._sender.close()
+        self._receiver.close()
 
     def _watch(self, wanted: tuple[int, int] | None) -> None:
         if wanted == self._watched:

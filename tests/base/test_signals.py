@@ -68,6 +68,24 @@ except BrokenPipeError:
     assert (done.returncode, done.stdout, done.stderr) == (0, "broken set() set()\n", "")
 
 
+def test_a_wake_up_that_comes_as_the_stream_ends_is_not_the_end_of_the_program() -> None:
+    done = run("""
+import socket
+from aggstream._network.poller import Poller
+
+poller, close = Poller(), socket.socket.close
+
+def close_and_wake(sock):
+    close(sock)
+    poller.wake()  # as another thread may do at any time
+
+socket.socket.close = close_and_wake
+poller.close()
+print("closed")
+""")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "closed\n", "")
+
+
 def test_outside_of_the_call_the_signal_does_what_the_program_has_set() -> None:
     done = run('with without_sigpipe():\n    pass\nos.write(writer, b"x")\n')
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, "")
