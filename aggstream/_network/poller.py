@@ -68,7 +68,7 @@ class Poller:
     def close(self) -> None:
         """Close the file descriptors of the poller."""
         self._selector.close()
-        # First the end that `wake` writes to: a write to it after the other one raises SIGPIPE in the program's thread.
+        # First the end that `wake` writes to: without a reader, a write raises SIGPIPE in the program's thread.
         self._sender.close()
         self._receiver.close()
 
