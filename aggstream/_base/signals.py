@@ -63,13 +63,16 @@ def without_sigpipe() -> Iterator[None]:
         yield
         return
     was_pending = sigpipe in signal.sigpending()
-    signal.pthread_sigmask(signal.SIG_BLOCK, (sigpipe,))
     try:
+        # A signal handler of the program may run in each of these calls, and raise.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (sigpipe,))
         yield
     finally:
-        if not was_pending:  # what this call has raised is not for the program
-            signal.sigtimedwait((sigpipe,), 0)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        try:
+            if not was_pending:  # what this call has raised is not for the program
+                signal.sigtimedwait((sigpipe,), 0)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _name_of(number: int) -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 from clients import MakeClient
@@ -128,4 +129,24 @@ def test_nothing_is_left_blocked() -> None:
     before = present_mask()
     with without_sigpipe():
         assert signal.SIGPIPE in (present_mask() or ())
+    assert present_mask() == before
+
+
+@pytest.mark.parametrize("name", ["pthread_sigmask", "sigtimedwait"])
+def test_nothing_is_left_blocked_if_a_signal_handler_raises_as_it_is_blocked(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = present_mask()
+    original = getattr(signal, name)
+
+    def interrupted(*args: Any) -> Any:
+        result = original(*args)
+        if args[-1] or name == "sigtimedwait":  # it changes something; the interpreter runs handlers after that
+            monkeypatch.setattr(signal, name, original)
+            raise TimeoutError
+        return result
+
+    monkeypatch.setattr(signal, name, interrupted)
+    with pytest.raises(TimeoutError), without_sigpipe():
+        pass
     assert present_mask() == before
