@@ -332,6 +332,7 @@ class Stream:
         return connection
 
     def _note_pause(self, error: AggStreamError, delay: float) -> None:
+        _without_traces(error)  # it is handed out, and its frames hold what the server has sent
         self.outage.failed(error, delay, time.monotonic())
         self.last_error = error
         self.pipeline.put(Reconnecting(attempt=self._attempts + 1, delay=delay, error=error))
@@ -561,5 +562,5 @@ def _without_traces(error: BaseException | None) -> None:
     while isinstance(error, AggStreamError) and id(error) not in seen:
         seen.add(id(error))
         error.__traceback__ = None
-        error.__suppress_context__ = True
+        error.__context__ = error.__cause__
         error = error.__cause__
