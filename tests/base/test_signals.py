@@ -150,3 +150,24 @@ def test_nothing_is_left_blocked_if_a_signal_handler_raises_as_it_is_blocked(
     with pytest.raises(TimeoutError), without_sigpipe():
         pass
     assert present_mask() == before
+
+
+@pytest.mark.parametrize("which", [1, 2, 3, 4])
+def test_handlers_are_put_back_if_another_signals_handler_raises_as_they_are_set(
+    which: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    original = signal.signal
+    calls = 0
+
+    def interrupted(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == which:  # the interpreter runs handlers first
+            raise TimeoutError
+        return original(*args)
+
+    monkeypatch.setattr(signal, "signal", interrupted)
+    with pytest.raises(TimeoutError), caught_signals(lambda number: None):
+        pass
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
