@@ -156,7 +156,7 @@ class Stream:
         )
         self.patience = Patience(options.reconnect.fatal_after)
         """Whether a refusal may pass."""
-        self.outage = Outage(options.name)
+        self.outage = Outage(options.name, options.reconnect.healthy_after)
         """What lasts while there is no live connection."""
         self.pressure = BackPressure(dispatcher, self.pipeline, self.counters, options.name)
         self._waiter: Waiter

@@ -171,6 +171,21 @@ def test_health_names_what_lasts_and_the_remedy(
     assert outage.problem(error) is None
 
 
+def test_a_server_that_accepts_and_drops_is_one_outage(caplog: pytest.LogCaptureFixture) -> None:
+    outage = Outage("agg", healthy_after=1000.0)
+    error = aggstream.ConnectionLost("gone")
+    for minute in range(100):
+        outage.ended()
+        assert outage.problem(error) is None  # at this moment it is live
+        outage.failed(error, 60.0, minute * 60.0 - 1e6)
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) < 12
+    assert "after 5 failures" in lines[3] or "after 4 failures" in lines[3]
+    problem = outage.problem(error)
+    assert problem is not None
+    assert "after 100 failures" in problem
+
+
 # --- on the real path -----------------------------------------------------------------------------------
 
 
