@@ -289,7 +289,21 @@ class Lane:
             self._hung_at = queue.hung_at = self._clock()
             queue.running = None
             self._make_ready(queue)
-            self._provide()
+            refusal = self._provide()
+            stranded = [] if refusal is None else self._take_all()
+        for other_queue, waiting in stranded:
+            assert refusal is not None
+            waiting.refuse(refusal)
+            other_queue.wake()
+
+    def _take_all(self) -> list[tuple[CallQueue, Job[object]]]:
+        """Return the calls that wait, and let none of them wait any more."""
+        taken = [(queue, job) for queue in self._ready for job in queue.waiting]
+        for queue in self._ready:
+            queue.waiting.clear()
+            queue.is_ready = False
+        self._ready.clear()
+        return taken
 
     def _refusal(self, queue: CallQueue) -> CallNotMade | None:
         """Return why no call of a queue is made now; None if it may be."""

@@ -12,10 +12,11 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import ParamSpec, TypeVar
 
 from aggstream._base.stacks import trail_of
@@ -82,17 +83,44 @@ def interruption_in(error: BaseException) -> BaseException | None:
 
 def is_raised_by_signal_handler(error: BaseException) -> bool:
     """Return True if a signal handler of the program has raised an exception in whatever was running."""
-    return any(_is_of_signal_handler(frame) for frame, _ in traceback.walk_tb(error.__traceback__))
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    installed = _codes_of_signal_handlers()
+    return any(frame.f_code in installed or _is_of_signal_handler(frame) for frame in frames)
+
+
+def has_interruption(error: BaseException) -> bool:
+    """Return True if an exception, or one that it came from, was raised by a signal handler of the program."""
+    return any(is_raised_by_signal_handler(found) for found in _chain(error))
+
+
+def _codes_of_signal_handlers() -> set[CodeType]:
+    """Return what the signal handlers run that are installed at this moment."""
+    codes: set[CodeType] = set()
+    for number in signal.valid_signals():
+        handler: object = signal.getsignal(number)
+        while isinstance(handler, functools.partial):
+            handler = handler.func
+        for function in (handler, handler.__call__) if callable(handler) else ():
+            code = getattr(function, "__code__", None)  # a method has its function's
+            if isinstance(code, CodeType):
+                codes.add(code)
+    return codes
 
 
 def _is_of_signal_handler(frame: FrameType) -> bool:
-    """Return True if a function was called as the interpreter calls signal handlers: with a number and a frame."""
+    """Return True if a function was called as the interpreter calls signal handlers: with a number and a frame.
+
+    The frame is the one that runs. The function may have changed its arguments, and may take more of them, so
+    one of the two signs is enough. A handler may also be one no more when it raises, because it has reset itself.
+    """
     code, values = frame.f_code, frame.f_locals
     given = [values.get(name) for name in code.co_varnames[: code.co_argcount]]
     if code.co_flags & inspect.CO_VARARGS:
         given += values.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
     number, interrupted = (None, None, *given)[-2:]
-    return isinstance(number, int) and isinstance(interrupted, FrameType)
+    if isinstance(number, int) and isinstance(interrupted, FrameType):
+        return True
+    return any(isinstance(value, FrameType) and value is frame.f_back for value in given)
 
 
 def _chain(error: BaseException, *, contexts: bool = True) -> Iterator[BaseException]:

@@ -27,7 +27,7 @@ class Secret:
 
     def begins_in(self, text: str) -> bool:
         """Return True if `text` holds what `redact` masks."""
-        return len(self._text) >= _SHORTEST_SEARCHED and any(form in text for form in self._beginnings())
+        return len(self._text) >= _SHORTEST_SEARCHED and self._beginning().search(text) is not None
 
     def redact(self, text: str) -> str:
         """Return `text` with the secret masked, even cut short: for a server's words that may echo it."""
@@ -35,16 +35,23 @@ class Secret:
             return text
         pieces: list[str] = []
         at = 0
-        forms = (self._text, self._text.replace("/", "\\/"))  # JSON may write a slash as `\\/`
-        for found in re.finditer("|".join(map(re.escape, self._beginnings())), text):
-            start = found.start()
-            if start >= at:
-                pieces += (text[at:start], MASK)
-                at = start + max(_common(form, text[start : start + len(form)]) for form in forms)
+        for found in self._beginning().finditer(text):
+            if found.start() >= at:
+                pieces += (text[at : found.start()], MASK)
+                at = self._end_in(text, found.start())
         return "".join((*pieces, text[at:]))
 
-    def _beginnings(self) -> tuple[str, str]:
-        return self._text[:_SHORTEST_BEGINNING], self._text.replace("/", "\\/")[:_SHORTEST_BEGINNING]
+    def _beginning(self) -> re.Pattern[str]:
+        return re.compile("".join(map(_form, self._text[:_SHORTEST_BEGINNING])))
+
+    def _end_in(self, text: str, at: int) -> int:
+        """Return where the secret ends in a text in which it begins at a place."""
+        for character in self._text:
+            length = _length_at(character, text, at)
+            if not length:
+                break
+            at += length
+        return at
 
     def redact_json(self, value: Any) -> Any:
         """Return a JSON value with each occurrence in its texts and keys masked."""
@@ -75,6 +82,16 @@ class Secret:
         raise TypeError(msg)
 
 
-def _common(one: str, other: str) -> int:
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((length for length, (left, right) in pairs if left != right), min(len(one), len(other)))
+def _length_at(character: str, text: str, at: int) -> int:
+    """Return the length of a character in a text, maybe as JSON's escape; 0 if it does not stand there."""
+    if text.startswith(character, at):
+        return 1
+    if text[at : at + 6].lower() == f"\\u{ord(character):04x}":
+        return 6
+    return 2 if character == "/" and text.startswith("\\/", at) else 0
+
+
+def _form(character: str) -> str:
+    """Return a pattern for a character, maybe as JSON's escape: some services write `+` and `=` so."""
+    slash = r"|\\/" if character == "/" else ""
+    return f"(?:{re.escape(character)}|\\\\u(?i:{ord(character):04x}){slash})"

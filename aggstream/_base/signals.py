@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from aggstream._base.greenlets import is_patched
 
@@ -63,13 +63,16 @@ def without_sigpipe() -> Iterator[None]:
         yield
         return
     was_pending = sigpipe in signal.sigpending()
-    signal.pthread_sigmask(signal.SIG_BLOCK, (sigpipe,))
     try:
+        # A signal handler of the program may run in each of these calls, and raise.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (sigpipe,))
         yield
     finally:
-        if not was_pending:  # what this call has raised is not for the program
-            signal.sigtimedwait((sigpipe,), 0)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        try:
+            if not was_pending:  # what this call has raised is not for the program
+                signal.sigtimedwait((sigpipe,), 0)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _name_of(number: int) -> str:
@@ -104,9 +107,17 @@ def caught_signals(on_first: Callable[[signal.Signals], object]) -> Iterator[lis
     in_main = threading.current_thread() is threading.main_thread()
     # A handler that Python did not install could not be put back: the program has its own way to end.
     caught = [number for number in _SIGNALS if signal.getsignal(number) is not None] if in_main else []
-    before = {number: signal.signal(number, on_signal) for number in caught}
-    try:
+    with contextlib.ExitStack() as put_back:
+        for number in caught:
+            # First this: another signal's handler may raise between any two calls.
+            put_back.callback(_set_handler, number, signal.getsignal(number))
+            signal.signal(number, on_signal)
         yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+def _set_handler(number: int, handler: Any) -> None:
+    try:
+        signal.signal(number, handler)
+    except BaseException:  # raised by another signal's handler, which runs before this one is set
+        signal.signal(number, handler)
+        raise

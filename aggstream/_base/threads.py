@@ -37,11 +37,12 @@ class Gate:
 
     def __init__(self) -> None:
         self._is_decided = threading.Event()
-        self._is_open = False
+        self.is_open = False
+        """True once the threads may run. That is not taken back."""
 
     def open(self) -> None:
         """Let the threads run."""
-        self._is_open = True
+        self.is_open = True
         self._is_decided.set()
 
     def cancel(self) -> None:
@@ -51,7 +52,7 @@ class Gate:
     def run(self, target: Callable[..., object], *args: Any) -> None:
         """Wait until the gate is decided, and call a function if it is open. Runs on one of the threads."""
         self._is_decided.wait()
-        if self._is_open:
+        if self.is_open:
             target(*args)
 
 

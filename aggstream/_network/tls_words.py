@@ -27,13 +27,16 @@ _NO_TLS = frozenset(
 def tls_words(error: ssl.SSLError) -> str:
     """Return in words what went wrong with TLS, and what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        said = f"the server's certificate is not valid: {error.verify_message}"
-        remedy = _REMEDIES.get(error.verify_code)
+        said = (
+            f"the server's certificate is not valid: {getattr(error, 'verify_message', '') or 'nothing says why'}"
+        )
+        remedy = _REMEDIES.get(getattr(error, "verify_code", 0))
         return said if remedy is None else f"{said}; {remedy}"
-    if error.reason in _NO_TLS:
-        return f"the server does not speak TLS at this port ({error.reason}): is it ws:// or http://?"
+    reason: str | None = getattr(error, "reason", None)  # an error that Python code has made may have none
+    if reason in _NO_TLS:
+        return f"the server does not speak TLS at this port ({reason}): is it ws:// or http://?"
     if isinstance(error, ssl.SSLEOFError):
         return "the server ended the connection during TLS: does it speak TLS at this port, or is it ws:// or http://?"
-    if error.reason is not None and "ALERT" in error.reason:
-        return f"the server refused TLS: {error.reason.replace('_', ' ').lower()}"
-    return error.reason or type(error).__name__
+    if reason is not None and "ALERT" in reason:
+        return f"the server refused TLS: {reason.replace('_', ' ').lower()}"
+    return reason or type(error).__name__

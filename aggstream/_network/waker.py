@@ -44,5 +44,6 @@ class Waker:
 
     def close(self) -> None:
         """Close the file descriptors."""
-        self._receiver.close()
+        # First the end that `wake` writes to: else a write to it raises SIGPIPE in the program's thread.
         self._sender.close()
+        self._receiver.close()

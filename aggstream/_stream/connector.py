@@ -15,7 +15,7 @@ from aggstream._base.resources import why_no_descriptors
 from aggstream._base.secret import Secret
 from aggstream._network.opening import Address, Route, connect, resolver
 from aggstream._network.socket_wait import SocketWait
-from aggstream._network.websocket import Transport
+from aggstream._network.websocket import Transport, words
 from aggstream._stream.options import Options
 from aggstream.errors import ConnectFailed, HandshakeRejected
 
@@ -38,7 +38,11 @@ class Connector:
             ConnectFailed: the authorities cannot be loaded.
         """
         if self._ssl_context is None:
-            context = ssl.create_default_context()
+            try:
+                context = ssl.create_default_context()
+            except OSError as error:  # ssl.SSLError is one
+                said = f"the system's certificate authorities cannot be loaded: {words(error)}"
+                raise ConnectFailed(said) from error
             # One that is made while descriptors are short silently holds no authorities, and must not be kept.
             why = why_no_descriptors()
             file = ssl.get_default_verify_paths().cafile

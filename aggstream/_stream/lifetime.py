@@ -90,25 +90,31 @@ class Lifetime:
         """
         self.refuse_other_process()
         self._patching.check("this client")
-        with self._lock:
-            if self.is_started:
-                raise StateError("this client was started before; make another one to begin again")
-            self.is_started = True
+        gate = Gate()
+        is_ours = False  # not if another call of `start` was first
+        try:
+            with self._lock:
+                if self.is_started:
+                    # Here, because a signal handler may raise between any two calls.
+                    raise StateError("this client was started before; make another one to begin again")  # noqa: TRY301
+                self.is_started = is_ours = True
             self._starter = threading.get_ident()
             self._pid = os.getpid()
-        gate = Gate()
-        try:
             self.store, failure = self._open_store()
             self._dispatcher.acknowledge(self._acks())
             self._stream.write_to(self.store, failure)
             self._engine.start(gate)
             call_at_exit(self, Lifetime._ask_to_stop_at_exit, Lifetime._stop_at_exit)
+            self._has_begun.set()
             gate.open()
         except BaseException:
-            gate.cancel()
-            self._reset()
+            if gate.is_open:  # a signal handler has raised at the very end: the threads cannot be taken back
+                self._stream.request_stop()
+                gate.open()
+            elif is_ours:
+                gate.cancel()
+                self._reset()
             raise
-        self._has_begun.set()
 
     def _reset(self) -> None:
         """Undo what `start` has done so far."""

@@ -16,15 +16,20 @@ _LONG = 60.0
 
 
 class Outage:
-    """The time without a live connection. Written by the I/O thread, read by any."""
+    """The time without a connection that stays live. Written by the I/O thread, read by any."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, healthy_after: float = 0.0) -> None:
         """Begin before the first connection.
 
         Args:
             name: begins the log lines.
+            healthy_after: seconds for which a connection must have been live to end an outage. A server that
+                accepts and drops must not look like one that serves.
         """
         self._name = name
+        self._healthy_after = healthy_after
+        # When the present connection went live, in monotonic seconds; None if there is none.
+        self._live_since: float | None = None
         self._has_been_live = False
         self._since: float | None = None
         self._failures = 0
@@ -33,9 +38,7 @@ class Outage:
     def ended(self) -> None:
         """Note that a connection is live."""
         self._has_been_live = True
-        self._since = None
-        self._failures = 0
-        self._log_at = 0.0
+        self._live_since = time.monotonic()
 
     def failed(self, error: AggStreamError, delay: float, now: float) -> None:
         """Note that an attempt has failed, or that a connection was lost.
@@ -45,6 +48,11 @@ class Outage:
             delay: seconds until the next attempt.
             now: monotonic seconds.
         """
+        live_since, self._live_since = self._live_since, None
+        if live_since is not None and time.monotonic() - live_since >= self._healthy_after:
+            self._since = None
+            self._failures = 0
+            self._log_at = 0.0
         if self._since is None:
             self._since = now
         self._failures += 1
@@ -67,7 +75,7 @@ class Outage:
         """
         since = self._since
         lasts = 0.0 if since is None else time.monotonic() - since
-        if error is None or lasts < _LONG:
+        if error is None or lasts < _LONG or self._live_since is not None:
             return None
         return f"not connected for {lasts:.0f} s, after {self._failures} failures: {error}; {self._remedy(error)}"
 

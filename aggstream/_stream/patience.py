@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aggstream._base.backoff import is_refusal
-from aggstream.errors import AggStreamError
+from aggstream.errors import AggStreamError, AuthenticationError
 
 
 class Patience:
@@ -12,6 +12,9 @@ class Patience:
     Before the first sign-in a refusal means that something is set wrongly: it is fatal at once. After it, the same
     settings have worked, so it may pass: a page of maintenance, a token that is renewed late, one wrong server
     among several. It is fatal only when nothing else was heard for `fatal_after`.
+
+    Another user has another token, so a refusal of that one is again fatal at once. App, origin, path and
+    certificate stay those that have worked.
     """
 
     def __init__(self, fatal_after: float) -> None:
@@ -20,15 +23,25 @@ class Patience:
         Args:
             fatal_after: seconds.
         """
-        self.has_signed_in = False
-        """True once the present user was signed in."""
+        self._has_user = False
+        self._has_worked = False
         self._fatal_after = fatal_after
         self._refused_since: float | None = None
         self._error: AggStreamError | None = None
 
+    @property
+    def has_signed_in(self) -> bool:
+        """True once the present user was signed in."""
+        return self._has_user
+
+    @has_signed_in.setter
+    def has_signed_in(self, value: bool) -> None:
+        self._has_user = value
+        self._has_worked = self._has_worked or value
+
     def forget(self) -> None:
         """Begin anew with another user."""
-        self.has_signed_in = False
+        self._has_user = False
         self._refused_since = None
 
     def succeeded(self) -> None:
@@ -40,7 +53,7 @@ class Patience:
         if not is_refusal(error):
             self._refused_since = None
             return False
-        if not self.has_signed_in:
+        if not (self._has_user if isinstance(error, AuthenticationError) else self._has_worked):
             return False
         if self._refused_since is None:
             self._refused_since = now

@@ -172,7 +172,7 @@ class Stream:
         )
         self.patience = Patience(options.reconnect.fatal_after)
         """Whether a refusal may pass."""
-        self.outage = Outage(options.name)
+        self.outage = Outage(options.name, options.reconnect.healthy_after)
         """What lasts while there is no live connection."""
         self.pressure = BackPressure(dispatcher, self.pipeline, self.counters, options.name)
         self._state: Callable[[float], bool] = self._take_up
@@ -482,6 +482,7 @@ class Stream:
         self._give_up_opening()
         attempts = self._attempts or self._begin_outage()
         delay = attempts.failed(error)
+        _without_traces(error)  # it is handed out, and its frames hold what the server has sent
         now = time.monotonic()
         self.outage.failed(error, delay, now)
         self.last_error = error
@@ -672,5 +673,5 @@ def _without_traces(error: BaseException | None) -> None:
     while isinstance(error, AggStreamError) and id(error) not in seen:
         seen.add(id(error))
         error.__traceback__ = None
-        error.__suppress_context__ = True
+        error.__context__ = error.__cause__
         error = error.__cause__

@@ -24,31 +24,34 @@ class FileLock:
             JournalInUse: somebody has it.
             JournalFull: the file for it cannot be made.
         """
+        self._connection: sqlite3.Connection | None = None
         beside = f"{path}-owner"
         create_private(beside)
         with translated(beside):
-            self._connection = connect(beside, timeout=0)
             try:
+                self._connection = connect(beside, timeout=0)
                 # Nothing is ever written, so no file for a rollback is wanted either.
                 self._connection.execute("PRAGMA journal_mode = MEMORY")
                 self._connection.execute("BEGIN EXCLUSIVE")
             except sqlite3.OperationalError as error:
-                self._connection.close()
+                self.release()
                 if "locked" not in str(error):
                     raise
                 raise _in_use(path) from None
             except BaseException:
-                self._connection.close()
+                self.release()
                 raise
 
     @property
     def connection(self) -> sqlite3.Connection:
         """The connection that holds the lock."""
+        assert self._connection is not None  # it was made
         return self._connection
 
     def release(self) -> None:
         """Let somebody else have it."""
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
 
 
 def _in_use(path: str) -> JournalInUse:

@@ -88,7 +88,7 @@ class Journal:
         # Guards the connection: SQLite's own lock would let the transactions of two threads mix.
         self._lock = threading.Lock()
         self._is_childs = False
-        self._owner = FileLock(self.path)
+        self._owner: FileLock | None = None
         self._connection: sqlite3.Connection | None = None
         self._retention = Retention(keep_for=options.keep_for, max_size=options.max_size)
         # When the owner before this one closed it; None if it was killed, or if there was none.
@@ -101,11 +101,12 @@ class Journal:
         self._old_ids_until = 0
         self._user_id: str | None = None
         try:
+            self._owner = FileLock(self.path)
             self._open()
-        except BaseException:
+            call_in_child(self, Journal._abandon)
+        except BaseException:  # whatever was raised: the file must not stay owned
             self._release()
             raise
-        call_in_child(self, Journal._abandon)
 
     def _open(self) -> None:
         create_private(self.path)
@@ -383,14 +384,15 @@ class Journal:
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
-        self._owner.release()
+        if self._owner is not None:
+            self._owner.release()
 
     def _abandon(self) -> None:
         """Forget the files, in a forked child: they are its parent's."""
         self._lock = threading.Lock()
         self._is_childs = True
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is not None and self._owner is not None:
             never_close(connection)
             never_close(self._owner.connection)
 

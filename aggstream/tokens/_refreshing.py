@@ -226,16 +226,23 @@ class RefreshingToken:
             del pair  # it may hold tokens, and a traceback may show local variables
             raise TokenUnavailable(f"load() must return a TokenPair or None, got {kind}")
         if pair.refresh_token != self._refresh.reveal():
-            problem = self._use_pair(pair)
+            problem = self._use_pair(pair, is_saved=True)
             if problem is not None:
                 raise TokenUnavailable(f"load() returned a pair that cannot be used: {problem}")
 
-    def _use_pair(self, pair: TokenPair) -> str | None:
-        """Use a pair from now on; return None, or why the pair cannot be used."""
+    def _use_pair(self, pair: TokenPair, *, is_saved: bool) -> str | None:
+        """Use a pair from now on; return None, or why the pair cannot be used.
+
+        Args:
+            pair: the tokens.
+            is_saved: False: `save` must be called with the pair, if there is such a function.
+        """
         problem = problem_with(pair.access_token) or problem_with(pair.refresh_token)
         if problem is None:
-            self._access = Secret(pair.access_token)
-            self._refresh = Secret(pair.refresh_token)
+            access, refresh = Secret(pair.access_token), Secret(pair.refresh_token)
+            unsaved = not is_saved and self._save is not None
+            # In one step, because a signal handler may raise before any other: no pair is used unsaved.
+            self._access, self._refresh, self._unsaved = access, refresh, unsaved
         return problem
 
     def _refresh_now(self) -> None:
@@ -244,7 +251,6 @@ class RefreshingToken:
             # The error is raised here, because the frames of `_exchange` hold tokens.
             raise failure
         logger.debug("RefreshingToken: the access token was refreshed")
-        self._unsaved = self._save is not None
         if self._unsaved:
             self._store()
 
@@ -268,10 +274,13 @@ class RefreshingToken:
             return TokenUnavailable("the answer of the refresh call is too large")
         try:
             pair = _converter.structure(_parser.parse(answer.body.decode()), _RefreshAnswer)
-            problem = self._use_pair(TokenPair(pair.accessToken, pair.refreshToken or self._refresh.reveal()))
+            new = TokenPair(pair.accessToken, pair.refreshToken or self._refresh.reveal())
+            problem = self._use_pair(new, is_saved=False)
         except DecodeError as error:
             problem = str(error)
         except Exception as error:  # its text may hold tokens, so only its type is shown
+            if is_raised_by_signal_handler(error):
+                raise
             problem = type(error).__name__
         if problem is None:
             return None

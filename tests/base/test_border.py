@@ -8,11 +8,13 @@ import gc
 import http.server
 import inspect
 import json
+import os
 import signal
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -317,6 +319,91 @@ def test_a_signal_handler_is_known_by_how_it_is_called(handler: Callable[..., No
     with pytest.raises(TimeoutError) as caught:
         changed(*(["extra"] if isinstance(handler, functools.partial) else []), 14, _frame())
     assert border_module.is_raised_by_signal_handler(caught.value)
+
+
+def takes_more(number: int, frame: FrameType | None, seconds: int = 1) -> None:
+    raise TimeoutError(f"after {seconds} s")
+
+
+def forgets_its_arguments(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise TimeoutError
+
+
+def changes_its_arguments(number: object, frame: FrameType | None) -> None:
+    number = signal.Signals(14).name
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    raise TimeoutError(number)
+
+
+class Handler:
+    def __call__(self, number: int, frame: FrameType | None, *more: object) -> None:
+        del frame
+        raise TimeoutError(number)
+
+    def method(self, number: int, frame: FrameType | None) -> None:
+        number, frame = 0, None
+        raise TimeoutError(number, frame)
+
+
+HANDLERS: list[Callable[..., None]] = [
+    takes_more,
+    forgets_its_arguments,
+    changes_its_arguments,
+    Handler(),
+    Handler().method,
+    functools.partial(forgets_its_arguments),
+]
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_a_time_limit_is_known_whatever_its_handler_does_with_its_arguments(
+    handler: Callable[..., None],
+) -> None:
+    server = Mute(b"")
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with contextlib.closing(rest_client(server.port)) as rest:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(TimeoutError) as caught:
+                rest.balances()
+            check_frames(caught.value, __file__)
+        assert server.requests == 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        server.close()
+
+
+@pytest.mark.parametrize("scheme", ["http", "socks5h"])
+@pytest.mark.parametrize("error", LIMITS)
+def test_a_time_limit_while_a_proxy_is_asked_is_the_programs(scheme: str, error: type[BaseException]) -> None:
+    server = Mute(b"")
+    try:
+        proxy = f"{scheme}://user:{SECRETS[2]}@localhost:{server.port}"
+        options = aggstream.RestOptions(timeout=DEADLINE, attempts=3)
+        rest = aggstream.RestClient(
+            app_id="a", token=SECRETS[0], rest_url="https://rest.example", options=options, proxy=proxy
+        )
+        with contextlib.closing(rest), pytest.raises(error) as caught, limit(error):
+            rest.balances()
+        assert caught.type is error
+        check_frames(caught.value, __file__)
+        assert server.requests == 1
+    finally:
+        server.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("error", LIMITS)
+def test_a_time_limit_while_a_token_file_is_read_is_the_programs(
+    error: type[BaseException], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "token")  # nobody writes to it, as on a network drive whose server is away
+    with pytest.raises(error) as caught, limit(error):
+        aggstream.FileToken(tmp_path / "token").get_token()
+    assert caught.type is error
+    check_frames(caught.value, __file__)
 
 
 @pytest.mark.parametrize("given", [(), (14,), (14, None), (14, 15), ("a", "b")])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 from clients import MakeClient
@@ -68,6 +69,24 @@ except BrokenPipeError:
     assert (done.returncode, done.stdout, done.stderr) == (0, "broken set() set()\n", "")
 
 
+def test_a_wake_up_that_comes_as_the_stream_ends_is_not_the_end_of_the_program() -> None:
+    done = run("""
+import socket
+from aggstream._network.waker import Waker
+
+waker, close = Waker(), socket.socket.close
+
+def close_and_wake(sock):
+    close(sock)
+    waker.wake()  # as another thread may do at any time
+
+socket.socket.close = close_and_wake
+waker.close()
+print("closed")
+""")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "closed\n", "")
+
+
 def test_outside_of_the_call_the_signal_does_what_the_program_has_set() -> None:
     done = run('with without_sigpipe():\n    pass\nos.write(writer, b"x")\n')
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, "")
@@ -111,3 +130,44 @@ def test_nothing_is_left_blocked() -> None:
     with without_sigpipe():
         assert signal.SIGPIPE in (present_mask() or ())
     assert present_mask() == before
+
+
+@pytest.mark.parametrize("name", ["pthread_sigmask", "sigtimedwait"])
+def test_nothing_is_left_blocked_if_a_signal_handler_raises_as_it_is_blocked(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = present_mask()
+    original = getattr(signal, name)
+
+    def interrupted(*args: Any) -> Any:
+        result = original(*args)
+        if args[-1] or name == "sigtimedwait":  # it changes something; the interpreter runs handlers after that
+            monkeypatch.setattr(signal, name, original)
+            raise TimeoutError
+        return result
+
+    monkeypatch.setattr(signal, name, interrupted)
+    with pytest.raises(TimeoutError), without_sigpipe():
+        pass
+    assert present_mask() == before
+
+
+@pytest.mark.parametrize("which", [1, 2, 3, 4])
+def test_handlers_are_put_back_if_another_signals_handler_raises_as_they_are_set(
+    which: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    original = signal.signal
+    calls = 0
+
+    def interrupted(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == which:  # the interpreter runs handlers first
+            raise TimeoutError
+        return original(*args)
+
+    monkeypatch.setattr(signal, "signal", interrupted)
+    with pytest.raises(TimeoutError), caught_signals(lambda number: None):
+        pass
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

@@ -1,11 +1,11 @@
 """Measure one engine that drives many streams against a server in another process.
 
-    python tests/benchmarks/engine.py [--streams 1 50 500 2000] [--seconds 60] [--events 60000] [--only NAME] [--json]
+    python tests/benchmarks/engine.py [--streams 1 50 500 2000] [--seconds 60] [--events 60000] [--only NAME ...]
 
 Three parts:
 
-- `plain`, `tls`: heartbeats each 30 s and the server's pings each 20 s, then a burst, then all connections end at once
-  and the streams connect again, at the pace of their pauses and of the lane that opens connections;
+- `plain`, `tls`: heartbeats each 30 s and the server's pings each 20 s; then all connections end at once, and the
+  streams connect again, at the pace of their pauses and of the lane that opens connections; then a burst;
 - `silent`: a server that says nothing, so that each stream pings it;
 - `isolation`: 50 streams, of which one's handler, token function or REST hangs, or whose server drips or floods.
 
@@ -104,7 +104,7 @@ def run(what: dict[str, Any]) -> dict[str, float]:
 
 
 def subject(what: dict[str, Any]) -> dict[str, float]:
-    from benchmarks import cores, many_streams  # noqa: PLC0415  (only in the process that is measured)
+    from benchmarks import cores, many_streams
 
     cores.stay_on("receiver")
     kind = what.pop("what")

@@ -17,7 +17,6 @@ from multiprocessing.connection import Connection as Pipe
 from typing import TYPE_CHECKING, Any
 
 import trustme
-
 from benchmarks.cores import stay_on
 from benchmarks.messages import (
     CLOSE,
@@ -132,7 +131,7 @@ class Server:
             for peer in list(self.peers.values()):
                 peer.write(peer.event() * min(_CHUNK, count - at))
             await asyncio.sleep(0)
-            while any(peer.is_behind for peer in self.peers.values()):
+            while any(peer.is_behind for peer in self.peers.values()):  # noqa: ASYNC110  (of any of them)
                 await asyncio.sleep(0.001)
 
     async def rate(self, per_second: float, seconds: float, without: str) -> None:
@@ -150,7 +149,7 @@ class Server:
         asked = [peer for name, peer in self.peers.items() if name != without]
         for peer in asked:
             peer.write(peer.ping())
-        while any(peer.pinged_at is not None for peer in asked):
+        while any(peer.pinged_at is not None for peer in asked):  # noqa: ASYNC110  (of all of them)
             await asyncio.sleep(0.001)
         return self.slowest_pong
 
@@ -190,7 +189,7 @@ class Server:
         while not peer.is_closed:
             peer.write(blob)
             await asyncio.sleep(0)
-            while peer.is_behind and not peer.is_closed:
+            while peer.is_behind and not peer.is_closed:  # noqa: ASYNC110  (either of two)
                 await asyncio.sleep(0.001)
 
     async def _drip(self, peer: Peer) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import resource
+import socket
 import ssl
 import statistics
 import threading
@@ -68,6 +69,14 @@ class Streams:
     def add(self, token: Callable[[], str]) -> Stream:
         """Make one more stream, before the start."""
         number = len(self.streams)
+        made: list[Stream] = []
+
+        def wake() -> None:
+            made[0].wake()
+
+        def fail(error: BaseException) -> None:
+            made[0].fail(error)
+
         dispatcher = Dispatcher(
             self.registry,
             self._workers,
@@ -75,8 +84,8 @@ class Streams:
             queued_size=self._options.session.limits.queued_size,
             coalesce_balances=False,
             name="many",
-            on_low_water=lambda: stream.wake(),
-            on_fatal=lambda error: stream.fail(error),
+            on_low_water=wake,
+            on_fatal=fail,
             on_end=lambda: None,
         )
         calls = None
@@ -102,6 +111,7 @@ class Streams:
             on_stopping=lambda: None,
             on_turn=lambda: self._turn(number),
         )
+        made.append(stream)
         self.streams.append(stream)
         self.dispatchers.append(dispatcher)
         self.engine.add(stream)
@@ -267,29 +277,11 @@ def isolation(trouble: str, *, count: int, rate: float, seconds: float) -> dict[
         rate: events a second, over all but that one.
         seconds: for how long.
     """
-    taken: list[int] = []
-    release = threading.Event()
-
-    def handle(event: OrderEvent) -> None:
-        if event.user_id == "usr_0":
-            if trouble == "handler":
-                release.wait(PATIENCE)
-            return
-        taken.append(time.monotonic_ns() - event.timestamp)
-
-    tokens = 0
-
-    def token_of_first() -> str:
-        nonlocal tokens
-        tokens += 1
-        if trouble == "token" and tokens > 1:
-            release.wait(PATIENCE)
-        return "usr_0"
-
+    first = _First(trouble)
     with ManyServer(tls=False) as server:
         streams = Streams(server, rest_url=_silent_url() if trouble == "rest" else None)
-        streams.registry.add(key_of(OrderEvent), handle, once=False)
-        streams.add(token_of_first)
+        streams.registry.add(key_of(OrderEvent), first.handle, once=False)
+        streams.add(first.token)
         for number in range(1, count):
             streams.add(lambda number=number: f"usr_{number}")  # type: ignore[misc]
         streams.start()
@@ -301,22 +293,42 @@ def isolation(trouble: str, *, count: int, rate: float, seconds: float) -> dict[
         elif trouble in ("drip", "flood"):
             server.ask(trouble, "usr_0")
         time.sleep(1.0)
-        taken.clear()
+        first.taken.clear()
         server.ask("rate", rate, seconds, "usr_0")
         slowest = server.ask("pongs", "usr_0")
         deadline = time.monotonic() + PATIENCE
-        while len(taken) < int(rate * seconds) and time.monotonic() < deadline:
+        while len(first.taken) < int(rate * seconds) and time.monotonic() < deadline:
             time.sleep(0.01)
-        release.set()
+        first.release.set()
         streams.stop()
-    cuts = statistics.quantiles((nanoseconds / 1000 for nanoseconds in taken), n=100)
-    return {"p50, us": cuts[49], "p99, us": cuts[98], "slowest pong, ms": 1000 * slowest, "events": len(taken)}
+    cuts = statistics.quantiles((nanoseconds / 1000 for nanoseconds in first.taken), n=100)
+    return {"p50, us": cuts[49], "p99, us": cuts[98], "slowest pong, ms": 1000 * slowest}
+
+
+class _First:
+    """The handlers, and the token function of the first stream, which is in trouble."""
+
+    def __init__(self, trouble: str) -> None:
+        self.taken: list[int] = []
+        self.release = threading.Event()
+        self._trouble = trouble
+        self._tokens = 0
+
+    def handle(self, event: OrderEvent) -> None:
+        if event.user_id != "usr_0":
+            self.taken.append(time.monotonic_ns() - event.timestamp)
+        elif self._trouble == "handler":
+            self.release.wait(PATIENCE)
+
+    def token(self) -> str:
+        self._tokens += 1
+        if self._trouble == "token" and self._tokens > 1:
+            self.release.wait(PATIENCE)
+        return "usr_0"
 
 
 def _silent_url() -> str:
     """Return the URL of a REST API that takes connections and never answers."""
-    import socket  # noqa: PLC0415
-
     listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
     _kept.append(listener)
     return f"http://127.0.0.1:{listener.getsockname()[1]}"

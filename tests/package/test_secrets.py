@@ -80,6 +80,52 @@ def test_the_token_is_in_no_log_event_error_or_frame(
         assert CANARY.encode() not in pickle.dumps(event)
 
 
+def test_a_token_that_is_echoed_with_escapes_is_masked(
+    other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    token = "can+ary/in=the-coal-mine"
+
+    def script(peer: Peer) -> None:
+        peer.sign_in()
+        echoed = token.replace("+", "\\u002B").replace("=", "\\u003d")
+        peer.send(f'{{"type": "error", "message": "{echoed}", "channel": "{echoed}"}}')
+        peer.send(
+            f'{{"type": "news", "text": "{echoed}"}}', f'{{"type": "order_submitted", "orderId": ["{echoed}"]}}'
+        )
+        peer.wait_closed()
+
+    events: list[aggstream.Event] = []
+    client = client_of(other_server(script).url, token=token, rest=None)
+    client.on("*")(events.append)
+    with client:
+        until(lambda: any(isinstance(event, aggstream.DecodeFailed) for event in events))
+    assert {event.type for event in events} >= {"error", "news"}
+    for event in events:
+        assert "the-coal-mine" not in repr(event)
+        assert token.encode() not in pickle.dumps(event)
+
+
+def test_the_errors_that_events_and_health_hand_out_have_no_frames(
+    raw_server: ServeBytes, client_of: MakeClient
+) -> None:
+    def echo(sock: socket.socket) -> None:
+        sock.sendall(read_request(sock))
+
+    policy = aggstream.ReconnectPolicy(initial=0.01, maximum=0.01, max_attempts=3)
+    client = client_of(raw_server(echo).url, headers={"x-key": CANARY}, reconnect=policy)
+    errors: list[BaseException] = []
+    client.on("reconnecting")(lambda event: errors.append(event.error))
+    client.start()
+    with pytest.raises(aggstream.ReconnectGaveUp):
+        client.wait(DEADLINE)
+    last = client.health().last_error
+    assert last is not None
+    assert len(errors) == 2
+    for error in (last, *errors):
+        assert error.__traceback__ is None
+        assert error.__context__ is None
+
+
 def test_the_token_is_in_no_frame_when_sending_it_fails(
     raw_server: ServeBytes, client_of: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:

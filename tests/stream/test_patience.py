@@ -87,7 +87,18 @@ def test_a_success_and_another_user_begin_anew() -> None:
     assert patience.has_for(REFUSALS[0], 299.0)
     assert patience.has_for(REFUSALS[0], 598.0)
     patience.forget()
-    assert not patience.has_for(REFUSALS[0], 599.0)
+    assert patience.has_for(REFUSALS[0], 599.0)
+    assert patience.has_for(REFUSALS[0], 898.0)
+    assert not patience.has_for(REFUSALS[0], 899.0)
+
+
+def test_a_refusal_of_another_users_token_is_fatal_at_once() -> None:
+    patience = Patience(300.0)
+    patience.has_signed_in = True
+    refused = aggstream.AuthenticationRejected("no", final=True)
+    assert patience.has_for(refused, 0.0)
+    patience.forget()
+    assert not patience.has_for(refused, 1.0)
 
 
 def test_a_program_that_decides_by_itself_is_not_overruled() -> None:
@@ -154,6 +165,21 @@ def test_health_names_what_lasts_and_the_remedy(
     assert outage.problem(error) is None
 
 
+def test_a_server_that_accepts_and_drops_is_one_outage(caplog: pytest.LogCaptureFixture) -> None:
+    outage = Outage("agg", healthy_after=1000.0)
+    error = aggstream.ConnectionLost("gone")
+    for minute in range(100):
+        outage.ended()
+        assert outage.problem(error) is None  # at this moment it is live
+        outage.failed(error, 60.0, minute * 60.0 - 1e6)
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) < 12
+    assert "after 5 failures" in lines[3] or "after 4 failures" in lines[3]
+    problem = outage.problem(error)
+    assert problem is not None
+    assert "after 100 failures" in problem
+
+
 # --- on the real path -----------------------------------------------------------------------------------
 
 
@@ -217,6 +243,21 @@ def test_a_page_of_maintenance_costs_attempts_only(
         gateway.drop()
         assert gateway.is_live.acquire(timeout=DEADLINE)
         assert gateway.refused == 4
+        until(lambda: client.health().phase == "live")
+
+
+@pytest.mark.parametrize("status", [302, 403, 404])
+def test_a_page_of_maintenance_while_the_user_is_switched_costs_attempts_only(
+    status: int, gateway: Gateway, client_of: MakeClient, until: Until
+) -> None:
+    client = client_of(gateway.url)
+    with client:
+        assert gateway.is_live.acquire(timeout=DEADLINE)
+        gateway.answers = [status] * 4
+        client.switch_user("token-of-another-user")
+        until(lambda: gateway.refused == 4)
+        gateway.drop()
+        assert gateway.is_live.acquire(timeout=DEADLINE)
         until(lambda: client.health().phase == "live")
 
 

@@ -210,3 +210,31 @@ def test_authorities_that_could_not_be_loaded_are_loaded_again(
             client.wait_until_live(DEADLINE)
         assert len(errors) == len(empty) == 2
         assert "certificate authorities cannot be loaded" in errors[0]
+
+
+@pytest.mark.parametrize(
+    "error", [ssl.SSLError(524338, "[SSL] PEM lib"), PermissionError(13, "Permission denied")]
+)
+def test_authorities_that_cannot_be_read_for_a_while_cost_attempts_only(
+    error: OSError, authority: trustme.CA, client_of: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ssl.create_default_context
+    refused: list[OSError] = []
+
+    def refuse_twice() -> ssl.SSLContext:
+        if len(refused) < 2:  # as while the file of the authorities is being replaced
+            refused.append(error)
+            raise error
+        context = made()
+        authority.configure_trust(context)
+        return context
+
+    with Simulator(ssl_context=serving(authority)) as agg:
+        client = client_of(agg.url, token=agg.sign_in(USER).access_token, rest=None, reconnect=BRISK)
+        errors: list[str] = []
+        client.on("reconnecting")(lambda event: errors.append(str(event.error)))
+        monkeypatch.setattr(ssl, "create_default_context", refuse_twice)
+        with client:
+            client.wait_until_live(DEADLINE)
+    assert len(errors) == len(refused) == 2
+    assert "certificate authorities cannot be loaded" in errors[0]

@@ -7,13 +7,16 @@ import contextlib
 import gzip
 import http.server
 import json
+import linecache
 import logging
 import socket
 import ssl
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -350,3 +353,45 @@ def test_a_compressed_answer_is_not_unpacked(rest: Rest) -> None:
     rest.answers = [(200, {"content-encoding": "gzip"}, bomb[:60_000])]
     with pytest.raises(TokenUnavailable, match="not understood"):
         provider_for(rest).get_token()
+
+
+def test_a_pair_is_used_only_after_it_was_saved_wherever_a_call_is_interrupted(rest: Rest) -> None:
+    file = sys.modules[RefreshingToken.__module__].__file__
+    line, lost, kept = 0, 0, 0
+    while True:
+        saved: list[TokenPair] = []
+        provider = RefreshingToken(rest.current, app_id="a", rest_url=rest.url, save=saved.append)
+        left = line
+
+        def look(frame: FrameType, event: str, arg: object) -> Any:
+            nonlocal left
+            if frame.f_code.co_filename != file:
+                return None
+            # The interpreter runs no signal handler between the two halves of a `with`.
+            text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+            if event == "line" and not text.startswith("with "):
+                left -= 1
+                if left == -1:
+                    raise KeyboardInterrupt
+            return look
+
+        before = sys.gettrace()
+        sys.settrace(look)
+        try:
+            provider.get_token()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        if left >= 0:
+            break
+        try:
+            token = provider.get_token()
+        except AuthenticationRejected:  # the new pair had not come so far
+            lost += 1
+        else:
+            assert token in [pair.access_token for pair in saved], line
+            kept += 1
+        line += 1
+    assert lost
+    assert kept > 20
