@@ -157,7 +157,7 @@ class CallQueue:
         self._lane = lane
         self._wake = wake
         # The lane's lock guards all of these.
-        self.waiting: collections.deque[Job[object]] = collections.deque()
+        self.waiting: tuple[Job[object], ...] = ()
         self.running: Job[object] | None = None
         self.hung: tuple[_Worker, ...] = ()
         self.hung_at = 0.0
@@ -232,11 +232,11 @@ class Lane:
         with self._changed:
             refusal = self._refusal(queue)
             if refusal is None:
-                queue.waiting.append(job)  # type: ignore[arg-type]  # a queue of jobs of any kind
+                queue.waiting = (*queue.waiting, job)  # type: ignore[arg-type]  # jobs of any kind
                 self._make_ready(queue)
                 refusal = self._provide()
                 if refusal is not None:
-                    queue.waiting.pop()
+                    queue.waiting = queue.waiting[:-1]
         if refusal is not None:
             job.refuse(refusal)
         return job
@@ -300,7 +300,7 @@ class Lane:
         """Return the calls that wait, and let none of them wait any more."""
         taken = [(queue, job) for queue in self._ready for job in queue.waiting]
         for queue in self._ready:
-            queue.waiting.clear()
+            queue.waiting = ()
             queue.is_ready = False
         self._ready.clear()
         return taken
@@ -374,7 +374,8 @@ class Lane:
     def _begin(self, worker: _Worker, queue: CallQueue) -> bool:
         """Give a worker the next job of a queue that was not given up; return False if there is none."""
         while queue.waiting:
-            job = queue.waiting.popleft()
+            job, *others = queue.waiting
+            queue.waiting = tuple(others)
             if not job.abandoned:
                 job.began_at = time.monotonic()
                 worker.job = queue.running = job

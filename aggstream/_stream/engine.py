@@ -24,7 +24,7 @@ from aggstream._network.waker import LONGEST, Waker
 
 # A deadline may be late by this part of the time until it, and by a second at most. So the deadlines of many
 # streams fall on the same moments, and the thread wakes once for all of them.
-_SLACK = 1 / 16
+_SLACK = 1 / 8
 _LONGEST_TICK = 1.0
 # Entries of the heap that are not used any more are removed when there are many more of them than of the others.
 _MOST_UNUSED = 1000

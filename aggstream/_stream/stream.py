@@ -15,7 +15,6 @@ Each step is decided elsewhere: what is said on a connection in `_protocol/sessi
 
 from __future__ import annotations
 
-import collections
 import logging
 import math
 import time
@@ -51,6 +50,7 @@ from aggstream.errors import (
     ConnectionLost,
     HandshakeRejected,
     JournalError,
+    TransportError,
 )
 from aggstream.events import Authenticated, Disconnected, Reconnecting, Stopped
 from aggstream.health import Continuity, Counters, Phase
@@ -100,6 +100,45 @@ _Command: TypeAlias = "_SwitchUser | _FindOut | _Redeliver"
 class Stream:
     """One user's stream. The methods of the first part are for any thread, the others for the I/O thread."""
 
+    __slots__ = (
+        "_attempts",
+        "_blocking",
+        "_broken",
+        "_connector",
+        "_credentials",
+        "_dispatcher",
+        "_fatal",
+        "_inbox",
+        "_job",
+        "_on_stopping",
+        "_on_turn",
+        "_opening",
+        "_options",
+        "_state",
+        "_token",
+        "_tracker",
+        "_tried",
+        "_user_switched",
+        "_wait_until",
+        "connection",
+        "counters",
+        "engine",
+        "error",
+        "is_ended",
+        "is_woken",
+        "last_error",
+        "live_since",
+        "outage",
+        "patience",
+        "phase",
+        "pipeline",
+        "pressure",
+        "stop_requested",
+        "trace",
+        "user_id",
+        "wake_at",
+    )
+
     def __init__(
         self,
         options: Options,
@@ -147,7 +186,7 @@ class Stream:
         self.wake_at: float | None = None
         self.is_woken = False
         self.is_ended = False
-        self._inbox: collections.deque[_Command] = collections.deque()
+        self._inbox: list[_Command] = []
         # The error that ends the stream; None if there is none, or it was asked to stop.
         self._fatal: BaseException | None = None
         self._broken: BaseException | None = None
@@ -514,7 +553,7 @@ class Stream:
                 raise _Stopping
             session.close(time.monotonic())
         while self._inbox:
-            command = self._inbox.popleft()
+            command = self._inbox.pop(0)
             if isinstance(command, _FindOut):
                 self.pipeline.find_out(command.order_id, time.monotonic())
             elif isinstance(command, _Redeliver):
@@ -674,4 +713,7 @@ def _without_traces(error: BaseException | None) -> None:
         seen.add(id(error))
         error.__traceback__ = None
         error.__context__ = error.__cause__
+        is_ours = isinstance(error, TransportError)
         error = error.__cause__
+        if is_ours and error is not None:  # the network's; a token function's error is its owner's
+            error.__traceback__ = error.__context__ = None

@@ -273,7 +273,7 @@ class Peer(asyncio.Protocol):
             self.write(frame(payload, CLOSE))
             self.transport.close()
         elif opcode == TEXT:
-            self._name = str(json.loads(payload)["token"])
+            self._name = str(json.loads(payload)["token"]).removeprefix("token-of-")
             self._server.peers[self._name] = self
             self.write(frame(json.dumps({"type": "authenticated", "userId": self._name}).encode()))
 

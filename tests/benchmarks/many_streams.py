@@ -36,6 +36,8 @@ from aggstream.tokens._providers import as_provider
 
 PATIENCE = 300.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+# Until an outage has ended, and what connecting has left to do is done.
+_SETTLE = 12.0
 
 
 class Streams:
@@ -173,10 +175,12 @@ def measure(count: int, *, tls: bool, is_silent: bool, seconds: float, events: i
         gc.collect()
         before, descriptors = _resident(), _descriptors()
         for number in range(count):
-            streams.add(lambda number=number: f"usr_{number}")  # type: ignore[misc]
+            streams.add(lambda number=number: f"token-of-usr_{number}")  # type: ignore[misc]
         streams.start()
         figures: dict[str, float] = {"live after, s": streams.await_live()}
-        figures |= _sizes(count, before, descriptors)
+        threads = _threads()
+        time.sleep(_SETTLE)
+        figures |= _sizes(count, before, descriptors, threads)
         if not is_silent:
             server.ask("traffic", 30.0, 20.0)
         figures |= _idle(streams, seconds)
@@ -184,7 +188,10 @@ def measure(count: int, *, tls: bool, is_silent: bool, seconds: float, events: i
         if events:
             server.ask("drop")
             figures["live again after, s"] = streams.await_live(connections=2)
-            figures |= {f"{name}, again": value for name, value in _sizes(count, before, descriptors).items()}
+            threads = _threads()
+            time.sleep(_SETTLE)
+            again = _sizes(count, before, descriptors, threads)
+            figures |= {f"{name}, again": value for name, value in again.items()}
             figures["CPU of an event, us"] = _burst(server, handled, count, events)
         streams.stop()
     return figures
@@ -194,7 +201,7 @@ def measure(count: int, *, tls: bool, is_silent: bool, seconds: float, events: i
 def _warm(server: ManyServer) -> Iterator[None]:
     """Have everything loaded that one stream loads."""
     streams = Streams(server)
-    streams.add(lambda: "warm")
+    streams.add(lambda: "token-of-warm")
     streams.start()
     streams.await_live()
     yield
@@ -213,17 +220,16 @@ class _Counter:
             self.count += 1
 
 
-def _sizes(count: int, before: int, descriptors: int) -> dict[str, float]:
+def _sizes(count: int, before: int, descriptors: int, threads: int) -> dict[str, float]:
     gc.collect()
     return {
-        "threads": _threads(),
+        "threads": threads,
         "descriptors beside the sockets": _descriptors() - descriptors - count,
         "KB a stream": (_resident() - before) / 1024 / count,
     }
 
 
 def _idle(streams: Streams, seconds: float) -> dict[str, float]:
-    time.sleep(2.0)  # what connecting has left to do
     turns, idle_turns, cpu = streams.turns, streams.idle_turns, time.process_time()
     time.sleep(seconds)
     cpu = time.process_time() - cpu
@@ -283,7 +289,7 @@ def isolation(trouble: str, *, count: int, rate: float, seconds: float) -> dict[
         streams.registry.add(key_of(OrderEvent), first.handle, once=False)
         streams.add(first.token)
         for number in range(1, count):
-            streams.add(lambda number=number: f"usr_{number}")  # type: ignore[misc]
+            streams.add(lambda number=number: f"token-of-usr_{number}")  # type: ignore[misc]
         streams.start()
         streams.await_live()
         if trouble == "handler":
@@ -324,7 +330,7 @@ class _First:
         self._tokens += 1
         if self._trouble == "token" and self._tokens > 1:
             self.release.wait(PATIENCE)
-        return "usr_0"
+        return "token-of-usr_0"
 
 
 def _silent_url() -> str:
