@@ -27,11 +27,15 @@ class Secret:
 
     def begins_in(self, text: str) -> bool:
         """Return True if `text` holds what `redact` masks."""
-        return len(self._text) >= _SHORTEST_SEARCHED and self._beginning().search(text) is not None
+        if len(self._text) < _SHORTEST_SEARCHED:
+            return False
+        if "\\" not in text:  # nearly always, and then nothing in it is written in another way
+            return self._text[:_SHORTEST_BEGINNING] in text
+        return self._beginning().search(text) is not None
 
     def redact(self, text: str) -> str:
         """Return `text` with the secret masked, even cut short: for a server's words that may echo it."""
-        if len(self._text) < _SHORTEST_SEARCHED:
+        if not self.begins_in(text):
             return text
         pieces: list[str] = []
         at = 0

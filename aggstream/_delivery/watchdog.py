@@ -61,6 +61,10 @@ class HandlerWatch:
         self.is_on = at is not None
         return at
 
+    def next_deadline(self) -> float | None:
+        """Return None: `step` returns its deadlines."""
+        return None
+
     def broken(self, error: BaseException) -> None:
         """Do nothing: it has no socket."""
 

@@ -18,6 +18,9 @@ from aggstream.errors import LimitExceeded
 # next two bytes.
 _WHOLE_TEXT = 0x80 | ABNF.OPCODE_TEXT
 _TWO_BYTES = 126
+# The first byte of a frame that holds a whole ping, or a whole pong.
+_PING_OR_PONG = (0x80 | ABNF.OPCODE_PING, 0x80 | ABNF.OPCODE_PONG)
+_LONGEST_CONTROL_FRAME = 125
 
 
 def whole_texts(data: bytes, at: int, largest: int, most: int) -> tuple[list[str], int]:
@@ -51,6 +54,23 @@ def whole_texts(data: bytes, at: int, largest: int, most: int) -> tuple[list[str
     except UnicodeDecodeError:
         return texts, at  # the library reaches this frame next, and its caller handles the error
     return texts, at
+
+
+def whole_ping_or_pong(data: bytes, at: int) -> tuple[int, bytes, int] | None:
+    """Cut a whole ping or pong out of the bytes that were read.
+
+    Args:
+        data: the bytes that were read.
+        at: the index in `data` at which a frame begins.
+
+    Returns:
+        The opcode, the payload, and the index at which the next frame begins; None if the frame is of another
+        kind, or not whole, and the library must parse it.
+    """
+    if at + 1 >= len(data) or data[at] not in _PING_OR_PONG or data[at + 1] > _LONGEST_CONTROL_FRAME:
+        return None
+    stop = at + 2 + data[at + 1]
+    return None if stop > len(data) else (data[at] & 0x0F, data[at + 2 : stop], stop)
 
 
 class LimitedFrameBuffer(frame_buffer):

@@ -23,7 +23,7 @@ from aggstream._base.fork_and_exit import close_everywhere, close_here
 from aggstream._base.limits import Limits
 from aggstream._base.resources import remedy_for
 from aggstream._base.text import shown
-from aggstream._network.frames import LimitedContinuation, LimitedFrameBuffer, whole_texts
+from aggstream._network.frames import LimitedContinuation, LimitedFrameBuffer, whole_ping_or_pong, whole_texts
 from aggstream._network.tls_words import tls_words
 from aggstream.errors import (
     ConnectionLost,
@@ -49,6 +49,9 @@ class Binary:
 @attrs.frozen
 class ControlFrame:
     """A ping or a pong. The pong that answers a ping is already queued."""
+
+
+_CONTROL_FRAME = ControlFrame()
 
 
 @attrs.frozen
@@ -179,6 +182,9 @@ class Transport:
         return texts
 
     def _next_frame(self) -> Message | None:
+        if not self._frames.is_partial and (whole := whole_ping_or_pong(self._chunk, self._at)) is not None:
+            opcode, payload, self._at = whole
+            return self._control_frame(opcode, payload)
         try:
             return self._next_message()
         finally:
@@ -193,21 +199,24 @@ class Transport:
                 self._fragments.check_begun(*begun)
             raise
         if frame.opcode in _CONTROL_FRAMES:
-            # A control frame between two fragments must not change the fragmented message's number.
-            self._completed += not self._fragments.is_partial
             payload = cast("bytes", frame.data)
             if len(payload) > _LONGEST_CONTROL_FRAME or not frame.fin:
                 raise WebSocketProtocolException("a control frame that is too long or fragmented")
-            if frame.opcode == ABNF.OPCODE_CLOSE:
-                return self._closed(payload)
-            if frame.opcode == ABNF.OPCODE_PING:
-                self._queue(payload, ABNF.OPCODE_PONG)
-            return ControlFrame()
+            return self._control_frame(frame.opcode, payload)
         message = self._fragments.put(frame)
         if message is None:
             return None
         self._completed += 1
         return [message] if isinstance(message, str) else Binary(message)
+
+    def _control_frame(self, opcode: int, payload: bytes) -> Message:
+        # A control frame between two fragments must not change the fragmented message's number.
+        self._completed += not self._fragments.is_partial
+        if opcode == ABNF.OPCODE_CLOSE:
+            return self._closed(payload)
+        if opcode == ABNF.OPCODE_PING:
+            self._queue(payload, ABNF.OPCODE_PONG)
+        return _CONTROL_FRAME
 
     def _closed(self, payload: bytes) -> PeerClosed:
         code = int.from_bytes(payload[:2], "big") if payload else 1005

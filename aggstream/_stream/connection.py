@@ -48,8 +48,8 @@ class Connection:
         self.session = session
         self.owner = owner
         self.step_at = math.inf
-        """When the stream's deadlines are worth computing anew, in monotonic seconds: most are put off by whatever
-        comes."""
+        """When the stream's next deadline is worth computing anew, in monotonic seconds: whatever comes puts most
+        deadlines off."""
         self._transport = transport
         self._engine = engine
         self._pipeline = pipeline
@@ -95,7 +95,10 @@ class Connection:
         has_more_to_do = bool(events) and self._pipeline.take(events, now)
         if transport.has_buffered and self._reads:
             self._engine.read_again(self)
-        return has_more_to_do or now >= self.step_at
+        if now >= self.step_at:
+            self.note_suspension(now)
+            self._engine.schedule(self.owner, self.owner.next_deadline())
+        return has_more_to_do
 
     def take_received(self) -> Sequence[SizedEvent]:
         """Return the events that were received and not handed on."""

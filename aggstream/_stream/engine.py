@@ -51,6 +51,9 @@ class Driven(Protocol):
             The next deadline, in monotonic seconds; None if there is none.
         """
 
+    def next_deadline(self) -> float | None:
+        """Return when it is to be stepped at the latest, in monotonic seconds; None if there is no such moment."""
+
     def broken(self, error: BaseException) -> None:
         """Take an error that its socket's `ready` has raised. It is stepped right after."""
 

@@ -7,7 +7,7 @@ It goes through these states, each a method that does what is due in it:
                  └─ _wait ◄──┴──────────────────┴───────────────┘  an error that may pass
 
 What it waits for wakes it: the socket of the connection, another thread, the end of a blocking call, and the next
-deadline, which `_next_deadline` computes.
+deadline, which `next_deadline` computes.
 
 Each step is decided elsewhere: what is said on a connection in `_protocol/session.py`, when to try again in
 `_base/backoff.py`, what a refused token means in `tokens/_credentials.py`, where events go in `pipeline.py`.
@@ -312,7 +312,7 @@ class Stream:
                 pass
         except BaseException as error:
             self._end(error)
-        return None if self.is_ended else self._next_deadline()
+        return None if self.is_ended else self.next_deadline()
 
     def broken(self, error: BaseException) -> None:
         """Take an error that came about while the socket was read."""
@@ -338,7 +338,7 @@ class Stream:
             self._state = self._ask
         return True
 
-    def _next_deadline(self) -> float | None:
+    def next_deadline(self) -> float | None:
         """Return when the stream is to be stepped at the latest, in monotonic seconds; None: no need."""
         connection = self.connection
         if connection is None:
