@@ -19,6 +19,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 PARTS = ("plain", "tls", "silent", "isolation")
 TROUBLES = ("handler", "token", "rest", "drip", "flood")
-STREAMS, RATE, SECONDS = 50, 500.0, 6.0
+STREAMS, RATE, SECONDS = 50, 500.0, 4.0
 
 
 def main() -> int:
@@ -37,7 +38,7 @@ def main() -> int:
     results: dict[str, Any] = {}
     for part in options.only:
         if part == "isolation":
-            results[part] = isolation(options.runs)
+            results[part] = isolation(options.runs, options.troubles)
         else:
             results[part] = {count: crowd(part, count, options) for count in options.streams}
     if options.json is not None:
@@ -52,7 +53,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--events", type=int, default=60_000, help="events of the burst, over all (default: 60000)"
     )
-    parser.add_argument("--runs", type=int, default=3, help="turns of the isolation (default: 3)")
+    parser.add_argument("--runs", type=int, default=5, help="turns of the isolation (default: 5)")
+    parser.add_argument("--troubles", nargs="+", choices=TROUBLES, default=TROUBLES)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--json", type=Path, metavar="PATH", help="write all figures")
     parser.add_argument("--subject", help=argparse.SUPPRESS)
@@ -75,10 +77,10 @@ def crowd(part: str, count: int, options: argparse.Namespace) -> dict[str, float
     return figures
 
 
-def isolation(runs: int) -> dict[str, Any]:
+def isolation(runs: int, troubles: Sequence[str]) -> dict[str, Any]:
     """Compare each trouble with none, in turns."""
     found: dict[str, Any] = {}
-    for trouble in TROUBLES:
+    for trouble in troubles:
         turns = []
         for turn in range(runs):
             order = ("none", trouble) if turn % 2 else (trouble, "none")

@@ -34,7 +34,7 @@ from aggstream.rest._calls import Calls
 from aggstream.rest._options import RestOptions
 from aggstream.tokens._providers import as_provider
 
-PATIENCE = 300.0
+PATIENCE = 60.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 # Until an outage has ended, and what connecting has left to do is done.
 _SETTLE = 12.0
@@ -43,7 +43,7 @@ _SETTLE = 12.0
 class Streams:
     """Streams on one engine, with one registry of handlers."""
 
-    def __init__(self, server: ManyServer, *, workers: int = 2, rest_url: str | None = None) -> None:
+    def __init__(self, server: ManyServer, *, workers: int = 2) -> None:
         context = None if server.authority is None else ssl.create_default_context(cadata=server.authority)
         self.registry = Registry()
         self._workers = Workers(workers, "many")
@@ -61,14 +61,13 @@ class Streams:
             name="many",
         )
         self._connector = Connector(self._options)
-        self._rest_url = rest_url
         self.streams: list[Stream] = []
         self.dispatchers: list[Dispatcher] = []
         self.live: set[int] = set()
         self.has_turned = threading.Event()
         self.turns = self.idle_turns = 0
 
-    def add(self, token: Callable[[], str]) -> Stream:
+    def add(self, token: Callable[[], str], *, rest_url: str | None = None) -> Stream:
         """Make one more stream, before the start."""
         number = len(self.streams)
         made: list[Stream] = []
@@ -91,11 +90,11 @@ class Streams:
             on_end=lambda: None,
         )
         calls = None
-        if self._rest_url is not None:
+        if rest_url is not None:
             calls = Calls(
                 app_id="a",
-                rest_url=self._rest_url,
-                options=RestOptions(url=self._rest_url, timeout=3600),
+                rest_url=rest_url,
+                options=RestOptions(url=rest_url, timeout=3600),
                 api_key=None,
                 ssl_context=None,
                 proxy=None,
@@ -284,10 +283,12 @@ def isolation(trouble: str, *, count: int, rate: float, seconds: float) -> dict[
         seconds: for how long.
     """
     first = _First(trouble)
-    with ManyServer(tls=False) as server:
-        streams = Streams(server, rest_url=_silent_url() if trouble == "rest" else None)
+    # A REST API that takes connections and never answers.
+    with ManyServer(tls=False) as server, socket.create_server(("127.0.0.1", 0)) as silent:
+        streams = Streams(server)
         streams.registry.add(key_of(OrderEvent), first.handle, once=False)
-        streams.add(first.token)
+        rest_url = f"http://127.0.0.1:{silent.getsockname()[1]}" if trouble == "rest" else None
+        streams.add(first.token, rest_url=rest_url)
         for number in range(1, count):
             streams.add(lambda number=number: f"token-of-usr_{number}")  # type: ignore[misc]
         streams.start()
@@ -306,6 +307,7 @@ def isolation(trouble: str, *, count: int, rate: float, seconds: float) -> dict[
         while len(first.taken) < int(rate * seconds) and time.monotonic() < deadline:
             time.sleep(0.01)
         first.release.set()
+        silent.close()
         streams.stop()
     cuts = statistics.quantiles((nanoseconds / 1000 for nanoseconds in first.taken), n=100)
     return {"p50, us": cuts[49], "p99, us": cuts[98], "slowest pong, ms": 1000 * slowest}
@@ -331,13 +333,3 @@ class _First:
         if self._trouble == "token" and self._tokens > 1:
             self.release.wait(PATIENCE)
         return "token-of-usr_0"
-
-
-def _silent_url() -> str:
-    """Return the URL of a REST API that takes connections and never answers."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    _kept.append(listener)
-    return f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-_kept: list[Any] = []
