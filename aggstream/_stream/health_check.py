@@ -73,7 +73,8 @@ def _problems(
 def _problems_of_stream(stream: Stream) -> Iterator[str]:
     pipeline = stream.pipeline
     if stream.phase != "live":
-        yield f"not live, but {stream.phase}"
+        cause = f": {stream.last_error}" if stream.last_error is not None and stream.phase == "waiting" else ""
+        yield f"not live, but {stream.phase}{cause}"
     yield from filter(None, (stream.patience.problem(time.monotonic()), stream.outage.problem(stream.last_error)))
     if stream.is_switching:
         yield "switching users: nothing is delivered until the other user is signed in"

@@ -9,30 +9,21 @@ import resource
 import socket
 import ssl
 import statistics
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.many_server import ManyServer
 
-from aggstream import Event, OrderEvent, ReconnectPolicy
-from aggstream._base.deadline import Deadline
-from aggstream._base.threads import Gate
-from aggstream._delivery.dispatcher import Dispatcher
-from aggstream._delivery.registry import Registry, key_of
-from aggstream._delivery.watchdog import HandlerWatch
-from aggstream._delivery.workers import Workers
-from aggstream._protocol.options import SessionOptions
-from aggstream._stream.connector import Connector
-from aggstream._stream.engine import Engine
-from aggstream._stream.options import Options
-from aggstream._stream.stream import Stream
-from aggstream.orders._tracker import Tracker
-from aggstream.rest._calls import Calls
-from aggstream.rest._options import RestOptions
-from aggstream.tokens._providers import as_provider
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from streams import Streams
+
+from aggstream import Event, OrderEvent
+from aggstream._delivery.registry import key_of
 
 PATIENCE = 60.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -40,99 +31,16 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SETTLE = 12.0
 
 
-class Streams:
-    """Streams on one engine, with one registry of handlers."""
+class CountedStreams(Streams):
+    """Streams on one engine whose selector's returns are counted."""
 
-    def __init__(self, server: ManyServer, *, workers: int = 2) -> None:
+    def __init__(self, server: ManyServer) -> None:
         context = None if server.authority is None else ssl.create_default_context(cadata=server.authority)
-        self.registry = Registry()
-        self._workers = Workers(workers, "many")
-        self.engine = Engine("many", self._workers)
-        self._options = Options(
-            app_id="a",
-            origin="https://app.example",
-            url=server.url,
-            allow_insecure=False,
-            headers={},
-            ssl_context=context,
-            workers=workers,
-            reconnect=ReconnectPolicy(),
-            session=SessionOptions(),
-            name="many",
-        )
-        self._connector = Connector(self._options)
-        self.streams: list[Stream] = []
-        self.dispatchers: list[Dispatcher] = []
-        self.live: set[int] = set()
-        self.has_turned = threading.Event()
+        super().__init__(server.url, ssl_context=context)
         self.turns = self.idle_turns = 0
 
-    def add(self, token: Callable[[], str], *, rest_url: str | None = None) -> Stream:
-        """Make one more stream, before the start."""
-        number = len(self.streams)
-        made: list[Stream] = []
-
-        def wake() -> None:
-            made[0].wake()
-
-        def fail(error: BaseException) -> None:
-            made[0].fail(error)
-
-        dispatcher = Dispatcher(
-            self.registry,
-            self._workers,
-            queue_size=self._options.queue_size,
-            queued_size=self._options.session.limits.queued_size,
-            coalesce_balances=False,
-            name="many",
-            on_low_water=wake,
-            on_fatal=fail,
-            on_end=lambda: None,
-        )
-        calls = None
-        if rest_url is not None:
-            calls = Calls(
-                app_id="a",
-                rest_url=rest_url,
-                options=RestOptions(url=rest_url, timeout=3600),
-                api_key=None,
-                ssl_context=None,
-                proxy=None,
-                limits=self._options.session.limits,
-            )
-        stream = Stream(
-            self._options,
-            self.engine,
-            self._connector,
-            as_provider(token),
-            dispatcher,
-            HandlerWatch(dispatcher, None, "many"),
-            Tracker(kept=10_000, kept_for=86_400.0, name="many"),
-            calls,
-            on_stopping=lambda: None,
-            on_turn=lambda: self._turn(number),
-        )
-        made.append(stream)
-        self.streams.append(stream)
-        self.dispatchers.append(dispatcher)
-        self.engine.add(stream)
-        return stream
-
-    def _turn(self, number: int) -> None:
-        phase = self.streams[number].phase
-        (self.live.add if phase == "live" else self.live.discard)(number)
-        self.has_turned.set()
-
     def start(self) -> None:
-        """Start the threads."""
-        self._workers.is_shared = len(self.streams) > 1
-        gate = Gate()
-        self.engine.start(gate)
-        self._count_turns()
-        gate.open()
-
-    def _count_turns(self) -> None:
-        """Count how often the engine's selector returns, and how often without a socket."""
+        super().start()
         select = self.engine._selector.select
 
         def counted(timeout: float | None = None) -> Any:
@@ -144,7 +52,7 @@ class Streams:
         self.engine._selector.select = counted  # type: ignore[method-assign]
 
     def await_live(self, connections: int = 1) -> float:
-        """Wait until all are live on their so-manieth connection; return the seconds that took."""
+        """Wait until all are live after so many connections; return the seconds that took."""
         began = time.monotonic()
         while not all(one.phase == "live" and one.counters.connections >= connections for one in self.streams):
             if time.monotonic() > began + PATIENCE:
@@ -153,20 +61,12 @@ class Streams:
             self.has_turned.clear()
         return time.monotonic() - began
 
-    def stop(self) -> None:
-        """End all streams and threads."""
-        for stream in self.streams:
-            stream.request_stop()
-        self.engine.join(PATIENCE)
-        self._workers.join(Deadline(PATIENCE))
-        self.engine.lanes.join(PATIENCE)
-
 
 def measure(count: int, *, tls: bool, is_silent: bool, seconds: float, events: int) -> dict[str, float]:
     """Return what so many streams cost; see `engine.py`."""
     _allow_descriptors(3 * count + 200)
     with ManyServer(tls=tls) as server:
-        streams = Streams(server)
+        streams = CountedStreams(server)
         handled = _Counter()
         streams.registry.add(key_of(OrderEvent), handled, once=False)
         with _warm(server):
@@ -199,7 +99,7 @@ def measure(count: int, *, tls: bool, is_silent: bool, seconds: float, events: i
 @contextlib.contextmanager
 def _warm(server: ManyServer) -> Iterator[None]:
     """Have everything loaded that one stream loads."""
-    streams = Streams(server)
+    streams = CountedStreams(server)
     streams.add(lambda: "token-of-warm")
     streams.start()
     streams.await_live()
@@ -228,7 +128,7 @@ def _sizes(count: int, before: int, descriptors: int, threads: int) -> dict[str,
     }
 
 
-def _idle(streams: Streams, seconds: float) -> dict[str, float]:
+def _idle(streams: CountedStreams, seconds: float) -> dict[str, float]:
     turns, idle_turns, cpu = streams.turns, streams.idle_turns, time.process_time()
     time.sleep(seconds)
     cpu = time.process_time() - cpu
@@ -285,7 +185,7 @@ def isolation(trouble: str, *, count: int, rate: float, seconds: float) -> dict[
     first = _First(trouble)
     # A REST API that takes connections and never answers.
     with ManyServer(tls=False) as server, socket.create_server(("127.0.0.1", 0)) as silent:
-        streams = Streams(server)
+        streams = CountedStreams(server)
         streams.registry.add(key_of(OrderEvent), first.handle, once=False)
         rest_url = f"http://127.0.0.1:{silent.getsockname()[1]}" if trouble == "rest" else None
         streams.add(first.token, rest_url=rest_url)
