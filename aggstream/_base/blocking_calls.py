@@ -28,6 +28,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 60.0, 3600.0
 _IDLE = 10.0
 # How many calls of one kind are made at once. The first number also paces the reconnecting of many streams.
 _OPENINGS, _TOKENS, _REST = 4, 2, 2
+# A call that takes longer, in seconds, does not count among them, so that a few slow ones do not keep all others
+# waiting.
+_SLOW = 1.0
 
 
 class Interrupted(BaseException):
@@ -57,21 +60,23 @@ class CallNotMade(Exception):
 class Job(Generic[T]):
     """One call. Its owner looks at `done` when it is woken, and then takes the outcome."""
 
-    __slots__ = ("_call", "_error", "_finished", "_on_left", "_outcome", "abandoned", "began_at", "done")
+    __slots__ = ("_call", "_error", "_finished", "_lane", "_outcome", "_queue", "abandoned", "began_at", "done")
 
-    def __init__(self, call: Callable[[], T], on_left: Callable[[Job[T]], None]) -> None:
+    def __init__(self, call: Callable[[], T], lane: Lane, queue: CallQueue) -> None:
         """Make a job that has not begun.
 
         Args:
             call: the call.
-            on_left: called when nobody waits for it any more.
+            lane: makes it.
+            queue: the queue that it waits in.
         """
         self.done = False
         self.abandoned = False
         self.began_at: float | None = None
         """When the call was begun, in monotonic seconds; None if it was not yet."""
         self._call = call
-        self._on_left = on_left
+        self._lane = lane
+        self._queue = queue
         self._outcome: T | None = None
         self._error: BaseException | None = None
         self._finished = threading.Event()
@@ -95,17 +100,25 @@ class Job(Generic[T]):
         self._finish()
 
     def deadline(self, timeout: float) -> float:
-        """Return when the call has taken `timeout` seconds, in monotonic seconds. Waiting in the queue is free."""
-        return (time.monotonic() if self.began_at is None else self.began_at) + timeout
+        """Return when `check` is to be called, in monotonic seconds, if the call may take `timeout` seconds."""
+        return time.monotonic() + min(timeout, _SLOW) if self.began_at is None else self.began_at + timeout
 
-    def is_overdue(self, timeout: float) -> bool:
-        """Return True if the call has taken `timeout` seconds, and has not returned."""
-        return not self.done and self.began_at is not None and time.monotonic() >= self.began_at + timeout
+    def check(self, timeout: float) -> bool:
+        """Return True if the call has taken `timeout` seconds, and has not returned. Waiting in the queue is free.
+
+        A call that waits, because the lane is at slow ones, is begun.
+        """
+        if self.done:
+            return False
+        if self.began_at is None:
+            self._lane.provide()
+            return False
+        return time.monotonic() >= self.began_at + timeout
 
     def leave(self) -> None:
         """Wait for it no longer. A job that has not begun is not begun any more."""
         self.abandoned = True
-        self._on_left(self)
+        self._lane.leave(self._queue, self)
 
     def abandon(self) -> NoReturn:
         """Wait for it no longer.
@@ -127,7 +140,7 @@ class Job(Generic[T]):
         """
         is_finished = self._finished.wait(timeout)
         if not is_finished and self.began_at is not None:
-            is_finished = self._finished.wait(max(0.0, self.deadline(timeout) - time.monotonic()))
+            is_finished = self._finished.wait(max(0.0, self.began_at + timeout - time.monotonic()))
         if not is_finished:
             self.abandon()
         return self.result()
@@ -228,7 +241,7 @@ class Lane:
 
     def submit(self, queue: CallQueue, call: Callable[[], T]) -> Job[T]:
         """Queue a call; see `CallQueue.submit`."""
-        job = Job(call, lambda left: self._left(queue, left))
+        job = Job(call, self, queue)
         with self._changed:
             refusal = self._refusal(queue)
             if refusal is None:
@@ -277,7 +290,12 @@ class Lane:
             queue.is_ready = True
             self._ready.append(queue)
 
-    def _left(self, queue: CallQueue, job: Job[T]) -> None:
+    def provide(self) -> None:
+        """See to it that a call which waits is begun, if the threads are at slow calls."""
+        with self._changed:
+            self._provide()
+
+    def leave(self, queue: CallQueue, job: Job[T]) -> None:
         """Go on without a call that nobody waits for any more."""
         with self._changed:
             if queue.running is not job:
@@ -327,7 +345,7 @@ class Lane:
 
     def _provide(self) -> CallNotMade | None:
         """See to it that there is a thread for the calls that may begin; return why there is none."""
-        if len(self._ready) <= self._idle_workers or len(self._workers) >= self._at_once:
+        if len(self._ready) <= self._idle_workers or self._is_busy():
             self._changed.notify()
             return None
         worker = _Worker()
@@ -339,6 +357,15 @@ class Lane:
             return None if self._workers else CallNotMade(f"the system gives no thread for it ({error})")
         self._workers = (*self._workers, worker)
         return None
+
+    def _is_busy(self) -> bool:
+        """Return True if so many calls are made that the next one has to wait."""
+        if len(self._workers) < self._at_once:
+            return False
+        began = time.monotonic() - _SLOW
+        jobs = [worker.job for worker in self._workers]
+        quick = sum(1 for job in jobs if job is None or job.began_at is None or job.began_at > began)
+        return quick >= self._at_once or len(self._workers) >= self._at_once + _MOST_HUNG_OF_ALL
 
     # --- on the lane's threads --------------------------------------------------------------------------
 

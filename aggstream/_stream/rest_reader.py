@@ -67,7 +67,7 @@ class RestReader:
                 self._is_open = True
             elif not self._catch_up.awaits(self._read):
                 self.abandon()
-            elif self._job.is_overdue(self._longest_call):
+            elif self._job.check(self._longest_call):
                 given_up = self._read
                 self.abandon()
                 self._failed(given_up, RestError(f"no answer came within {self._longest_call:g} s"), now)

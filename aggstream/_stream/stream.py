@@ -447,7 +447,7 @@ class Stream:
         assert job is not None
         if not job.done:
             timeout = self._options.connect_timeout
-            if job.is_overdue(timeout if opening.looks_up else timeout + _SLACK):
+            if job.check(timeout if opening.looks_up else timeout + _SLACK):
                 self._give_up_opening()
                 raise ConnectFailed(_too_late(opening))
             return None
@@ -484,7 +484,7 @@ class Stream:
         job, timeout = self._job, self._options.connect_timeout
         if job is None:
             return None
-        return job.deadline(timeout + _SLACK if job.is_overdue(timeout) else timeout)
+        return job.deadline(timeout + _SLACK if job.check(timeout) else timeout)
 
     def _give_up_opening(self) -> None:
         """Wait neither for a token nor for a connection any more."""

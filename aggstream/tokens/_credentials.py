@@ -140,7 +140,7 @@ class Credentials:
 
     def _is_due(self) -> bool:
         job = self._job
-        return job is not None and (job.done or job.is_overdue(self._timeout))
+        return job is not None and (job.done or job.check(self._timeout))
 
     def _take(self) -> Token:
         """End the open request, and return its token, or raise what the provider has raised."""

@@ -231,9 +231,8 @@ def test_the_time_in_the_queue_is_not_the_calls(lane: Lane, release: threading.E
     queues = [CallQueue(lane, lambda: None) for _ in range(3)]
     jobs = [calls.submit(lambda: release.wait(DEADLINE)) for calls in queues]
     until(lambda: jobs[1].has_begun)
-    assert not jobs[2].is_overdue(0.0)
-    assert jobs[1].is_overdue(0.0)
-    assert jobs[2].deadline(5.0) > jobs[1].deadline(5.0)
+    assert not jobs[2].check(0.0)
+    assert jobs[1].check(0.0)
     release.set()
 
 
@@ -243,3 +242,20 @@ def test_each_stream_is_woken_by_its_own_calls(lane: Lane) -> None:
     CallQueue(lane, woken.set).submit(lambda: 1).wait(DEADLINE)
     assert woken.wait(DEADLINE)
     assert not others.is_set()
+
+
+def test_slow_calls_of_many_streams_do_not_keep_another_one_waiting(
+    lane: Lane, release: threading.Event, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aggstream._base.blocking_calls._SLOW", 0.05)
+    slow: list[Job[Any]] = [CallQueue(lane, lambda: None).submit(lambda: release.wait(DEADLINE)) for _ in range(6)]
+    quick: Job[Any] = CallQueue(lane, lambda: None).submit(lambda: "quick")
+
+    def is_done() -> bool:
+        for job in (*slow, quick):
+            job.check(DEADLINE)
+        return quick.done
+
+    until(is_done)
+    assert all(job.has_begun and not job.done for job in slow)
+    release.set()
