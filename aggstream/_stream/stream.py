@@ -2,9 +2,9 @@
 
 It goes through these states, each a method that does what is due in it:
 
-    _take_up ─► _ask ─► _await_token ─► _await_connection ─► _serve ─► (ended)
-                 ▲           │                  │               │
-                 └─ _wait ◄──┴──────────────────┴───────────────┘  an error that may pass
+    _take_up ─► _ask ─► _await_connection ─► _serve ─► (ended)
+                 ▲              │               │
+                 └─ _wait ◄─────┴───────────────┘  an error that may pass
 
 What it waits for wakes it: the socket of the connection, another thread, the end of a blocking call, and the next
 deadline, which `next_deadline` computes.
@@ -25,19 +25,19 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 
 from aggstream._base.backoff import Attempts
-from aggstream._base.blocking_calls import BlockingCalls, CallNotMade, Interrupted, Job
+from aggstream._base.blocking_calls import BlockingCalls, Interrupted
 from aggstream._base.border import bare
 from aggstream._base.deadline import nearest
-from aggstream._base.resources import remedy_for, why_no_descriptors
 from aggstream._base.stacks import trail_of
 from aggstream._delivery.dispatcher import Dispatcher
 from aggstream._delivery.queue_items import SizedEvent
 from aggstream._delivery.watchdog import HandlerWatch
 from aggstream._network.websocket import Transport
 from aggstream._protocol.session import Session
+from aggstream._stream.attempt import Attempt
 from aggstream._stream.backpressure import BackPressure
 from aggstream._stream.connection import Connection
-from aggstream._stream.connector import Connector, Opening
+from aggstream._stream.connector import Connector
 from aggstream._stream.engine import Engine
 from aggstream._stream.options import Options
 from aggstream._stream.outage import Outage
@@ -46,9 +46,7 @@ from aggstream._stream.pipeline import Pipeline
 from aggstream.errors import (
     AggStreamError,
     AuthenticationRejected,
-    ConnectFailed,
     ConnectionLost,
-    HandshakeRejected,
     JournalError,
     TransportError,
 )
@@ -64,10 +62,6 @@ if TYPE_CHECKING:
     from aggstream.rest._calls import Calls
 
 logger = logging.getLogger("aggstream.stream")
-
-_UNAUTHORIZED = 401
-# An opening ends by its own deadline, but for what cannot be interrupted. So many seconds later it is given up.
-_SLACK = 5.0
 
 
 class _Stopping(Interrupted):
@@ -101,21 +95,17 @@ class Stream:
     """One user's stream. The methods of the first part are for any thread, the others for the I/O thread."""
 
     __slots__ = (
-        "_attempts",
-        "_blocking",
+        "_attempt",
         "_broken",
-        "_connector",
         "_credentials",
         "_dispatcher",
         "_fatal",
         "_inbox",
-        "_job",
         "_on_stopping",
         "_on_turn",
-        "_opening",
         "_options",
+        "_outage_attempts",
         "_state",
-        "_token",
         "_tracker",
         "_tried",
         "_user_switched",
@@ -195,9 +185,9 @@ class Stream:
         self._tracker = tracker
         self._on_stopping = on_stopping
         self._on_turn = on_turn
-        self._blocking = BlockingCalls(engine.lanes, self.wake)
-        self._credentials = Credentials(provider, self._blocking.tokens, timeout=options.token_timeout)
-        self._connector = connector
+        blocking = BlockingCalls(engine.lanes, self.wake)
+        self._credentials = Credentials(provider, blocking.tokens, timeout=options.token_timeout)
+        self._attempt = Attempt(options, self._credentials, connector, blocking.openings)
         self.pipeline = Pipeline(
             options,
             tracker,
@@ -206,7 +196,7 @@ class Stream:
             self.counters,
             calls=calls,
             credentials=self._credentials,
-            rest_calls=self._blocking.rest,
+            rest_calls=blocking.rest,
             wake=self.wake,
         )
         self.patience = Patience(options.reconnect.fatal_after)
@@ -216,11 +206,8 @@ class Stream:
         self.pressure = BackPressure(dispatcher, self.pipeline, self.counters, options.name)
         self._state: Callable[[float], bool] = self._take_up
         # The attempts of the present outage, which ends when a connection was live for a healthy while.
-        self._attempts: Attempts | None = None
+        self._outage_attempts: Attempts | None = None
         self._tried = 0
-        self._token: Token | None = None
-        self._opening: Opening | None = None
-        self._job: Job[Transport] | None = None
         self._wait_until = 0.0
         # True while the connection ends for the sake of another user.
         self._user_switched = False
@@ -275,8 +262,7 @@ class Stream:
         """Close the child's descriptors of the parent's stream, without a word to the server."""
         if self.engine.is_made:
             # They may be one and the same, or dropped just before the fork: closing twice does nothing.
-            if (opening := self._opening) is not None:
-                opening.after_fork_in_child()
+            self._attempt.after_fork_in_child()
             if (connection := self.connection) is not None:
                 connection.detach()
 
@@ -333,8 +319,8 @@ class Stream:
         except AggStreamError as error:
             self._failed(error)
         except _UserSwitched:
-            self._give_up_opening()
-            self._attempts = None
+            self._attempt.give_up()
+            self._outage_attempts = None
             self._state = self._ask
         return True
 
@@ -343,12 +329,14 @@ class Stream:
         connection = self.connection
         if connection is None:
             waiting = self._wait_until if self._state == self._wait else None
-            return nearest(self._credentials.next_deadline(), self._opening_deadline(), waiting)
+            return nearest(self._attempt.next_deadline(), waiting)
         until = nearest(
             connection.session.next_deadline(),
             self.pipeline.next_deadline(),
             self._credentials.next_deadline(),
-            None if self._attempts is None or self.live_since is None else self.live_since + self._healthy_after,
+            None
+            if self._outage_attempts is None or self.live_since is None
+            else self.live_since + self._healthy_after,
         )
         now = time.monotonic()
         # Half of the way there the deadlines are computed anew, if something comes: it puts off most of them.
@@ -362,7 +350,7 @@ class Stream:
         self._note(error)
         self.phase = "stopping"
         self.live_since = None
-        self._give_up_opening()
+        self._attempt.give_up()
         self._drop_connection()
         self._end_pipeline()
         self.error = self._fatal
@@ -406,65 +394,22 @@ class Stream:
         return True
 
     def _ask(self, _: float) -> bool:
-        """Begin an attempt: ask for a token."""
+        """Begin an attempt."""
         self.phase = "connecting"
-        if self._attempts is None:
+        if self._outage_attempts is None:
             self._begin_outage()
         self._tried += 1
-        self._credentials.request_first()
-        self._state = self._await_token
-        return True
-
-    def _await_token(self, _: float) -> bool:
-        token = self._credentials.first_token(insists=self.patience.has_signed_in)
-        if token is None:
-            return False
-        self._token = token
-        self._opening = Opening(self._connector, token.secret)
-        self._job = self._blocking.openings.submit(self._opening.run)
+        self._attempt.begin()
         self._state = self._await_connection
         return True
 
     def _await_connection(self, _: float) -> bool:
-        opening, token = self._opening, self._token
-        assert opening is not None
-        assert token is not None
-        transport = self._opened(opening, token)
-        if transport is None:
+        opened = self._attempt.opened(insists=self.patience.has_signed_in)
+        if opened is None:
             return False
-        self._opening = self._job = self._token = None
-        self._made(transport, token)
+        self._made(*opened)
         self._state = self._serve
         return True
-
-    def _opened(self, opening: Opening, token: Token) -> Transport | None:
-        """Return the open connection; None if it is being opened.
-
-        Raises:
-            AggStreamError: no connection came about.
-        """
-        job = self._job
-        assert job is not None
-        if not job.done:
-            timeout = self._options.connect_timeout
-            if job.check(timeout if opening.looks_up else timeout + _SLACK):
-                self._give_up_opening()
-                raise ConnectFailed(_too_late(opening))
-            return None
-        try:
-            return job.result()
-        except HandshakeRejected as error:
-            if self._options.session.token_in_query and error.status == _UNAUTHORIZED:
-                raise self._credentials.judge(AuthenticationRejected(str(error)), token) from error
-            raise
-        except CallNotMade as error:
-            raise ConnectFailed(f"no connection was opened: {error}") from None
-        except (ImportError, LookupError, MemoryError, OSError) as error:
-            # Modules, codecs and sockets are made of what the system may refuse. That passes.
-            why = remedy_for(error) or why_no_descriptors()
-            if why is None or isinstance(error, AggStreamError):
-                raise
-            raise ConnectFailed(f"no connection: {why}") from error
 
     def _made(self, transport: Transport, token: Token) -> None:
         """Begin the conversation on a connection that was just opened."""
@@ -479,23 +424,6 @@ class Stream:
         )
         session.schedule_refresh(time.monotonic(), refresh_in(token))
 
-    def _opening_deadline(self) -> float | None:
-        """Return when the opening is to have ended, in monotonic seconds; None if nothing is being opened."""
-        job, timeout = self._job, self._options.connect_timeout
-        if job is None:
-            return None
-        return job.deadline(timeout + _SLACK if job.check(timeout) else timeout)
-
-    def _give_up_opening(self) -> None:
-        """Wait neither for a token nor for a connection any more."""
-        self._credentials.cancel()
-        opening, self._opening = self._opening, None
-        job, self._job = self._job, None
-        self._token = None
-        if opening is not None and job is not None:
-            opening.cancel()
-            job.leave()
-
     # --- attempts and pauses ----------------------------------------------------------------------------
 
     @property
@@ -504,7 +432,7 @@ class Stream:
 
     def _begin_outage(self) -> Attempts:
         self._tried = 0
-        self._attempts = attempts = self._options.reconnect.outage(
+        self._outage_attempts = attempts = self._options.reconnect.outage(
             attempts=lambda: self._tried, may_pass=lambda error: self.patience.has_for(error, time.monotonic())
         )
         return attempts
@@ -518,8 +446,8 @@ class Stream:
         Raises:
             AggStreamError: there is no next attempt.
         """
-        self._give_up_opening()
-        attempts = self._attempts or self._begin_outage()
+        self._attempt.give_up()
+        attempts = self._outage_attempts or self._begin_outage()
         delay = attempts.failed(error)
         _without_traces(error)  # it is handed out, and its frames hold what the server has sent
         now = time.monotonic()
@@ -604,9 +532,9 @@ class Stream:
 
     def _note_health(self, now: float) -> None:
         """End the outage if the connection has been live for a healthy while."""
-        if self._attempts is None or self.live_since is None or now < self.live_since + self._healthy_after:
+        if self._outage_attempts is None or self.live_since is None or now < self.live_since + self._healthy_after:
             return
-        self._attempts = None
+        self._outage_attempts = None
         self.patience.succeeded()
 
     def _renew_token(self, session: Session, now: float) -> None:
@@ -698,12 +626,6 @@ class Stream:
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.drop()
-
-
-def _too_late(opening: Opening) -> str:
-    if opening.looks_up is None:
-        return "it took longer than connect_timeout"
-    return f"{opening.looks_up} was not looked up within connect_timeout: the call did not return in time"
 
 
 def _without_traces(error: BaseException | None) -> None:

@@ -68,7 +68,7 @@ def test_a_connection_that_does_not_come_about_ends_for_the_server_also_if_a_chi
     client = client_of(raw_server(script).url)
     client.start()
     assert asked.wait(DEADLINE)
-    opening = client._stream._opening
+    opening = client._stream._attempt._opening
     assert opening is not None
     sock = opening._made
     assert sock is not None
