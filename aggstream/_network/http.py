@@ -15,7 +15,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from aggstream._base.backoff import retry_after
-from aggstream._base.border import bare, interruption_in
+from aggstream._base.border import bare, interruption_in, raise_interruption_in
 from aggstream._base.deadline import Deadline
 from aggstream._base.greenlets import is_patched
 from aggstream._base.resources import remedy_for
@@ -165,7 +165,8 @@ def _date_ms(text: str | None) -> int | None:
         return None
     try:
         return email.utils.mktime_tz(parsed) * 1000
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError) as error:
+        raise_interruption_in(error)
         return None
 
 
@@ -249,7 +250,8 @@ class _TimedResponse(HTTPResponse):
             super().begin()
         except RemoteDisconnected:
             raise
-        except HTTPException:  # it counts the headers, and takes 100
+        except HTTPException as error:  # it counts the headers, and takes 100
+            raise_interruption_in(error)
             problem = "the answer has too many headers"
         finally:
             self.fp = body
@@ -311,6 +313,7 @@ def _ask(sock: socket.socket, proxy: Proxy, host: str, port: int, deadline: Dead
         open_tunnel(_TimedSocket(sock, deadline), proxy, host, port, largest=_LARGEST_PROXY_ANSWER)
     except ConnectFailed as error:
         sock.close()
+        raise_interruption_in(error)
         return error
     except BaseException:
         sock.close()

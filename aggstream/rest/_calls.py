@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import attrs
 import urllib3
 
+from aggstream._base.border import raise_interruption_in
 from aggstream._base.fork_and_exit import call_in_child
 from aggstream._base.json_text import Parser
 from aggstream._base.limits import Limits
@@ -151,6 +152,7 @@ class Calls:
             try:
                 return _dated(decode(answer.body, self._parser), answer.date_ms)
             except DecodeError as error:
+                raise_interruption_in(error)
                 problem = str(error)
         return RestError(f"the answer of {what} cannot be used: {problem}", status=_OK)
 
