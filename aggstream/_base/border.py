@@ -175,5 +175,6 @@ def _callers_of(error: BaseException) -> set[int]:
 
 
 def _was_caught_in(error: BaseException | None, frames: set[int]) -> bool:
+    # One without a traceback was raised elsewhere, too: its frames have just been taken away.
     trace = None if error is None else error.__traceback__
-    return trace is not None and id(trace.tb_frame) in frames
+    return trace is None or id(trace.tb_frame) in frames

@@ -948,7 +948,7 @@ def test_a_call_that_is_under_way_when_the_client_is_closed_leaves_no_connection
 
     api.answer = close_and_refuse
     assert rest.orders_page().orders == ()
-    assert len(rest._calls._http.pools) == 0
+    assert len(rest._calls._http.pool().pools) == 0
 
 
 # --- single calls ---------------------------------------------------------------------------------------
