@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias, TypeVar
 
+import attrs
+
 from aggstream._base.times import milliseconds
 from aggstream.events import (
     ORDER_EVENTS,
@@ -321,7 +323,7 @@ class OrderState:
         for name in ("amount_raw", "quoted_price_raw", "quoted_cost_raw", "execution_price"):
             self._fact(name, getattr(record, name), "reconcile", updated)
         filled_text = record.filled_amount_text
-        remaining_text = record.remaining_text if one_unit else None
+        remaining_text = attrs.evolve(record, in_one_unit=True).remaining_text if one_unit else None
         if filled_text is not None:
             self._amounts(filled_text, remaining_text, "reconcile", updated)
         self._error(record.error_message, _OTHER, "reconcile")

@@ -169,7 +169,7 @@ Hook: TypeAlias = "Callable[[object, object], object]"
 
 _CONVERTER = strict_converter(detailed_validation=True)
 # Fields that a `_Reader` leaves empty. `_read_order` and `_read_cash` fill them.
-_OWN_FIELDS = {"raw", "chains", "named_as"}
+_OWN_FIELDS = {"raw", "chains", "named_as", "in_one_unit"}
 
 
 class _Reader(Generic[T]):
