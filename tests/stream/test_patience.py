@@ -468,3 +468,12 @@ def test_with_no_patience_it_is_fatal_as_before_the_first_sign_in(gateway: Gatew
     gateway.drop()
     with pytest.raises(aggstream.HandshakeRejected):
         client.wait(DEADLINE)
+
+
+def test_a_refusal_is_no_problem_once_a_connection_went_live_after_it() -> None:
+    patience = Patience(300.0)
+    patience.has_signed_in = True
+    assert patience.has_for(REFUSALS[0], 10.0)
+    assert patience.problem(20.0) is not None
+    assert patience.problem(20.0, live_since=15.0) is None
+    assert patience.problem(20.0, live_since=5.0) is not None  # a new token is refused on a live connection
