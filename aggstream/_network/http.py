@@ -160,8 +160,8 @@ def words_of(error: urllib3.exceptions.HTTPError) -> str:
     cause = error.__cause__ or error.__context__
     if cause is not None and (remedy := remedy_for(cause)) is not None:
         return remedy
-    if isinstance(cause, _NoHead):
-        return str(cause)
+    if isinstance(cause, (_NoHead, RemoteDisconnected)):
+        return str(cause) if isinstance(cause, _NoHead) else "the server closed the connection without an answer"
     for found in (*error.args[-1:], cause):  # urllib3 has an error of TLS as an argument of its own
         if isinstance(found, ssl.SSLError):
             return tls_words(found)

@@ -162,8 +162,12 @@ def _dated(decoded: T, date_ms: int | None) -> T:
 
 
 def _failure(what: str, error: urllib3.exceptions.HTTPError) -> RestError:
-    failure = RestError(f"{what} failed: {words_of(error)}", retry_after=retry_after_of(error))
     cause = error.args[-1] if error.args else None
+    words = words_of(error)
+    # Many servers that speak TLS answer what is not TLS with silence.
+    if isinstance(cause, ConnectionResetError) and " http://" in what:
+        words += ": if the server speaks TLS at this port, is it https://?"
+    failure = RestError(f"{what} failed: {words}", retry_after=retry_after_of(error))
     if isinstance(cause, ssl.SSLCertVerificationError) and (why := why_no_descriptors()) is not None:
         return RestError(f"{what} failed: the certificate cannot be checked: {why}")
     if isinstance(cause, (ssl.SSLCertVerificationError, ProxyRejected)):
