@@ -285,6 +285,7 @@ def test_a_refusal_that_does_not_pass_ends_the_stream_after_all(
     with pytest.raises(aggstream.HandshakeRejected, match="403"):
         client.wait(DEADLINE)
     assert gateway.refused > 2
+    assert not any("refused" in problem for problem in client.health().problems)
 
 
 def test_one_wrong_certificate_among_good_ones_passes(
