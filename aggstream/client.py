@@ -292,13 +292,18 @@ class Client(Registrar):
 
         May be called twice, before `start`, and from a handler or a signal handler. From a handler it only
         asks for the end, because the handler itself is part of what must finish; under gevent from a signal
-        handler as well, because that keeps everything else from going on.
+        handler as well, because that keeps everything else from going on. Then the report counts what is still
+        to be delivered.
+
+        Events that are queued by then still reach their handlers, for as long as the time lasts. A handler that
+        must do nothing more after it has called `stop` needs a flag of its own.
 
         Args:
             timeout: seconds after which it returns all the same.
 
         Returns:
-            What was left undone, if the time ran out; nothing of it is delivered later.
+            What was left undone, if the time ran out; nothing of it is delivered later. A later call returns the
+            same number of events.
 
         Raises:
             AggStreamError: what ended the stream before, if something did.

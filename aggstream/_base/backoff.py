@@ -12,7 +12,7 @@ import attrs
 from tenacity import RetryCallState, Retrying, retry_base, retry_if_exception
 from tenacity.wait import wait_base
 
-from aggstream._base.border import border_at_init
+from aggstream._base.border import border_at_init, is_raised_by_signal_handler, raise_interruption_in
 from aggstream.errors import (
     AggStreamError,
     AuthenticationRejected,
@@ -71,7 +71,7 @@ def is_worth_retrying(error: BaseException) -> bool:
     That is so if no answer came, or one about the moment: status 408, 421, 425, 429 or above 499. It is not if the
     service's certificate does not verify, or a proxy does not let us through.
     """
-    if not isinstance(error, RestError):
+    if not isinstance(error, RestError) or is_raised_by_signal_handler(error):
         return False
     cause = error.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError) or (isinstance(cause, ProxyRejected) and cause.final):
@@ -223,7 +223,8 @@ def retry_after(value: str | None) -> float | None:
         from email.utils import parsedate_to_datetime  # noqa: PLC0415
 
         until = parsedate_to_datetime(value).timestamp()
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError) as error:
+        raise_interruption_in(error)
         return None
     return max(0.0, until - time.time())
 

@@ -9,6 +9,7 @@ runs. They are the program's, and no failure of the call.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -29,6 +30,8 @@ C = TypeVar("C", bound=type)
 
 # The packages whose exceptions a request may fail with.
 _LIBRARIES = frozenset({"aggstream", "idna", "python_socks", "urllib3", "websocket"})
+# What an exception of a signal handler has after it crossed a border, which takes its frames away.
+_MARK = "_aggstream_interruption"
 
 
 def border(function: Callable[P, T]) -> Callable[P, T]:
@@ -59,9 +62,13 @@ def bare(error: BaseException) -> BaseException:
     """Return an exception without frames, and without what it came from unless that was said to be its cause."""
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug("aggstream: %s came about in these calls:\n%s", type(error).__name__, trail_of(error))
-    for found in _chain(error):
+    everything, causes = list(_chain(error)), list(_chain(error, contexts=False))
+    if is_raised_by_signal_handler(error):
+        with contextlib.suppress(AttributeError, TypeError):  # a class of the program may refuse it
+            setattr(error, _MARK, True)
+    for found in everything:
         found.__traceback__ = None
-    for found in _chain(error, contexts=False):
+    for found in causes:
         found.__context__ = found.__cause__
     return error
 
@@ -71,26 +78,39 @@ def interruption_in(error: BaseException) -> BaseException | None:
 
     The library may have wrapped it into an exception of its own.
     """
-    for found in _chain(error):
+    everything = list(_chain(error))
+    if (raised := _raised_by_signal_handler(everything)) is not None:
+        return raised
+    for found in everything:
+        # Of the libraries' and the interpreter's own types, only a signal handler's are the program's.
         package = type(found).__module__.partition(".")[0]
-        if package in _LIBRARIES:
-            continue
-        # Of the interpreter's own types, only those that a signal handler has raised are not the request's.
-        if package not in sys.stdlib_module_names or is_raised_by_signal_handler(found):
+        if package not in _LIBRARIES and package not in sys.stdlib_module_names:
             return found
     return None
 
 
+def raise_interruption_in(error: BaseException) -> None:
+    """Raise what a signal handler of the program has raised, if an exception is that or came from it; else return.
+
+    A clause that turns an exception of this thread into something else calls this first.
+    """
+    raised = _raised_by_signal_handler(list(_chain(error)))
+    if raised is not None:
+        raise raised
+
+
+def _raised_by_signal_handler(chain: list[BaseException]) -> BaseException | None:
+    # The last one, because urllib3 gives the traceback of an exception to the one that it makes of it.
+    return next((found for found in reversed(chain) if is_raised_by_signal_handler(found)), None)
+
+
 def is_raised_by_signal_handler(error: BaseException) -> bool:
     """Return True if a signal handler of the program has raised an exception in whatever was running."""
+    if getattr(error, _MARK, False):
+        return True
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     installed = _codes_of_signal_handlers()
     return any(frame.f_code in installed or _is_of_signal_handler(frame) for frame in frames)
-
-
-def has_interruption(error: BaseException) -> bool:
-    """Return True if an exception, or one that it came from, was raised by a signal handler of the program."""
-    return any(is_raised_by_signal_handler(found) for found in _chain(error))
 
 
 def _codes_of_signal_handlers() -> set[CodeType]:
@@ -124,14 +144,37 @@ def _is_of_signal_handler(frame: FrameType) -> bool:
 
 
 def _chain(error: BaseException, *, contexts: bool = True) -> Iterator[BaseException]:
-    """Yield an exception, its causes, and its contexts, each once."""
+    """Yield an exception, what it groups, its causes, and its contexts, each once.
+
+    An exception that the program was handling already when it called is none of them, although Python makes it a
+    context.
+    """
     found: list[BaseException | None] = [error]
     seen: set[int] = set()
+    callers = _callers_of(error)
     while found:
         one = found.pop()
         if one is not None and id(one) not in seen:
             seen.add(id(one))
             yield one
+            if isinstance(grouped := getattr(one, "exceptions", None), tuple):  # as cattrs groups errors
+                found.extend(each for each in grouped if isinstance(each, BaseException))
             found.append(one.__cause__)
-            if contexts:
+            if contexts and not _was_caught_in(one.__context__, callers):
                 found.append(one.__context__)
+
+
+def _callers_of(error: BaseException) -> set[int]:
+    """Return the ids of the frames above the one that has caught an exception. They all run still."""
+    callers: set[int] = set()
+    frame = None if error.__traceback__ is None else error.__traceback__.tb_frame.f_back
+    while frame is not None:
+        callers.add(id(frame))
+        frame = frame.f_back
+    return callers
+
+
+def _was_caught_in(error: BaseException | None, frames: set[int]) -> bool:
+    # One without a traceback was raised elsewhere, too: its frames have just been taken away.
+    trace = None if error is None else error.__traceback__
+    return trace is None or id(trace.tb_frame) in frames

@@ -5,7 +5,6 @@ A number with a fraction or an exponent is a `Decimal`, exactly as written; `NaN
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from decimal import (
 )
 from typing import Any, NoReturn
 
+from aggstream._base.border import raise_interruption_in
 from aggstream._base.limits import Limits
 from aggstream.errors import DecodeError
 
@@ -69,10 +69,13 @@ class Parser:
         try:
             return self._parse(text)
         except json.JSONDecodeError as error:
+            raise_interruption_in(error)
             raise DecodeError(f"not JSON: {error.msg} at character {error.pos}") from None
-        except RecursionError:
+        except RecursionError as error:
+            raise_interruption_in(error)
             raise DecodeError("not usable JSON: nested too deep for this interpreter") from None
-        except ValueError:
+        except ValueError as error:
+            raise_interruption_in(error)
             raise DecodeError("not usable JSON: an integer with too many digits for this interpreter") from None
 
     def _integer(self, text: str) -> int:
@@ -84,11 +87,16 @@ class Parser:
     def _decimal(self, text: str) -> Decimal:
         try:
             return self.exact.create_decimal(text)
-        except ArithmeticError:
+        except ArithmeticError as error:
+            raise_interruption_in(error)
             most = self._limits.number_exponent
         # Which of the two it was. Its exponent may be beyond what the class can hold.
-        with contextlib.suppress(ArithmeticError):
-            if -most <= Decimal(text).adjusted() <= most:
+        try:
+            exponent = Decimal(text).adjusted()
+        except ArithmeticError as error:
+            raise_interruption_in(error)
+        else:
+            if -most <= exponent <= most:
                 raise self._too_many_digits()
         raise DecodeError(f"a number with an exponent above limits.number_exponent ({most})")
 

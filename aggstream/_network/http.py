@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import email.utils
 import io
+import queue
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.client import HTTPException, HTTPResponse, RemoteDisconnected
 from typing import Any
 
@@ -15,7 +17,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from aggstream._base.backoff import retry_after
-from aggstream._base.border import bare, interruption_in
+from aggstream._base.border import bare, interruption_in, raise_interruption_in
 from aggstream._base.deadline import Deadline
 from aggstream._base.greenlets import is_patched
 from aggstream._base.resources import remedy_for
@@ -47,9 +49,38 @@ class Answer:
     """The answer's time by the service's clock, in milliseconds since the epoch; None without a valid `Date`."""
 
 
+class Http:
+    """A connection pool for requests. It is made anew after a request that was interrupted.
+
+    An exception of a signal handler may leave a connection in the middle of an answer, and the pool in any state.
+    """
+
+    def __init__(self, make: Callable[[], urllib3.PoolManager]) -> None:
+        self._make = make
+        self._pool: urllib3.PoolManager | None = None
+
+    def pool(self) -> urllib3.PoolManager:
+        """Return the pool for the next request."""
+        if (pool := self._pool) is None:
+            # Two threads may make one each. Then the connections of one of them are closed a request later.
+            pool = self._pool = self._make()
+        return pool
+
+    def discard(self, pool: urllib3.PoolManager) -> None:
+        """Use a pool no more, and close its connections that no other thread uses."""
+        if self._pool is pool:
+            self._pool = None
+        pool.clear()
+
+    def clear(self) -> None:
+        """Close the connections that no request uses."""
+        if (pool := self._pool) is not None:
+            pool.clear()
+
+
 def make_http(
     timeout: float, ssl_context: ssl.SSLContext | None, proxy: Proxy | None, *, connections: int = 1
-) -> urllib3.PoolManager:
+) -> Http:
     """Return a connection pool for requests. The pool repeats no request, and uses neither netrc nor cookies.
 
     Args:
@@ -61,19 +92,24 @@ def make_http(
     # If urllib3 was imported before gevent's patch, it makes contexts that block.
     if ssl_context is None and is_patched():
         ssl_context = ssl.create_default_context()
-    http = urllib3.PoolManager(
-        num_pools=1,
-        maxsize=connections,
-        retries=False,
-        timeout=urllib3.Timeout(timeout),
-        ssl_context=ssl_context,
-    )
-    http.pool_classes_by_scheme = _pools(proxy, timeout)
-    return http
+    classes = _pools(proxy, timeout)
+
+    def make() -> urllib3.PoolManager:
+        pool = urllib3.PoolManager(
+            num_pools=1,
+            maxsize=connections,
+            retries=False,
+            timeout=urllib3.Timeout(timeout),
+            ssl_context=ssl_context,
+        )
+        pool.pool_classes_by_scheme = classes
+        return pool
+
+    return Http(make)
 
 
 def exchange(
-    http: urllib3.PoolManager,
+    http: Http,
     method: str,
     url: str,
     headers: Mapping[str, Secret],
@@ -95,9 +131,13 @@ def exchange(
         The answer, or the error if the request failed. The error is returned and not raised, because its
         traceback holds `headers` and `body`, which may be secret. The caller must raise a new error instead.
     """
+    pool = http.pool()
+    is_whole = False
     try:
         with without_sigpipe():
-            return _exchange(http, method, url, headers, largest, body)
+            answer = _exchange(pool, method, url, headers, largest, body)
+            is_whole = True
+            return answer
     except Exception as error:
         # A time limit, say, that a signal handler of the program has raised, is no failure of the request.
         interruption = interruption_in(error)
@@ -105,6 +145,9 @@ def exchange(
             return error
         if interruption is None:  # for example an invalid host name; its traceback holds the same secrets
             return urllib3.exceptions.HTTPError(type(error).__name__)
+    finally:
+        if not is_whole:
+            http.discard(pool)
     raise bare(interruption)
 
 
@@ -117,8 +160,8 @@ def words_of(error: urllib3.exceptions.HTTPError) -> str:
     cause = error.__cause__ or error.__context__
     if cause is not None and (remedy := remedy_for(cause)) is not None:
         return remedy
-    if isinstance(cause, _NoHead):
-        return str(cause)
+    if isinstance(cause, (_NoHead, RemoteDisconnected)):
+        return str(cause) if isinstance(cause, _NoHead) else "the server closed the connection without an answer"
     for found in (*error.args[-1:], cause):  # urllib3 has an error of TLS as an argument of its own
         if isinstance(found, ssl.SSLError):
             return tls_words(found)
@@ -165,7 +208,8 @@ def _date_ms(text: str | None) -> int | None:
         return None
     try:
         return email.utils.mktime_tz(parsed) * 1000
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError) as error:
+        raise_interruption_in(error)
         return None
 
 
@@ -186,11 +230,50 @@ def _pools(proxy: Proxy | None, timeout: float) -> dict[str, Any]:
 
     class PlainPool(urllib3.HTTPConnectionPool):
         ConnectionCls = Plain
+        QueueCls: Any = _IdleConnections
 
     class SecurePool(urllib3.HTTPSConnectionPool):
         ConnectionCls = Secure
+        QueueCls: Any = _IdleConnections
 
     return {"http": PlainPool, "https": SecurePool}
+
+
+class _IdleConnections:
+    """What urllib3 uses of a `LifoQueue`, but without a lock.
+
+    An exception of a signal handler may leave a lock held. Then the next request would wait for ever, and so would
+    the garbage collector when it closes the connections.
+    """
+
+    def __init__(self, maxsize: int) -> None:
+        self._most = maxsize
+        self._connections: collections.deque[Any] = collections.deque()  # whose methods are atomic
+
+    def put(self, connection: Any, block: bool = True) -> None:
+        """Keep a connection.
+
+        Raises:
+            Full: as many as wanted are kept already.
+        """
+        if len(self._connections) >= self._most:
+            raise queue.Full
+        self._connections.append(connection)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take the connection that was kept last.
+
+        Raises:
+            Empty: there is none.
+        """
+        try:
+            return self._connections.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def qsize(self) -> int:
+        """Return how many connections are kept."""
+        return len(self._connections)
 
 
 class _TimedReader(io.RawIOBase):
@@ -249,7 +332,8 @@ class _TimedResponse(HTTPResponse):
             super().begin()
         except RemoteDisconnected:
             raise
-        except HTTPException:  # it counts the headers, and takes 100
+        except HTTPException as error:  # it counts the headers, and takes 100
+            raise_interruption_in(error)
             problem = "the answer has too many headers"
         finally:
             self.fp = body
@@ -311,6 +395,7 @@ def _ask(sock: socket.socket, proxy: Proxy, host: str, port: int, deadline: Dead
         open_tunnel(_TimedSocket(sock, deadline), proxy, host, port, largest=_LARGEST_PROXY_ANSWER)
     except ConnectFailed as error:
         sock.close()
+        raise_interruption_in(error)
         return error
     except BaseException:
         sock.close()

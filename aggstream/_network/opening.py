@@ -263,6 +263,12 @@ class _WaitingSocket:
         """Do nothing: the owner of the socket closes it."""
 
 
+def _closed_words(sock: socket.socket) -> str:
+    said = "the server closed it during the handshake"
+    # Many servers that speak TLS answer what is not TLS with silence.
+    return said if isinstance(sock, ssl.SSLSocket) else f"{said}: if it speaks TLS at this port, is it wss://?"
+
+
 class _HandshakeSocket(_WaitingSocket):
     """The socket of the handshake.
 
@@ -292,7 +298,7 @@ class _HandshakeSocket(_WaitingSocket):
         if self._at == len(self._chunk):
             self._chunk, self._at = super().recv(READ_SIZE), 0
             if not self._chunk:
-                raise ConnectionResetError(errno.ECONNRESET, "the server closed it during the handshake")
+                raise ConnectionResetError(errno.ECONNRESET, _closed_words(self._sock))
         data = self._chunk[self._at : self._at + size]
         self._at += len(data)
         return data

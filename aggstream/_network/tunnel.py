@@ -10,7 +10,7 @@ import base64
 from typing import Any, Protocol, cast
 
 from aggstream._base.backoff import retry_after
-from aggstream._base.border import has_interruption
+from aggstream._base.border import raise_interruption_in
 from aggstream._network.head import Head, HeadEnded, HeadError, HeadTooLarge, read_head
 from aggstream._network.proxy import Proxy
 from aggstream._network.websocket import words
@@ -57,8 +57,7 @@ def open_tunnel(stream: Stream, proxy: Proxy, host: str, port: int, *, largest: 
     try:
         failure = ask(stream, proxy, host, port, largest)
     except OSError as error:
-        if has_interruption(error):  # the program's own time limit, say
-            raise
+        raise_interruption_in(error)
         failure = ConnectFailed(f"the proxy {proxy.host} did not answer completely: {words(error)}")
     if failure is not None:
         # The error is raised here, because the frames of the inner functions hold the password.

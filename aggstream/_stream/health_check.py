@@ -75,7 +75,7 @@ def _problems_of_stream(stream: Stream) -> Iterator[str]:
     if stream.phase != "live":
         cause = f": {stream.last_error}" if stream.last_error is not None and stream.phase == "waiting" else ""
         yield f"not live, but {stream.phase}{cause}"
-    yield from filter(None, (stream.patience.problem(time.monotonic()), stream.outage.problem(stream.last_error)))
+    yield from filter(None, _problems_of_outage(stream))
     if stream.is_switching:
         yield "switching users: nothing is delivered until the other user is signed in"
     if stream.phase == "live" and pipeline.has_rest and pipeline.is_in_the_dark:
@@ -94,3 +94,9 @@ def _problems_of_stream(stream: Stream) -> Iterator[str]:
         yield f"the journal is not written to: {pipeline.log.failure}"
     if stream.pressure.paused:
         yield "reading is paused, because the handlers are behind"
+
+
+def _problems_of_outage(stream: Stream) -> Iterator[str | None]:
+    if stream.phase != "stopped":
+        yield stream.patience.problem(time.monotonic(), stream.live_since)
+        yield stream.outage.problem(stream.last_error)

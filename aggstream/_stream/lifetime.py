@@ -76,6 +76,8 @@ class Lifetime:
         self.is_started = False
         """True once `start` was called, and did not fail for the store."""
         self._is_ended = False
+        # How many events were abandoned, by a `stop` that ran out of time.
+        self._abandoned = 0
 
     # --- the life ---------------------------------------------------------------------------------------
 
@@ -143,7 +145,9 @@ class Lifetime:
             return StopReport()
         is_done = self._join_engine(deadline.remaining()) and self._join_handlers(deadline)
         self._engine.lanes.join(deadline.remaining())
-        undelivered = self._dispatcher.to_retry if is_done else self._dispatcher.abandon()
+        if not is_done and not self._abandoned:
+            self._abandoned = self._dispatcher.abandon()
+        undelivered = self._abandoned or self._dispatcher.to_retry
         running = self._still_running() or (() if is_done else ("starting",))
         report = StopReport(undelivered=undelivered, running=running)
         self._end()

@@ -60,10 +60,16 @@ class Patience:
         self._error = error
         return now - self._refused_since < self._fatal_after
 
-    def problem(self, now: float) -> str | None:
-        """Return in words what is refused, and when that is fatal; None if nothing is."""
+    def problem(self, now: float, live_since: float | None = None) -> str | None:
+        """Return in words what is refused, and when that is fatal; None if nothing is.
+
+        Args:
+            now: the present moment, in monotonic seconds.
+            live_since: the moment at which the present connection went live; None: it is not live. What was
+                refused before that is refused no more.
+        """
         since = self._refused_since
-        if since is None:
+        if since is None or (live_since is not None and since <= live_since):
             return None
         left = max(0.0, since + self._fatal_after - now)
         return f"refused for {now - since:.0f} s, which ends the stream in {left:.0f} s: {self._error}"

@@ -41,7 +41,7 @@ def choose_rest(
         if rest_url is not None:
             raise ConfigurationError("rest_url is given, and rest=None: leave one of them out")
         return None
-    base = rest_url or rest.url or os.environ.get("AGGSTREAM_REST_URL")
+    base = rest_url or rest.url or os.environ.get("AGGSTREAM_REST_URL") or None
     if base is None:
         if options.url != DEFAULT_URL:
             return None

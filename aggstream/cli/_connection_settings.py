@@ -15,13 +15,16 @@ from aggstream.cli._exit_codes import USAGE, Failure
 from aggstream.cli._token_pair_file import TokenPairFile
 from aggstream.client import Client
 from aggstream.errors import AggStreamError, TokenUnavailable, WaitTimeout
+from aggstream.health import Continuity
 from aggstream.rest._client import RestClient
+from aggstream.rest._options import RestOptions
 from aggstream.tokens._file import FileToken
 from aggstream.tokens._refreshing import RefreshingToken
 from aggstream.typing import TokenSource
 
 ENVIRONMENT = """\
-In the environment: AGGSTREAM_APP_ID, AGGSTREAM_ORIGIN, AGGSTREAM_TOKEN, AGGSTREAM_URL, AGGSTREAM_REST_URL."""
+In the environment: AGGSTREAM_APP_ID, AGGSTREAM_ORIGIN, AGGSTREAM_TOKEN, AGGSTREAM_URL, AGGSTREAM_REST_URL,
+AGGSTREAM_API_KEY."""
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +58,20 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
         help="the URL of the REST API, which has what the stream may have missed; default: the public API "
         "for the public stream, otherwise none",
     )
+    settings.add_argument(
+        "--status-name",
+        metavar="WORD=NAME",
+        type=_status_name,
+        action="append",
+        default=[],
+        help="take a status that aggstream does not know for one that it knows, like settled=filled; "
+        "may be repeated",
+    )
+    settings.add_argument(
+        "--amounts-in-one-unit",
+        action="store_true",
+        help="compare the two amounts that the REST API tells of an order: they have the same unit",
+    )
     settings.add_argument("--ca-file", metavar="FILE", help="trust the certificate authorities in this file only")
     settings.add_argument(
         "--auth",
@@ -80,6 +97,7 @@ class ConnectionSettings:
     auth: Literal["message", "query"]
     ssl_context: ssl.SSLContext | None
     allow_insecure: bool
+    rest_options: RestOptions
 
     @classmethod
     def from_args(cls, args: argparse.Namespace, *, needs_origin: bool = True) -> ConnectionSettings:
@@ -105,6 +123,9 @@ class ConnectionSettings:
             auth=args.auth,
             ssl_context=ssl_context,
             allow_insecure=args.allow_insecure,
+            rest_options=RestOptions(
+                status_names=dict(args.status_name), amounts_in_one_unit=args.amounts_in_one_unit
+            ),
         )
 
     @property
@@ -120,6 +141,7 @@ class ConnectionSettings:
             token=self.token,
             url=self.url,
             rest_url=self.rest_url,
+            rest=self.rest_options,
             auth=self.auth,
             ssl_context=self.ssl_context,
             allow_insecure=self.allow_insecure,
@@ -142,9 +164,22 @@ class ConnectionSettings:
             app_id=self.app_id,
             token=self.token,
             rest_url=self.rest_url,
+            options=self.rest_options,
             ssl_context=self.ssl_context,
             allow_insecure=self.allow_insecure,
         )
+
+
+def _status_name(text: str) -> tuple[str, str]:
+    """Return the two words of `--status-name`.
+
+    Raises:
+        ArgumentTypeError: the text is not two words with `=` between them.
+    """
+    word, equals, name = text.partition("=")
+    if not (word and equals and name):
+        raise argparse.ArgumentTypeError(f"must be WORD=NAME, like settled=filled, got {text!a}")
+    return word, name
 
 
 def _require_settings(args: argparse.Namespace, *, needs_origin: bool) -> None:
@@ -226,6 +261,11 @@ def _ssl_context(ca_file: str | None) -> ssl.SSLContext | None:
 
 def _cause_of(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
+
+
+def has_rest_failed(client: Client) -> bool:
+    """Return True if the stream works, and the REST API does not tell what was missed."""
+    return client.health().phase == "live" and client.continuity is Continuity.UNKNOWN
 
 
 def why_not_caught_up(client: Client) -> str:

@@ -14,7 +14,8 @@ _SIGNALLED = 128
 EXIT_CODES = """\
 Exit codes:
   0         success; `wait`: all orders were filled
-  1         the stream, the REST API or the journal failed
+  1         the stream, the REST API or the journal failed; `wait`, `orders`: the
+            REST API failed, and the stream told nothing of the orders either
   2         wrong usage or settings
   3         `wait`: an order ended and was not filled in full: it failed, expired,
             was cancelled, or was filled in part; or its last status and its

@@ -30,7 +30,7 @@ _SOURCES: dict[Source, str] = {"stream": "stream", "reconcile": "REST"}
 def order_of(record: OrderRecord) -> Order:
     """Return an `Order` that has only what a record of REST tells."""
     fold = OrderState(record.id)
-    fold.fold_record(record, record.normal_status, telling="never")
+    fold.fold_record(record, record.normal_status, telling="never", one_unit=record.in_one_unit)
     return fold.snapshot()
 
 

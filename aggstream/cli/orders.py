@@ -12,8 +12,13 @@ from aggstream._base.signals import caught_signals
 from aggstream._base.text import shown
 from aggstream.cli import _order_format
 from aggstream.cli._argument_types import positive_int, positive_number
-from aggstream.cli._connection_settings import ENVIRONMENT, ConnectionSettings, add_connection_arguments
-from aggstream.cli._exit_codes import EXIT_CODES, OK, UNKNOWN, signal_exit_code
+from aggstream.cli._connection_settings import (
+    ENVIRONMENT,
+    ConnectionSettings,
+    add_connection_arguments,
+    has_rest_failed,
+)
+from aggstream.cli._exit_codes import EXIT_CODES, FAILED, OK, UNKNOWN, signal_exit_code
 from aggstream.cli._std_streams import print_note, write_line
 from aggstream.cli._table import Column, TableRow, table_lines
 from aggstream.cli._terminal import is_interactive, painter, width
@@ -116,7 +121,8 @@ def _from_stream(connection: ConnectionSettings, timeout: float) -> tuple[int, d
             client.wait_until_caught_up(timeout)
         except WaitTimeout as error:
             print_note(str(error))
-            code = UNKNOWN
+            has_failed = connection.has_rest and has_rest_failed(client) and not client.orders
+            code = FAILED if has_failed else UNKNOWN
         except StateError:
             if not received:
                 raise

@@ -17,10 +17,11 @@ from aggstream.cli._connection_settings import (
     ENVIRONMENT,
     ConnectionSettings,
     add_connection_arguments,
+    has_rest_failed,
     why_not_caught_up,
 )
 from aggstream.cli._event_format import as_line, is_shown_always
-from aggstream.cli._exit_codes import EXIT_CODES, NOT_FILLED, OK, UNKNOWN, signal_exit_code
+from aggstream.cli._exit_codes import EXIT_CODES, FAILED, NOT_FILLED, OK, UNKNOWN, signal_exit_code
 from aggstream.cli._order_format import outcome_as_line, outcome_as_object
 from aggstream.cli._std_streams import abandon_stdout, print_note, write_line
 from aggstream.cli._terminal import is_interactive, line_printer, print_note_of
@@ -61,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Wait for the orders; return the exit code."""
     deadline = Deadline(args.timeout)
-    client = ConnectionSettings.from_args(args).client()
+    connection = ConnectionSettings.from_args(args)
+    client = connection.client()
     inbox: _Inbox = queue.SimpleQueue()
 
     print_line = line_printer() if is_interactive() else None
@@ -78,7 +80,11 @@ def run(args: argparse.Namespace) -> int:
     with caught_signals(inbox.put):
         client.start()
         try:
-            return _wait(client, args.order_ids, inbox, deadline)
+            code = _wait(client, args.order_ids, inbox, deadline)
+            is_nothing_known = client.orders.keys().isdisjoint(args.order_ids)
+            if code == UNKNOWN and is_nothing_known and connection.has_rest and has_rest_failed(client):
+                return FAILED
+            return code
         finally:
             with contextlib.suppress(AggStreamError):  # the outcomes have the errors that matter
                 client.stop(_STOP_TIMEOUT)

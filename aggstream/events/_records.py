@@ -51,6 +51,8 @@ class OrderRecord:
     """As received, with numbers as `int` and `Decimal`."""
     named_as: str = attrs.field(default="", eq=False, repr=False)
     """The name that `RestOptions.status_names` gives to `status`; empty if it gives none."""
+    in_one_unit: bool = attrs.field(default=False, eq=False, repr=False)
+    """`RestOptions.amounts_in_one_unit`: True if `amount_raw` and `filled_amount_raw` have the same unit."""
 
     @property
     def normal_status(self) -> str:
@@ -80,9 +82,16 @@ class OrderRecord:
 
     @property
     def remaining_text(self) -> str | None:
-        """The ordered amount less the filled one, if both are known and count the same thing; else None."""
+        """The ordered amount less the filled one, if `in_one_unit` says that this makes sense; else None.
+
+        It is None as well if one of the two amounts is not known, or if more is filled than was ordered.
+        """
         amount, filled = self.amount_raw, self.filled_amount_raw
-        return None if amount is None or filled is None or filled > amount else str(amount - filled)
+        return (
+            None
+            if not self.in_one_unit or amount is None or filled is None or filled > amount
+            else str(amount - filled)
+        )
 
     @property
     def filled_amount_raw(self) -> int | None:

@@ -81,7 +81,8 @@ class Order:
     """As quoted, in base units, which only REST tells; likewise `quoted_cost_raw`."""
     quoted_cost_raw: int | None = None
     filled_amount_raw: int | None = None
-    """Base units; likewise `remaining_amount_raw`."""
+    """Base units; likewise `remaining_amount_raw`. Both are None as well if the order was filled, and only
+    messages before the end said amounts."""
     remaining_amount_raw: int | None = None
     unreadable_amount: str | None = None
     """What was said last of the filled amount, if it is no whole number: then the amount is not known."""

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias, TypeVar
 
+import attrs
+
 from aggstream._base.times import milliseconds
 from aggstream.events import (
     ORDER_EVENTS,
@@ -46,6 +48,7 @@ _TOLD_RANKS = {_PARTIALLY_FILLED: 2}
 _TOLD_OF, _TOLD_END = 1, 3
 # A service in alpha can say any number of things of one order; what is kept of them must not grow with them.
 _MOST_STEPS = 256
+_AMOUNTS = ("filled_amount_raw", "remaining_amount_raw")
 _MOST_CONTRADICTIONS = 16
 _MOST_TEXTS = 16
 # Milliseconds between a change's `updatedAt` and its message, at most. Assumed.
@@ -129,6 +132,7 @@ class OrderState:
         "_amounts_doubt",
         "_contradictions",
         "_doubted",
+        "_end_has_amounts",
         "_error_rank",
         "_facts",
         "_first",
@@ -176,6 +180,8 @@ class OrderState:
         self._unreadable: str | None = None
         self._unreadable_at = 0
         self._unknown_at = 0
+        # True if an amount was said together with an end that means "filled".
+        self._end_has_amounts = False
         self._was_partly_filled = False
         # Why the amounts of the end are no ground for a verdict; and how much was filled, of how much in all, by
         # the message that says so.
@@ -321,7 +327,7 @@ class OrderState:
         for name in ("amount_raw", "quoted_price_raw", "quoted_cost_raw", "execution_price"):
             self._fact(name, getattr(record, name), "reconcile", updated)
         filled_text = record.filled_amount_text
-        remaining_text = record.remaining_text if one_unit else None
+        remaining_text = attrs.evolve(record, in_one_unit=True).remaining_text if one_unit else None
         if filled_text is not None:
             self._amounts(filled_text, remaining_text, "reconcile", updated)
         self._error(record.error_message, _OTHER, "reconcile")
@@ -372,9 +378,21 @@ class OrderState:
                 last_timestamp=self._last,
                 sources=self._sources(),
                 contradictions=self._contradictions,
-                **self._facts,
+                **self._told_facts(),
             )
         return self._snapshot
+
+    def _told_facts(self) -> dict[str, Any]:
+        """Return what is known, without amounts that are not those of the end.
+
+        An order that was filled by its word alone has filled more than was said before. How much is not known.
+        """
+        kind = None if self.status is None else order_event_kind(self.status)
+        if kind is None or kind.verdict is not Verdict.FILLED or self._end_has_amounts:
+            return self._facts
+        if self._facts.get("remaining_amount_raw") == 0:
+            return self._facts
+        return {name: value for name, value in self._facts.items() if name not in _AMOUNTS}
 
     # --- what handlers were told ------------------------------------------------------------------------
 
@@ -419,7 +437,8 @@ class OrderState:
             self._from_rest -= {name}
 
     def _sources(self) -> dict[str, Source]:
-        names = self._facts if self.status is None else (*self._facts, "status")
+        facts = self._told_facts()
+        names = facts if self.status is None else (*facts, "status")
         return {name: "reconcile" if name in self._from_rest else "stream" for name in names}
 
     def _hear(self, timestamp: int | None) -> None:
@@ -520,6 +539,8 @@ class OrderState:
         if filled_text is None and remaining_text is None:
             return
         filled = raw_amount(filled_text)
+        if verdict is Verdict.FILLED and not (filled is None and raw_amount(remaining_text) is None):
+            self._end_has_amounts = True
         if filled is not None and filled < self._facts.get("filled_amount_raw", 0):
             return  # it is late
         if filled is not None and remaining_text is None:

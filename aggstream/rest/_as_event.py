@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from aggstream._base.json_text import to_json
 from aggstream._base.times import NS_PER_MS, milliseconds
 from aggstream.events import OrderEvent
@@ -20,7 +22,7 @@ def as_event(
         named_as: the name that the option `status_names` gives to the record's status; empty: no name.
         one_unit: True: all amounts of the record have the same unit, so the remaining amount can be computed.
     """
-    remaining = record.remaining_text if one_unit else None
+    remaining = attrs.evolve(record, in_one_unit=True).remaining_text if one_unit else None
     timestamp = milliseconds(record.updated_at or record.created_at)
     if timestamp is None:
         timestamp = wall_ns // NS_PER_MS

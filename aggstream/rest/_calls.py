@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import attrs
 import urllib3
 
+from aggstream._base.border import raise_interruption_in
 from aggstream._base.fork_and_exit import call_in_child
 from aggstream._base.json_text import Parser
 from aggstream._base.limits import Limits
@@ -151,6 +152,7 @@ class Calls:
             try:
                 return _dated(decode(answer.body, self._parser), answer.date_ms)
             except DecodeError as error:
+                raise_interruption_in(error)
                 problem = str(error)
         return RestError(f"the answer of {what} cannot be used: {problem}", status=_OK)
 
@@ -160,8 +162,12 @@ def _dated(decoded: T, date_ms: int | None) -> T:
 
 
 def _failure(what: str, error: urllib3.exceptions.HTTPError) -> RestError:
-    failure = RestError(f"{what} failed: {words_of(error)}", retry_after=retry_after_of(error))
     cause = error.args[-1] if error.args else None
+    words = words_of(error)
+    # Many servers that speak TLS answer what is not TLS with silence.
+    if isinstance(cause, ConnectionResetError) and " http://" in what:
+        words += ": if the server speaks TLS at this port, is it https://?"
+    failure = RestError(f"{what} failed: {words}", retry_after=retry_after_of(error))
     if isinstance(cause, ssl.SSLCertVerificationError) and (why := why_no_descriptors()) is not None:
         return RestError(f"{what} failed: the certificate cannot be checked: {why}")
     if isinstance(cause, (ssl.SSLCertVerificationError, ProxyRejected)):

@@ -177,10 +177,13 @@ class RestClient:
             if value is not None and (not isinstance(value, str) or not value):
                 raise ConfigurationError(f"{name} must be a text that is not empty, or None")
         page = self._call(lambda token: self._calls.orders_page(token, status=status, cursor=cursor, limit=limit))
-        names = self._calls.options.status_names
-        if not names:
+        names, one_unit = self._calls.options.status_names, self._calls.options.amounts_in_one_unit
+        if not names and not one_unit:
             return page
-        orders = (attrs.evolve(order, named_as=names.get(normal_form(order.status), "")) for order in page.orders)
+        orders = (
+            attrs.evolve(order, named_as=names.get(normal_form(order.status), ""), in_one_unit=one_unit)
+            for order in page.orders
+        )
         return attrs.evolve(page, orders=tuple(orders))
 
     def orders(self, *, status: str | None = None, max_pages: int | None = None) -> Iterator[OrderRecord]:

@@ -19,6 +19,7 @@ import attrs
 from cattrs import AttributeValidationNote, ClassValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
+from aggstream._base.border import is_raised_by_signal_handler, raise_interruption_in
 from aggstream._base.field_names import kind_of, wire_name
 from aggstream._base.json_text import Parser
 from aggstream._base.limits import Limits
@@ -86,7 +87,8 @@ def parse_date(text: object) -> dt.datetime | None:
         # Every version of Python understands this form.
         moment = dt.datetime.fromisoformat(f"{date}T{time}.{fraction or '':0<6}{zone}")
         return moment.astimezone(dt.timezone.utc)
-    except (ValueError, OverflowError):  # for example the 13th month, or a year after the last year of datetime
+    except (ValueError, OverflowError) as error:  # the 13th month, or a year after the last one of datetime
+        raise_interruption_in(error)
         return None
 
 
@@ -96,7 +98,8 @@ def parse_date(text: object) -> dt.datetime | None:
 def _parse(data: str | bytes, parser: Parser) -> dict[str, Any]:
     try:
         text = data if isinstance(data, str) else data.decode()
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        raise_interruption_in(error)
         raise DecodeError("not UTF-8") from None
     return _object(parser.parse(text), "$")
 
@@ -129,6 +132,7 @@ def _read_all(
         try:
             understood.append(read(entry, path))
         except DecodeError as error:
+            raise_interruption_in(error)
             problems.append(error.with_traceback(None))  # its frames hold the whole answer
     return tuple(understood), tuple(problems)
 
@@ -165,7 +169,7 @@ Hook: TypeAlias = "Callable[[object, object], object]"
 
 _CONVERTER = strict_converter(detailed_validation=True)
 # Fields that a `_Reader` leaves empty. `_read_order` and `_read_cash` fill them.
-_OWN_FIELDS = {"raw", "chains", "named_as"}
+_OWN_FIELDS = {"raw", "chains", "named_as", "in_one_unit"}
 
 
 class _Reader(Generic[T]):
@@ -201,11 +205,21 @@ class _Reader(Generic[T]):
         try:
             return self._structure(present, None)
         except ClassValidationError as group:
+            _raise_interruption_in(group)
             problem = group.exceptions[0]
             [note] = (n for n in getattr(problem, "__notes__", ()) if isinstance(n, AttributeValidationNote))
             words = "missing" if isinstance(problem, KeyError) else str(problem)
             where = f"{path}.{self._names[note.name]}"
         raise DecodeError(words, path=where)
+
+
+def _raise_interruption_in(group: ClassValidationError) -> None:
+    # cattrs takes every exception for an error of a field, and notes the field on it.
+    for problem in group.exceptions:
+        if is_raised_by_signal_handler(problem):
+            notes = getattr(problem, "__notes__", [])
+            notes[:] = [note for note in notes if not isinstance(note, AttributeValidationNote)]
+    raise_interruption_in(group)
 
 
 # A name with a point means a field of an inner object. `_read_order` makes these names.

@@ -13,7 +13,7 @@ from aggstream._base.checks import check_count, count, flag, seconds
 from aggstream._base.secret import Secret
 from aggstream._base.service_checks import check_headers, check_path, check_url
 from aggstream.errors import ConfigurationError
-from aggstream.events import normal_form
+from aggstream.events import normal_form, order_event_kind
 
 LARGEST_PAGE = 100
 """The largest number of orders that the service returns in one page."""
@@ -57,7 +57,15 @@ def _status_names(value: Mapping[str, str]) -> Mapping[str, str]:
         raise ConfigurationError(
             'status_names must map statuses of the service to names of events, like {"done": "filled"}'
         )
-    return MappingProxyType({normal_form(status): name for status, name in value.items()})
+    for status, name in value.items():
+        if order_event_kind(normal_form(status)) is not None:
+            raise ConfigurationError(
+                f"status_names: aggstream knows {status!a} already: name only statuses it does not"
+            )
+        kind = order_event_kind(normal_form(name))
+        if kind is None or kind.family != "terminal":
+            raise ConfigurationError(f"status_names: {name!a} is no status that aggstream knows, like 'filled'")
+    return MappingProxyType({normal_form(status): normal_form(name) for status, name in value.items()})
 
 
 def _check_url(_: object, field: attrs.Attribute[Any], value: Any) -> None:
@@ -98,8 +106,8 @@ class RestOptions:
     answer_size: int = count(4 << 20)
     """The largest size of an answer's body."""
     status_names: Mapping[str, str] = attrs.field(factory=dict, converter=_status_names)
-    """Maps statuses that aggstream does not know to the names of order events. The spelling of a status does not
-    matter. The mapping is also for the messages of the stream."""
+    """Maps statuses that aggstream does not know to statuses that it knows, like `{"settled": "filled"}`. The
+    spelling of a status does not matter. The mapping is also for the messages of the stream."""
     amounts_in_one_unit: bool = flag(default=False)
     """True: an order's `amountRaw` and `filledAmountRaw` have the same unit, so aggstream may compare them. The
     service's reference does not say so: the amount of a purchase may be in money."""

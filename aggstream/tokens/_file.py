@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from aggstream._base.border import border, is_raised_by_signal_handler
+from aggstream._base.border import border, raise_interruption_in
 from aggstream.errors import ConfigurationError, TokenUnavailable
 
 _LARGEST = 65536
@@ -51,8 +51,7 @@ class FileToken:
             with self.path.open("rb") as file:
                 text = file.read(_LARGEST + 1)
         except OSError as error:
-            if is_raised_by_signal_handler(error):
-                raise
+            raise_interruption_in(error)
             reason = error.strerror or type(error).__name__
             raise TokenUnavailable(f"the token file {self.path} cannot be read: {reason}") from None
         problem = None

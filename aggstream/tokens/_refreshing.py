@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import urllib3
 
-from aggstream._base.border import border, is_raised_by_signal_handler
+from aggstream._base.border import border, is_raised_by_signal_handler, raise_interruption_in
 from aggstream._base.checks import check_seconds
 from aggstream._base.fork_and_exit import call_in_child
 from aggstream._base.greenlets import Patching
@@ -81,6 +81,8 @@ class _RefreshAnswer:
 
 
 _converter = strict_converter(detailed_validation=False)
+# Used once here: cattrs makes its functions at the first use, and then swallows what a signal handler raises.
+_converter.structure({"accessToken": "", "refreshToken": "", "user": {"id": ""}}, _RefreshAnswer)
 _parser = Parser(Limits())
 
 
@@ -276,12 +278,9 @@ class RefreshingToken:
             pair = _converter.structure(_parser.parse(answer.body.decode()), _RefreshAnswer)
             new = TokenPair(pair.accessToken, pair.refreshToken or self._refresh.reveal())
             problem = self._use_pair(new, is_saved=False)
-        except DecodeError as error:
-            problem = str(error)
         except Exception as error:  # its text may hold tokens, so only its type is shown
-            if is_raised_by_signal_handler(error):
-                raise
-            problem = type(error).__name__
+            raise_interruption_in(error)
+            problem = str(error) if isinstance(error, DecodeError) else type(error).__name__
         if problem is None:
             return None
         return TokenUnavailable(f"the answer of the refresh call is not understood: {problem}")

@@ -13,6 +13,7 @@ import math
 
 import attrs
 
+from aggstream._base.border import raise_interruption_in
 from aggstream._base.secret import Secret
 
 # A refresh begins early enough for a slow answer and one more attempt, but not so early that a long-lived token is
@@ -67,12 +68,14 @@ def expiry(token: str) -> float | None:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         value = claims["exp"]
-    except (IndexError, KeyError, TypeError, ValueError, RecursionError):
+    except (IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise_interruption_in(error)
         return None
     if type(value) not in (int, float):
         return None
     try:
         seconds = float(value)
-    except OverflowError:
+    except OverflowError as error:
+        raise_interruption_in(error)
         return None
     return seconds if math.isfinite(seconds) and 0 <= seconds <= _LAST_SECOND else None

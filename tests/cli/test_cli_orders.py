@@ -167,14 +167,18 @@ def test_the_worst_of_several_outcomes_is_the_exit_code(shell: Shell, simulator:
     assert len(lines) == 3
 
 
-def test_what_rest_refuses_to_tell_ends_with_4_and_the_reason(shell: Shell, simulator: Simulator) -> None:
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_what_rest_refuses_to_tell_ends_with_1_and_the_reason(
+    shell: Shell, simulator: Simulator, status: int
+) -> None:
     order_id = simulator.place_order(scenario="filled")
-    simulator.refuse_rest(None, status=403)
+    simulator.refuse_rest(None, status=status)
     code, [line], errors = shell.run("wait", order_id, "--timeout", "1")
-    assert code == 4
+    assert code == 1
+    assert shell.run("orders", "--timeout", "1")[:2] == (1, [])
     outcome = json.loads(line)
     assert outcome["verdict"] == "unknown"
-    assert "403" in outcome["reason"]
+    assert "REST" in outcome["reason"]
     assert "reconciled: something may be missing" in errors
 
 
@@ -187,6 +191,38 @@ def test_a_refused_token_ends_with_1_and_no_verdict(
     assert json.loads(line)["verdict"] == "unknown"
     assert "refused" in errors.splitlines()[-1]
     assert signed_in.access_token[:-4] not in errors + line
+
+
+def test_what_the_stream_tells_while_rest_fails_is_not_known_to_be_all_and_ends_with_4(
+    shell: Shell, simulator: Simulator
+) -> None:
+    simulator.refuse_rest(None, status=403)
+    order = simulator.begin_order(scenario="partial")
+    command = shell.start("wait", order.order_id, "--timeout", "2")
+    assert simulator.wait_for_connections(1, timeout=DEADLINE)
+    order.advance(3)
+    assert command.event()["verdict"] == "unknown"
+    assert command.end() == (4, [])
+
+
+def test_statuses_can_be_named_and_amounts_compared(shell: Shell, simulator: Simulator) -> None:
+    order_id = simulator.place_order(scenario="filled", size=5)
+    simulator.set_order(order_id, status="settled")
+    code, [line], _ = shell.run("wait", order_id, "--status-name", "settled=filled", "--amounts-in-one-unit")
+    outcome = json.loads(line)
+    assert (code, outcome["verdict"], outcome["remaining_amount_raw"]) == (0, "filled", 0)
+    named = ("--status-name", "Settled=filled", "--status-name", "odd=open")
+    for more in ((), ("--no-stream",)):
+        code, [line], _ = shell.run("orders", *named, *more)
+        assert (code, json.loads(line)["status"]) == (0, "filled")
+
+
+@pytest.mark.parametrize("text", ["settled", "=filled", "settled=", "settled=fillled", "filled=failed"])
+def test_a_status_name_that_cannot_work_is_a_mistake_in_usage(shell: Shell, text: str) -> None:
+    for command in (["wait", ID], ["orders"], ["listen"]):
+        code, _, errors = shell.run(*command, "--status-name", text)
+        assert code == 2
+        assert "status" in errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -361,11 +397,10 @@ def test_all_orders_are_all_pages(shell: Shell, simulator: Simulator) -> None:
 
 
 def test_what_is_not_caught_up_ends_with_4_and_the_reason(shell: Shell, simulator: Simulator) -> None:
-    simulator.refuse_rest(None, status=403)
+    simulator.stall_rest()
     code, lines, errors = shell.run("orders", "--timeout", "1")
     assert (code, lines) == (4, [])
     assert errors.startswith("aggstream: not caught up within 1.0 s: ")
-    assert "403" in errors
 
 
 def test_without_a_rest_api_it_says_what_is_missing(shell: Shell) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from aggstream import ConfigurationError, ReconnectPolicy
+from aggstream import Client, ConfigurationError, ReconnectPolicy
 from aggstream._base.checks import check_count, check_seconds, is_loopback
 from aggstream._base.secret import Secret
 from aggstream._base.service_checks import (
@@ -387,3 +387,9 @@ def test_auth_is_one_of_two_words() -> None:
     for wrong in ("", "Message", None, True, "header"):
         with pytest.raises(ConfigurationError, match='"message" or "query"'):
             check_auth(wrong)
+
+
+def test_an_empty_variable_for_the_rest_api_is_like_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGGSTREAM_REST_URL", "")
+    for url in (None, "ws://127.0.0.1:1/ws"):
+        Client(app_id="a", origin="https://app.example", token="t", url=url)

@@ -331,3 +331,27 @@ def test_a_stop_that_was_interrupted_does_not_take_what_still_runs_for_ended() -
         timeout=DEADLINE,
     )
     assert run.stdout == "('slow',) True True\n", run.stderr
+
+
+def test_a_second_stop_reports_what_the_first_one_left_undone(
+    other_server: ServeFunction, client_of: MakeClient, until: Until
+) -> None:
+    def orders(peer: Peer) -> None:
+        peer.sign_in()
+        for _ in range(3):
+            peer.send(ORDER_SUBMITTED)
+        peer.wait_closed()
+
+    client = client_of(other_server(orders).url)
+    goes_on = threading.Event()
+    client.on("order_submitted")(lambda event: goes_on.wait(DEADLINE))
+    client.start()
+    until(lambda: client.health().running)
+    until(lambda: client.health().queue_depth >= 2)
+    first = client.stop(0.05)
+    goes_on.set()
+    until(lambda: not any(client.health().threads.values()))
+    second = client.stop()
+    assert (second.undelivered, second.running) == (first.undelivered, ())
+    assert first.undelivered >= 2
+    assert not second

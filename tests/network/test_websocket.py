@@ -84,7 +84,7 @@ def test_a_connection_that_does_not_come_about_ends_for_the_server_also_if_a_chi
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"", "closed it during the handshake"),
+        (b"", "closed it during the handshake: if it speaks TLS at this port, is it wss:"),
         (b"SMTP ready\r\n\r\n", "handshake failed"),
         (b"HTTP/1.1 200 OK\r\n\r\n", "HTTP status 200"),
         (b"HTTP/1.1 101 OK\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "handshake failed"),

@@ -555,3 +555,27 @@ def test_where_the_facts_come_from_is_kept() -> None:
         "size",
         "outcome_id",
     }
+
+
+def test_amounts_from_before_a_fill_that_is_told_by_its_word_alone_are_not_those_of_the_end() -> None:
+    partly = filled("partially_filled", 40, 5, remaining_amount_text="60")
+    for amount in (None, "1.5"):
+        order = folded(submitted(), partly, event("filled", 6, filled_amount_text=amount))
+        assert order.verdict is Verdict.FILLED
+        assert (order.filled_amount_raw, order.remaining_amount_raw) == (None, None)
+        assert not {"filled_amount_raw", "remaining_amount_raw"} & order.sources.keys()
+        # Nor is what comes late, but what the service says of the end later.
+        state = fold_of(partly, event("filled", 6, filled_amount_text=amount))
+        state.fold_event(filled("partially_filled", 50, 5, remaining_amount_text="50"))
+        assert state.snapshot().filled_amount_raw is None
+        state.fold_record(record("filled", filled_amount_text="100"), "filled", telling="now")
+        assert (state.snapshot().verdict, state.snapshot().filled_amount_raw) == (Verdict.FILLED, 100)
+
+
+def test_amounts_that_are_those_of_the_end_stay() -> None:
+    whole = filled("partially_filled", 100, 5, remaining_amount_text="0")
+    assert folded(whole, event("filled", 6)).filled_amount_raw == 100
+    partly = filled("partially_filled", 40, 5, remaining_amount_text="60")
+    assert folded(partly, event("filled", 6, remaining_amount_text="0")).filled_amount_raw == 40
+    assert folded(partly, filled("filled", 100, 6)).filled_amount_raw == 100
+    assert folded(partly, event("cancelled", 6)).filled_amount_raw == 40

@@ -948,7 +948,7 @@ def test_a_call_that_is_under_way_when_the_client_is_closed_leaves_no_connection
 
     api.answer = close_and_refuse
     assert rest.orders_page().orders == ()
-    assert len(rest._calls._http.pools) == 0
+    assert len(rest._calls._http.pool().pools) == 0
 
 
 # --- single calls ---------------------------------------------------------------------------------------
@@ -1086,3 +1086,35 @@ def test_arguments_that_cannot_work_are_refused_before_anything_is_sent(api: Api
     with pytest.raises(ConfigurationError, match="max_pages"):
         rest.orders(max_pages=0)
     assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ({"filled": "failed"}, "knows 'filled' already"),
+        ({"Order-Canceled": "failed"}, "knows 'Order-Canceled' already"),
+        ({"dag_started": "filled"}, "already"),
+        ({"settled": "fillled"}, "'fillled' is no status"),
+        ({"settled": "dag_started"}, "'dag_started' is no status"),
+    ],
+)
+def test_only_unknown_statuses_can_be_named_and_only_as_known_ones(names: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        RestOptions(status_names=names)
+    assert RestOptions(status_names={"settled": "FILLED"}).status_names == {"settled": "filled"}
+
+
+def test_what_remains_is_told_only_if_the_amounts_have_one_unit(api: Api, rest_of: MakeRest) -> None:
+    order = {"id": "o", "status": "open", "amountRaw": "100", "filledAmountRaw": "40"}
+    page = json.dumps({"data": [order], "nextCursor": None, "hasMore": False}).encode()
+    api.answers = [(200, {}, page), (200, {}, page)]
+    [record] = rest_of(api.url).orders()
+    assert record.remaining_text is None
+    [record] = rest_of(api.url, options=RestOptions(amounts_in_one_unit=True)).orders()
+    assert record.remaining_text == "60"
+
+
+def test_a_server_that_closes_without_an_answer_may_speak_tls(raw_server: ServeBytes, rest_of: MakeRest) -> None:
+    url = http_url(raw_server(lambda sock: sock.close()))
+    with pytest.raises(RestError, match="speaks TLS at this port, is it https://"):
+        rest_of(url, options=ONE_ATTEMPT).balances()

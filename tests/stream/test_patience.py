@@ -285,6 +285,7 @@ def test_a_refusal_that_does_not_pass_ends_the_stream_after_all(
     with pytest.raises(aggstream.HandshakeRejected, match="403"):
         client.wait(DEADLINE)
     assert gateway.refused > 2
+    assert not any("refused" in problem for problem in client.health().problems)
 
 
 def test_one_wrong_certificate_among_good_ones_passes(
@@ -468,3 +469,12 @@ def test_with_no_patience_it_is_fatal_as_before_the_first_sign_in(gateway: Gatew
     gateway.drop()
     with pytest.raises(aggstream.HandshakeRejected):
         client.wait(DEADLINE)
+
+
+def test_a_refusal_is_no_problem_once_a_connection_went_live_after_it() -> None:
+    patience = Patience(300.0)
+    patience.has_signed_in = True
+    assert patience.has_for(REFUSALS[0], 10.0)
+    assert patience.problem(20.0) is not None
+    assert patience.problem(20.0, live_since=15.0) is None
+    assert patience.problem(20.0, live_since=5.0) is not None  # a new token is refused on a live connection
