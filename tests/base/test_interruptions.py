@@ -123,6 +123,7 @@ class Interruption:
 def interrupt(call: Callable[[], object], interruption: Interruption) -> bool:
     """Make a call that is interrupted; return False if it has fewer lines."""
     before = signal.signal(signal.SIGALRM, interruption.fail)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     tracing = sys.gettrace()
     left_with: BaseException | None = None
     sys.settrace(interruption)
@@ -133,6 +134,8 @@ def interrupt(call: Callable[[], object], interruption: Interruption) -> bool:
     finally:
         sys.settrace(tracing)
         signal.signal(signal.SIGALRM, before)
+        # At the very line that puts the mask back, nothing in Python can do so after an exception.
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     expected = None if interruption.place is None else interruption.raised
     assert left_with is expected, interruption.place
     assert not getattr(left_with, "__notes__", []), interruption.place
