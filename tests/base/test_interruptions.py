@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.server
 import json
 import linecache
@@ -47,6 +48,8 @@ class TimeLimit(Exception):
 
 class Api(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # So long it waits for a client whose interrupted call has left its socket open.
+    timeout = 5.0
 
     def do_GET(self) -> None:
         self._answer(PAGE if "orders" in self.path else BALANCES)
@@ -67,7 +70,7 @@ class Api(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
+    daemon_threads = False  # so that its end waits for them
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Keep quiet about clients that go away."""
@@ -79,6 +82,7 @@ def url() -> Iterator[str]:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
+        gc.collect()  # it closes the sockets of interrupted calls
         server.shutdown()
         thread.join(DEADLINE)
 
