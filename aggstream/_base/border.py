@@ -30,7 +30,7 @@ C = TypeVar("C", bound=type)
 
 # The packages whose exceptions a request may fail with.
 _LIBRARIES = frozenset({"aggstream", "idna", "python_socks", "urllib3", "websocket"})
-# What an exception of a signal handler has after it crossed a border, which takes its frames away.
+# The mark of a signal handler's exception that has crossed a border. The border takes its frames away.
 _MARK = "_aggstream_interruption"
 
 

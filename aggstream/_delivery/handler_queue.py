@@ -80,7 +80,7 @@ class HandlerQueue(Caller):
                 return  # a thread comes back to it, and it stays claimed until then
             self._thread = None
             self._claim.release()
-            # What came meanwhile found the queue claimed.
+            # An event that came meanwhile found the queue claimed, so nobody else serves it.
             if not self._has_more() or not self._claim.acquire(blocking=False):
                 return
 

@@ -1,7 +1,7 @@
 """The threads that call handlers, for any number of streams.
 
-What waits for handlers is in queues (`handler_queue.py`). A queue that has something is taken by the next thread
-that is free, and by one thread at a time, so that its events are handled in their order. The queues are taken in
+Events wait for handlers in queues (`handler_queue.py`). The next thread that is free takes a queue that has
+something, and one thread at a time has it, so that its events are handled in their order. The queues are taken in
 turn: one with much to do, or with slow handlers, keeps one thread, and the others go on.
 """
 
@@ -21,7 +21,7 @@ from aggstream._base.threads import Gate, make_thread
 
 
 class Served(Protocol):
-    """What the threads serve: a queue of handlers."""
+    """A queue of events for handlers, which the threads serve."""
 
     def serve(self, thread: threading.Thread) -> None:
         """Do what there is to do, on one thread at a time. It raises nothing.
@@ -133,13 +133,15 @@ class Workers:
     def _next(self) -> Served | None:
         """Wait for a queue that has something to do; return None if the thread should end."""
         while True:
-            timeout = self._until_next_timer() if self._timers else None
+            timeout = None
+            if self._timers:
+                # Before the queues that are ready: there may always be one.
+                if (due := self._take_due()) is not None:
+                    return due
+                timeout = self._until_next_timer()
             try:
                 served = self._ready.get(timeout=timeout)
             except queue.Empty:
-                due = self._take_due()
-                if due is not None:
-                    return due
                 continue
             if served is not None:
                 return served

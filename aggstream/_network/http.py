@@ -240,7 +240,7 @@ def _pools(proxy: Proxy | None, timeout: float) -> dict[str, Any]:
 
 
 class _IdleConnections:
-    """What urllib3 uses of a `LifoQueue`, but without a lock.
+    """A `LifoQueue` without a lock, with the methods that urllib3 calls.
 
     An exception of a signal handler may leave a lock held. Then the next request would wait for ever, and so would
     the garbage collector when it closes the connections.

@@ -20,13 +20,7 @@ class SocketWait:
             OSError: the process has no more descriptors.
         """
         self.is_interrupted = False
-        self._waker = Waker()
-        try:
-            self._selector = selectors.DefaultSelector()
-        except BaseException:
-            self._waker.close()
-            raise
-        self._selector.register(self._waker, selectors.EVENT_READ)
+        self._waker, self._selector = Waker.with_selector()
 
     def interrupt(self) -> None:
         """End the present wait, and each later one, with `Interrupted`. Takes no lock."""

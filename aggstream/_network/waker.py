@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import selectors
 import socket
 
 _WAKE_UPS = 4096
@@ -26,6 +27,22 @@ class Waker:
         self._receiver, self._sender = socket.socketpair()
         self._receiver.setblocking(False)
         self._sender.setblocking(False)
+
+    @classmethod
+    def with_selector(cls) -> tuple[Waker, selectors.BaseSelector]:
+        """Make a waker, and a selector that waits for it. `None` is its data there.
+
+        Raises:
+            OSError: the process has no more descriptors.
+        """
+        waker = cls()
+        try:
+            selector = selectors.DefaultSelector()
+            selector.register(waker, selectors.EVENT_READ)
+        except BaseException:
+            waker.close()
+            raise
+        return waker, selector
 
     def fileno(self) -> int:
         """Return the file descriptor to wait for."""

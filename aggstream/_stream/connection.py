@@ -58,7 +58,7 @@ class Connection:
         self._suspension = SuspensionWatch()
         self._reads = True
         self._watches_write = False
-        # What came, and was not handed on, because the session wants something first.
+        # Events that came and were not handed on, because the session wants something first.
         self._received: Sequence[SizedEvent] = ()
         # The number of the message that has come in part.
         self._partial: int | None = None

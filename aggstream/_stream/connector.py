@@ -65,7 +65,7 @@ class Opening:
             token: goes into the URL, if that was asked for.
         """
         self.looks_up: str | None = None
-        """What is being looked up, which cannot be interrupted; None: nothing is."""
+        """The name that a look-up goes on for, in words. A look-up cannot be interrupted. None: none goes on."""
         self._connector = connector
         self._options = connector.options
         self._token = token

@@ -31,7 +31,7 @@ _MOST_UNUSED = 1000
 
 
 class Driven(Protocol):
-    """What the engine steps: a stream, or the watch over its handlers."""
+    """A stream, or the watch over its handlers: the engine steps it."""
 
     wake_at: float | None
     """The deadline that the engine keeps for it, in monotonic seconds. The engine alone writes it."""
@@ -59,7 +59,7 @@ class Driven(Protocol):
 
 
 class Socket(Protocol):
-    """What the engine reads from: a connection of a stream."""
+    """A connection of a stream: the engine tells it when it can read."""
 
     owner: Driven
 
@@ -101,6 +101,7 @@ class Engine:
     def add(self, stream: Driven) -> None:
         """Drive a stream from the start on, until it has ended."""
         self._streams.add(stream)
+        self.workers.is_shared = len(self._streams) > 1
         self.wake(stream)
 
     def start(self, gate: Gate) -> None:
@@ -130,13 +131,7 @@ class Engine:
         Raises:
             OSError: there are no descriptors left.
         """
-        self._waker = Waker()
-        try:
-            self._selector = selectors.DefaultSelector()
-        except BaseException:
-            self._waker.close()
-            raise
-        self._selector.register(self._waker, selectors.EVENT_READ)
+        self._waker, self._selector = Waker.with_selector()
 
     def _close(self) -> None:
         self._selector.close()
@@ -220,12 +215,13 @@ class Engine:
             return
         if not events:
             self.forget(fd)
-        elif before:
+            return
+        if before:
+            del self._watched[fd]  # a selector that refuses to change it waits for it no longer
             self._selector.modify(fd, events, socket)
-            self._watched[fd] = events
         else:
             self._selector.register(fd, events, socket)
-            self._watched[fd] = events
+        self._watched[fd] = events
 
     def forget(self, fd: int) -> None:
         """Wait for a socket no longer. Its owner must do this before it closes the socket."""

@@ -112,11 +112,21 @@ class _Counter:
 
     def __init__(self) -> None:
         self.count = 0
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._awaited = -1
 
     def __call__(self, event: Event) -> None:
-        with self._lock:
+        with self._changed:
             self.count += 1
+            if self.count == self._awaited:
+                self._changed.notify()
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many were counted."""
+        with self._changed:
+            self._awaited = count
+            if not self._changed.wait_for(lambda: self.count >= count, PATIENCE):
+                raise TimeoutError(f"{count - self.count} events did not come")
 
 
 def _sizes(count: int, before: int, descriptors: int, threads: int) -> dict[str, float]:
@@ -143,12 +153,9 @@ def _burst(server: ManyServer, handled: _Counter, count: int, events: int) -> fl
     each = max(1, events // count)
     for _ in range(2):  # the first one warms up
         expected = handled.count + each * count
-        cpu, deadline = time.process_time(), time.monotonic() + PATIENCE
+        cpu = time.process_time()
         server.ask("burst", each)
-        while handled.count < expected:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{expected - handled.count} events did not come")
-            time.sleep(0.005)
+        handled.wait_for(expected)
         cpu = time.process_time() - cpu
     return cpu / (each * count) * 1e6
 
@@ -200,12 +207,11 @@ def isolation(trouble: str, *, count: int, rate: float, seconds: float) -> dict[
         elif trouble in ("drip", "flood"):
             server.ask(trouble, "usr_0")
         time.sleep(1.0)
-        first.taken.clear()
+        first.begin(int(rate * seconds))
         server.ask("rate", rate, seconds, "usr_0")
         slowest = server.ask("pongs", "usr_0")
-        deadline = time.monotonic() + PATIENCE
-        while len(first.taken) < int(rate * seconds) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        if not first.has_all.wait(PATIENCE):
+            raise TimeoutError(f"{len(first.taken)} events came")
         first.release.set()
         silent.close()
         streams.stop()
@@ -219,12 +225,21 @@ class _First:
     def __init__(self, trouble: str) -> None:
         self.taken: list[int] = []
         self.release = threading.Event()
+        self.has_all = threading.Event()
+        self._awaited = -1
         self._trouble = trouble
         self._tokens = 0
+
+    def begin(self, count: int) -> None:
+        """Measure so many events from now on."""
+        self.taken.clear()
+        self._awaited = count
 
     def handle(self, event: OrderEvent) -> None:
         if event.user_id != "usr_0":
             self.taken.append(time.monotonic_ns() - event.timestamp)
+            if len(self.taken) == self._awaited:
+                self.has_all.set()
         elif self._trouble == "handler":
             self.release.wait(PATIENCE)
 

@@ -675,3 +675,29 @@ def test_the_log_names_the_handler_the_order_and_the_event(make: Make, caplog: p
     [record] = [record for record in caplog.records if "failed on" in record.getMessage()]
     what = f"order_event of order ord_7 (event {event.id})"
     assert f"the handler {__name__}._wrapped failed on {what}" in record.getMessage()
+
+
+def test_a_retry_that_is_due_does_not_wait_until_no_queue_has_anything_to_do() -> None:
+    workers, gate, done = Workers(1, "test"), Gate(), threading.Event()
+
+    class Busy:
+        def serve(self, thread: threading.Thread) -> None:
+            if not done.is_set():
+                workers.put(self)
+
+        def claim(self) -> bool:
+            return True
+
+    class Due(Busy):
+        def serve(self, thread: threading.Thread) -> None:
+            done.set()
+
+    gate.open()
+    workers.start(gate)
+    workers.put(Busy())
+    workers.serve_at(Due(), time.monotonic())
+    has_come = done.wait(DEADLINE)
+    done.set()
+    workers.close()
+    assert workers.join(Deadline(DEADLINE))
+    assert has_come

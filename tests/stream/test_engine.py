@@ -17,7 +17,7 @@ from waiting import DEADLINE, Until
 from aggstream import Event, OrderEvent, OrderSubmitted
 from aggstream._delivery.registry import key_of
 from aggstream._delivery.workers import Workers
-from aggstream._stream.engine import Engine, on_common_tick
+from aggstream._stream.engine import Driven, Engine, on_common_tick
 from aggstream.simulator import Simulator
 
 # --- deadlines and wake-ups -----------------------------------------------------------------------------
@@ -116,6 +116,30 @@ def test_what_has_ended_is_stepped_no_more(engine: Engine) -> None:
     engine.wake(other)
     engine.turn()
     assert (len(thing.steps), len(other.steps)) == (1, 2)
+
+
+def test_a_socket_whose_watching_cannot_be_changed_can_still_be_forgotten(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Quiet:
+        owner: Driven = Thing()
+
+        def ready(self, *, writable: bool) -> bool:
+            return False
+
+    def refuse(*args: Any) -> None:
+        engine._selector.unregister(fd)  # as the selectors of the standard library do
+        raise OSError(errno.ENOMEM, "no memory")
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        fd = ours.fileno()
+        engine.watch(fd, Quiet(), read=True, write=False)
+        with monkeypatch.context() as patched:
+            patched.setattr(engine._selector, "modify", refuse)
+            with pytest.raises(OSError, match="no memory"):
+                engine.watch(fd, Quiet(), read=True, write=True)
+        engine.forget(fd)
 
 
 # --- many streams ---------------------------------------------------------------------------------------

@@ -113,7 +113,6 @@ class Streams:
 
     def start(self) -> None:
         """Start the threads."""
-        self.workers.is_shared = len(self.streams) > 1
         gate = Gate()
         self.engine.start(gate)
         gate.open()
