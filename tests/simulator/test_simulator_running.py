@@ -18,6 +18,7 @@ import pytest
 import trustme
 import urllib3
 from aiohttp import web
+from certificates import TwoThreadSocket
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
@@ -176,6 +177,7 @@ def test_it_speaks_tls() -> None:
     server, client = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
     authority.issue_cert("127.0.0.1").configure_cert(server)
     authority.configure_trust(client)
+    client.sslsocket_class = TwoThreadSocket
     with Simulator(ssl_context=server) as simulator, urllib3.PoolManager(ssl_context=client) as pool:
         assert (simulator.url[:6], simulator.rest_url[:8]) == ("wss://", "https://")
         assert pool.request("GET", f"{simulator.rest_url}/control/state").status == 200
