@@ -23,7 +23,14 @@ from aggstream._base.fork_and_exit import close_everywhere, close_here
 from aggstream._base.limits import Limits
 from aggstream._base.resources import remedy_for
 from aggstream._base.text import shown
-from aggstream._network.frames import LimitedContinuation, LimitedFrameBuffer, whole_ping_or_pong, whole_texts
+from aggstream._network.frames import (
+    LONGEST_CONTROL_FRAME,
+    LimitedContinuation,
+    LimitedFrameBuffer,
+    short_frame,
+    whole_ping_or_pong,
+    whole_texts,
+)
 from aggstream._network.tls_words import tls_words
 from aggstream.errors import (
     ConnectionLost,
@@ -35,7 +42,6 @@ READ_SIZE = 65536
 # `receive` returns after this number of messages, or of bytes, so that its caller can do its other work.
 _BATCH_SIZE = READ_SIZE
 _BATCH = 400
-_LONGEST_CONTROL_FRAME = 125
 _CONTROL_FRAMES = (ABNF.OPCODE_CLOSE, ABNF.OPCODE_PING, ABNF.OPCODE_PONG)
 
 
@@ -200,7 +206,7 @@ class Transport:
             raise
         if frame.opcode in _CONTROL_FRAMES:
             payload = cast("bytes", frame.data)
-            if len(payload) > _LONGEST_CONTROL_FRAME or not frame.fin:
+            if len(payload) > LONGEST_CONTROL_FRAME or not frame.fin:
                 raise WebSocketProtocolException("a control frame that is too long or fragmented")
             return self._control_frame(frame.opcode, payload)
         message = self._fragments.put(frame)
@@ -293,5 +299,6 @@ class Transport:
 
     def _queue(self, payload: bytes, opcode: int) -> None:
         if self._can_send:
-            self._out += ABNF.create_frame(payload, opcode).format()
+            is_short = len(payload) <= LONGEST_CONTROL_FRAME
+            self._out += short_frame(payload, opcode) if is_short else ABNF.create_frame(payload, opcode).format()
             self.wants_write = True

@@ -15,11 +15,11 @@ from typing import Any, TypeAlias, cast
 import attrs
 
 from aggstream._base.field_names import wire_name
-from aggstream.events import UserEvent
+from aggstream.events import Heartbeat, UserEvent
 
-Assemble: TypeAlias = Callable[[dict[str, Any], str, int], "UserEvent | None"]
+Assemble: TypeAlias = Callable[[dict[str, Any], str, int], "UserEvent | Heartbeat | None"]
 """Takes a JSON object without `type`, which it uses up, its text, and when it came. None: it is not in order."""
-Complete: TypeAlias = Callable[[Any, str, int], "UserEvent | None"]
+Complete: TypeAlias = Callable[[Any, str, int], "UserEvent | Heartbeat | None"]
 """Takes an object with all of the wire's fields, its text, and when it came. None: it is not in order."""
 
 SMALLEST, LARGEST = -(2**63) + 1, 2**63 - 1
@@ -71,6 +71,14 @@ def completer(cls: type[UserEvent]) -> Complete:
         else:
             lines.append(f"event.{field.name} = payload.{field.name}")
     return cast("Complete", _function(cls, lines))
+
+
+def heartbeat(payload: dict[str, Any], received_ns: int) -> Heartbeat | None:
+    """Return the heartbeat of an object without `type`; None: it has more than `ts`, or that is not in order."""
+    ts = payload.get("ts", 0)
+    if len(payload) > ("ts" in payload) or type(ts) is not int or not SMALLEST <= ts <= LARGEST:
+        return None
+    return Heartbeat(ts=ts, received_ns=received_ns, raw={"type": Heartbeat.TYPE, **payload})
 
 
 def _function(cls: type[UserEvent], lines: list[str]) -> object:

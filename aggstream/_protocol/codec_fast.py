@@ -1,4 +1,4 @@
-"""The quick way from a text to a user event, by the interpreter's own scanner.
+"""The quick way from a text to a user event or a heartbeat, by the interpreter's own scanner.
 
 It takes only messages that are in order, and returns None for the rest, which `codec.py` sees to.
 """
@@ -10,21 +10,24 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from aggstream._base.json_text import refuse_constant
-from aggstream._protocol.codec_assembly import Assemble, assembler
-from aggstream.events import WIRE_TYPES, UserEvent
+from aggstream._protocol.codec_assembly import Assemble, assembler, heartbeat
+from aggstream.events import WIRE_TYPES, Heartbeat, UserEvent
+
+QuickEvent: TypeAlias = UserEvent | Heartbeat
+"""What a quick way takes: the events that come in great numbers, and those that come to a stream at rest."""
 
 
 class QuickWay(Protocol):
     """A fast codec: it takes messages that are in order, and leaves the rest."""
 
-    def decode(self, text: str, received_ns: int) -> UserEvent | None:
+    def decode(self, text: str, received_ns: int) -> QuickEvent | None:
         """Return the event that a text stands for; None: look at it strictly."""
         ...
 
-    def decode_all(self, texts: Sequence[str], received_ns: int) -> list[UserEvent | None]:
+    def decode_all(self, texts: Sequence[str], received_ns: int) -> list[QuickEvent | None]:
         """Return for each of some texts that came together what `decode` returns."""
         ...
 
@@ -37,7 +40,11 @@ def user_events() -> dict[str, type[UserEvent]]:
 
 @functools.cache
 def _assemblers() -> dict[str, Assemble]:
-    return {name: assembler(cls) for name, cls in user_events().items()}
+    return {**{name: assembler(cls) for name, cls in user_events().items()}, Heartbeat.TYPE: _heartbeat}
+
+
+def _heartbeat(payload: dict[str, Any], _: str, received_ns: int) -> Heartbeat | None:
+    return heartbeat(payload, received_ns)
 
 
 class JsonWay:
@@ -59,7 +66,7 @@ class JsonWay:
             parse_float=create_decimal, parse_constant=refuse_constant
         ).scan_once
 
-    def decode(self, text: str, received_ns: int) -> UserEvent | None:
+    def decode(self, text: str, received_ns: int) -> QuickEvent | None:
         """See `QuickWay`."""
         # Where there is no escape, there is no half of a surrogate pair; and with one bracket nothing nests, which
         # the scanner would follow until the stack ends.
@@ -78,12 +85,12 @@ class JsonWay:
                 pass
         return None
 
-    def decode_all(self, texts: Sequence[str], received_ns: int) -> list[UserEvent | None]:
+    def decode_all(self, texts: Sequence[str], received_ns: int) -> list[QuickEvent | None]:
         """See `QuickWay`."""
         payloads = self._scan_together(texts) if len(texts) > 1 else None
         if payloads is None:
             return [self.decode(text, received_ns) for text in texts]
-        events: list[UserEvent | None] = []
+        events: list[QuickEvent | None] = []
         assemblers = self._assemblers
         for text, payload in zip(texts, payloads, strict=True):
             try:

@@ -181,15 +181,16 @@ class Pipeline:
                 self.catch_up.count_repeats(len(outgoing) - len(written), told=told)
                 outgoing = written
         users = 0
-        is_unheard = False
+        has_heartbeat = False
         for event, _ in outgoing:
             if isinstance(event, UserEvent):
                 users += 1
+            elif isinstance(event, Heartbeat):
+                has_heartbeat = True
             else:
                 self._count(event)
-                is_unheard = is_unheard or self._is_unheard(event)
         self._counters.user_events += users
-        if is_unheard and seqs is None:
+        if has_heartbeat and seqs is None:
             outgoing = [entry for entry in outgoing if not self._is_unheard(entry[0])]
         if outgoing:
             self._hand_on(outgoing, seqs)

@@ -12,7 +12,7 @@ Messages: TypeAlias = Literal["examples", "orders"]
 USER = "usr_xyz789"
 CONNECTED = '{"type":"connected","appId":"app_demo123"}'
 AUTHENTICATED = '{"type":"authenticated","userId":"usr_xyz789"}'
-HEARTBEAT = '{"type":"heartbeat"}'
+HEARTBEAT = '{"type":"heartbeat","ts":1710000000000}'
 
 SUBMITTED: dict[str, Any] = {
     "type": "order_submitted",

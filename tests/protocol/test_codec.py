@@ -271,6 +271,28 @@ def test_a_control_message_with_null_is_as_one_without_the_field(text: str) -> N
     assert decode(text, RECEIVED) == decode(json.dumps(payload), RECEIVED)
 
 
+@pytest.mark.parametrize(
+    ("text", "raw"),
+    [
+        ('{"type": "heartbeat"}', {"type": "heartbeat"}),
+        ('{"ts": 0, "type": "heartbeat"}', {"type": "heartbeat", "ts": 0}),
+        ('{"type": "heartbeat", "ts": 5.0}', {"type": "heartbeat", "ts": Decimal("5.0")}),
+        ('{"type": "heartbeat", "ts": 5, "load": 1.5}', {"type": "heartbeat", "ts": 5, "load": Decimal("1.5")}),
+        ('{"type": "heartbeat", "TS": 5}', {"type": "heartbeat", "TS": 5}),
+    ],
+)
+def test_a_heartbeat_keeps_what_came(text: str, raw: dict[str, Any]) -> None:
+    event = decode(text, RECEIVED)
+    assert isinstance(event, Heartbeat)
+    assert (event.raw, event.received_ns) == (raw, RECEIVED)
+    assert event.ts == raw.get("ts", 0)
+
+
+@pytest.mark.parametrize("ts", ["true", '"5"', "5.5", "[]", "1e300", str(2**63)])
+def test_the_time_of_a_heartbeat_is_an_integer(ts: str) -> None:
+    assert "$.ts" in str(refused(f'{{"type": "heartbeat", "ts": {ts}}}'))
+
+
 def test_of_a_duplicate_key_the_last_one_counts() -> None:
     event = decode('{"type": "heartbeat", "ts": 1, "ts": 2}', RECEIVED)
     assert event == Heartbeat(ts=2)
