@@ -34,6 +34,7 @@ _STATEMENTS: dict[Any, str] = {
     str | None: "if v is not None and type(v) is not str: return None",
     int | None: f"if v is not None and not ({_INTEGER}): return None",
 }
+_BEGINS = '{"type"'
 _GIVEN = ("text", "received_ns")
 
 
@@ -73,11 +74,13 @@ def completer(cls: type[UserEvent]) -> Complete:
     return cast("Complete", _function(cls, lines))
 
 
-def heartbeat(payload: dict[str, Any], received_ns: int) -> Heartbeat | None:
-    """Return the heartbeat of an object without `type`; None: it has more than `ts`, or that is not in order."""
+def heartbeat(payload: dict[str, Any], text: str, received_ns: int) -> Heartbeat | None:
+    """Take an object without `type` as `Assemble` does. It may have `ts`, behind its type, and nothing else."""
     ts = payload.get("ts", 0)
     if len(payload) > ("ts" in payload) or type(ts) is not int or not SMALLEST <= ts <= LARGEST:
         return None
+    if not text.startswith(_BEGINS):
+        return None  # `raw` would have another order
     return Heartbeat(ts=ts, received_ns=received_ns, raw={"type": Heartbeat.TYPE, **payload})
 
 

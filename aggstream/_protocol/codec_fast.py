@@ -40,11 +40,7 @@ def user_events() -> dict[str, type[UserEvent]]:
 
 @functools.cache
 def _assemblers() -> dict[str, Assemble]:
-    return {**{name: assembler(cls) for name, cls in user_events().items()}, Heartbeat.TYPE: _heartbeat}
-
-
-def _heartbeat(payload: dict[str, Any], _: str, received_ns: int) -> Heartbeat | None:
-    return heartbeat(payload, received_ns)
+    return {**{name: assembler(cls) for name, cls in user_events().items()}, Heartbeat.TYPE: heartbeat}
 
 
 class JsonWay:

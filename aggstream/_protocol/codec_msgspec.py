@@ -40,8 +40,8 @@ def _completers() -> dict[type[msgspec.Struct], Complete]:
     }
 
 
-def _heartbeat(payload: Any, _: str, received_ns: int) -> Heartbeat | None:
-    return heartbeat({} if payload.ts is msgspec.UNSET else {"ts": payload.ts}, received_ns)
+def _heartbeat(payload: Any, text: str, received_ns: int) -> Heartbeat | None:
+    return heartbeat({} if payload.ts is msgspec.UNSET else {"ts": payload.ts}, text, received_ns)
 
 
 def _struct_of(name: str, cls: type[UserEvent]) -> type[msgspec.Struct]:

@@ -288,7 +288,7 @@ def test_a_heartbeat_keeps_what_came(text: str, raw: dict[str, Any]) -> None:
     assert event.ts == raw.get("ts", 0)
 
 
-@pytest.mark.parametrize("ts", ["true", '"5"', "5.5", "[]", "1e300", str(2**63)])
+@pytest.mark.parametrize("ts", ["true", '"5"', "5.5", "[]", str(2**63)])
 def test_the_time_of_a_heartbeat_is_an_integer(ts: str) -> None:
     assert "$.ts" in str(refused(f'{{"type": "heartbeat", "ts": {ts}}}'))
 
