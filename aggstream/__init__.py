@@ -59,6 +59,7 @@ from aggstream.events import (
     ReadingResumed,
     Reconciled,
     Reconnecting,
+    Resting,
     Resumed,
     Side,
     Stopped,
@@ -71,13 +72,14 @@ from aggstream.events import (
     Verdict,
 )
 from aggstream.events._records import Balances, CashBalance, ChainBalance, OrderRecord, OrdersPage, VenueBalance
-from aggstream.health import Continuity, Counters, Health, StopReport
+from aggstream.health import Continuity, Counters, FleetHealth, Health, StopReport
 from aggstream.orders._order import Contradiction, Order, Outcome, Step
 from aggstream.orders._tracked_order import TrackedOrder, as_completed, wait_all
 from aggstream.rest._options import RestOptions
 from aggstream.typing import TokenProvider, TokenSource
 
 if TYPE_CHECKING:
+    from aggstream.fleet import Account, AccountStream, Fleet
     from aggstream.journal import JournalOptions
     from aggstream.rest._client import RestClient
     from aggstream.tokens._file import FileToken
@@ -85,6 +87,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ORDER_EVENTS",
+    "Account",
+    "AccountStream",
     "AggStreamError",
     "Authenticated",
     "AuthenticationError",
@@ -110,6 +114,8 @@ __all__ = [
     "ErrorMessage",
     "Event",
     "FileToken",
+    "Fleet",
+    "FleetHealth",
     "Gap",
     "HandshakeRejected",
     "Health",
@@ -146,6 +152,7 @@ __all__ = [
     "RestClient",
     "RestError",
     "RestOptions",
+    "Resting",
     "Resumed",
     "ServerError",
     "Side",
@@ -179,6 +186,7 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
+        "fleet": ("Account", "AccountStream", "Fleet"),
         "journal": ("JournalOptions",),
         "rest": ("RestClient",),
         "tokens": ("FileToken", "RefreshingToken", "TokenPair"),

@@ -6,41 +6,31 @@ import importlib
 import os
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar
 
 from aggstream._base.backoff import ReconnectPolicy
 from aggstream._base.border import border
 from aggstream._base.checks import check_seconds
-from aggstream._base.deadline import Deadline
 from aggstream._base.fork_and_exit import call_in_child
 from aggstream._base.limits import Limits
 from aggstream._base.service_checks import check_auth, setting
-from aggstream._delivery.dispatcher import Dispatcher
-from aggstream._delivery.expectation import Expectation
 from aggstream._delivery.handler_calls import ErrorHandler
-from aggstream._delivery.pull import EventIterator
 from aggstream._delivery.registrar import Registrar
-from aggstream._delivery.registry import check_handler, key_of
-from aggstream._delivery.waiting import Waiting
-from aggstream._delivery.watchdog import HandlerWatch
+from aggstream._delivery.registry import check_handler
 from aggstream._delivery.workers import Workers
 from aggstream._protocol.codec import Codec
 from aggstream._protocol.options import AUTH_CLOSE_CODES, SessionOptions
 from aggstream._stream.connector import Connector
 from aggstream._stream.engine import Engine
-from aggstream._stream.health_check import check_up
+from aggstream._stream.face import StreamFace
 from aggstream._stream.lifetime import Lifetime
 from aggstream._stream.options import Options
+from aggstream._stream.parts import Parts
 from aggstream._stream.rest_choice import choose_rest
-from aggstream._stream.stream import Stream
-from aggstream.errors import ConfigurationError, StateError, WaitTimeout
-from aggstream.events import BalanceUpdate, Event, OrderEvent, OrderSubmitted
-from aggstream.health import Continuity, Health, StopReport
-from aggstream.orders import Order
-from aggstream.orders._tracked_order import TrackedOrder
-from aggstream.orders._tracker import Tracker
+from aggstream.errors import StateError
+from aggstream.health import StopReport
 from aggstream.rest._options import RestOptions
 from aggstream.tokens._providers import as_provider
 from aggstream.typing import TokenSource
@@ -52,15 +42,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Client"]
 
-E = TypeVar("E", bound=Event)
 OnError = TypeVar("OnError", bound=ErrorHandler)
 
 _STOP_TIMEOUT = 5.0
-_SIGNAL_EXIT = 128
-_LOOK = 0.5
 
 
-class Client(Registrar):
+class Client(Registrar, StreamFace):
     """The stream of one user's orders and balances.
 
     Register handlers with `on`, then `start()` it in the background, use it in a `with` statement, or give it
@@ -107,6 +94,7 @@ class Client(Registrar):
         orders_kept_for: float = 86_400.0,
         journal: str | os.PathLike[str] | OpensStore | None = None,
         on_error: ErrorHandler | None = None,
+        account: str = "",
         name: str = "aggstream",
     ) -> None:
         """Make a client. Nothing is connected, and no thread started, before `start()`.
@@ -161,6 +149,7 @@ class Client(Registrar):
                 there before its handlers run, so that none is lost if the process dies; None: none. It is opened
                 by `start`.
             on_error: called with the exception of a handler and the event; see `on_error`.
+            account: a name of the program's own for the user, which each event tells in `event.account`.
             name: begins the threads' names and the log lines.
 
         Raises:
@@ -198,6 +187,7 @@ class Client(Registrar):
                 status_names=rest.status_names if isinstance(rest, RestOptions) else {},
                 limits=limits,
             ),
+            account=account,
             name=name,
         )
         # Here, and not by a thread of ours: a fork meanwhile would leave the child with a module that is locked.
@@ -213,52 +203,29 @@ class Client(Registrar):
             opens_store = as_store(journal)
         self._has_journal = opens_store is not None
         super().__init__()
-        self._tracker = Tracker(
-            kept=self._options.orders_kept, kept_for=self._options.orders_kept_for, name=self._options.name
-        )
         # Guards what `on_error` and `switch_user` change. It is never held while something is waited for or user
         # code runs.
         self._lock = threading.Lock()
-        queued_size = self._options.session.limits.queued_size
-        pool = Workers(self._options.workers, name)
-        self._dispatcher = Dispatcher(
-            self._registry,
-            pool,
-            queue_size=self._options.queue_size,
-            queued_size=queued_size,
-            coalesce_balances=self._options.coalesce_balances,
-            name=name,
-            shown=self._options.session.limits.shown,
-            on_low_water=self._wake,
-            on_fatal=self._fail,
-            on_end=self._handlers_ended,
-        )
-        self._waiting = Waiting(
-            self._dispatcher.calls, length=self._options.queue_size, size=queued_size, name=name
-        )
-        engine = Engine(name, pool)
-        watch = HandlerWatch(self._dispatcher, self._options.slow_handler_duration, name, engine.schedule)
-        self._stream = Stream(
+        engine = Engine(name, Workers(self._options.workers, name))
+        self._parts = Parts(
             self._options,
             engine,
             Connector(self._options),
+            self._registry,
             provider,
-            self._dispatcher,
-            watch,
-            self._tracker,
             calls,
-            on_stopping=self._waiting.buffer.stop_waiting,
-            on_turn=self._turn,
+            on_end=self._handlers_ended,
+            account=self._options.account,
         )
+        self._stream, self._dispatcher = self._parts.stream, self._parts.dispatcher
         engine.add(self._stream)
-        self._lifetime = Lifetime(
+        self._life = self._lifetime = Lifetime(
             engine,
-            self._stream,
-            self._dispatcher,
-            watch,
+            self._parts,
             name=name,
-            opens_store=opens_store,
-            on_end=self._waiting.end,
+            open_store=None if opens_store is None else opens_store.open,
+            on_store_failure="stop" if opens_store is None else opens_store.on_failure,
+            on_end=self._parts.waiting.end,
         )
         if on_error is not None:
             self.on_error(on_error)
@@ -361,192 +328,6 @@ class Client(Registrar):
             if error is None:
                 raise
 
-    # --- waiting for events -----------------------------------------------------------------------------
-
-    @overload
-    def events(self, *, timeout: float | None = None) -> EventIterator[Event]: ...
-    @overload
-    def events(self, key: type[E], /, *sub_events: str, timeout: float | None = None) -> EventIterator[E]: ...
-    @overload
-    def events(self, key: str, /, *sub_events: str, timeout: float | None = None) -> EventIterator[Any]: ...
-    def events(self, *key: str | type[Event], timeout: float | None = None) -> EventIterator[Any]:
-        """Return an iterator over the events, for a program that pulls instead of being called.
-
-        Events are kept from the first call on, in one buffer for all calls, so nothing is lost between two
-        loops; call it before `start` to miss nothing. A program that opens it must pull: when it holds
-        `queue_size` events, the stream waits. `close()` on the iterator ends that.
-
-        Args:
-            key: which events are wanted, as for `on`, with their sub-events; none: all. The others are skipped,
-                so use the same for all calls.
-            timeout: seconds without a wanted event after which a loop ends; None: when the stream ends. During
-                an outage, too, a loop ends so, as if nothing had happened: `health()` tells the two apart, and
-                a `Gap` comes once the stream is live again. Time in which events wait for REST is no silence.
-
-        Returns:
-            An iterator; it raises what ended the stream, after the last event.
-
-        Raises:
-            ConfigurationError: the key can never match.
-            StateError: when iterated on a dispatch thread, which would wait for itself.
-        """
-        wanted = key_of(key[0] if key else "*", key[1:])
-        self._refuse_other_process()
-        self._waiting.open_buffer()
-        return EventIterator(
-            self._waiting.buffer,
-            wanted,
-            timeout,
-            guard=lambda: self._lifetime.refuse_own_thread("events()"),
-            at_end=self._lifetime.raise_error,
-            refuse=self._refuse_other_process,
-            held_for_at_most=lambda: self._stream.pipeline.held_for_at_most,
-        )
-
-    # fmt: off
-    @overload
-    def wait_for(
-        self, key: type[E], /, *, event: str | None = None, timeout: float | None = None, **fields: object
-    ) -> E: ...
-    @overload
-    def wait_for(
-        self, key: Literal["order_submitted"], /, *, event: None = None, timeout: float | None = None,
-        **fields: object
-    ) -> OrderSubmitted: ...
-    @overload
-    def wait_for(
-        self, key: Literal["balance_update"], /, *, event: None = None, timeout: float | None = None,
-        **fields: object
-    ) -> BalanceUpdate: ...
-    @overload
-    def wait_for(
-        self, key: Literal["order_event"], /, *, event: str | None = None, timeout: float | None = None,
-        **fields: object
-    ) -> OrderEvent: ...
-    @overload
-    def wait_for(
-        self, key: str, /, *, event: str | None = None, timeout: float | None = None, **fields: object
-    ) -> Any: ...
-    # fmt: on
-    def wait_for(
-        self,
-        key: str | type[Event],
-        /,
-        *,
-        event: str | None = None,
-        timeout: float | None = None,
-        **fields: object,
-    ) -> Event:
-        """Wait for an event that is handled after this call. Handlers are called all the same.
-
-        Args:
-            key: a type's name, an event class, or `"*"`, as for `on`.
-            event: the sub-event of an `order_event`.
-            timeout: seconds; None: until the stream ends. An outage does not end the wait, and what happens in
-                it never comes.
-            fields: values that the event's fields must have: `order_id="ord_abc123"`.
-
-        Raises:
-            WaitTimeout: none came in time; says so if the stream is not live.
-            ConfigurationError: the key, or a field's name, can never match.
-            StateError: the stream has ended or is not started, or this is a thread of the client's own.
-            AggStreamError: what ended the stream meanwhile.
-        """
-        expectation = Expectation(key_of(key, () if event is None else (event,)), fields)
-        self._lifetime.refuse_own_thread("waiting for an event")
-        self._waiting.wait_for(expectation, Deadline(timeout), self._lifetime.is_running)
-        if expectation.event is None:
-            self._lifetime.raise_error()
-            if not self._lifetime.is_running():
-                raise StateError("the stream does not run: there is nothing to wait for")
-            why = "" if self._is_live() else f", and the stream is not live: {self._why_not_live()}"
-            if held := self._stream.pipeline.catch_up.held:
-                why += f", and {held} events wait for what the REST API says of a gap"
-            raise WaitTimeout(f"no {expectation} within {timeout} s{why}")
-        return expectation.event
-
-    def wait_until_live(self, timeout: float | None = None) -> None:
-        """Wait until the user is signed in; return at once if that is so already. It waits for no handler.
-
-        Args:
-            timeout: seconds; None: until the stream is live, or ends.
-
-        Raises:
-            WaitTimeout: it was not live in time.
-            StateError: the stream has ended or is not started, or this is a thread of the client's own.
-            AggStreamError: what ended the stream meanwhile.
-        """
-        self._lifetime.refuse_own_thread("wait_until_live()")
-        was_live = self._waiting.wait_until_live(Deadline(timeout), self._is_live, self._lifetime.is_going)
-        if was_live is False:
-            raise WaitTimeout(f"not live within {timeout} s: {self._why_not_live()}")
-        if was_live is None:
-            self._lifetime.raise_error()
-            raise StateError("the stream does not run: there is nothing to wait for")
-
-    def _is_live(self) -> bool:
-        return self._stream.phase == "live"
-
-    def _why_not_live(self) -> str:
-        return str(self._stream.last_error or self._stream.phase)
-
-    # --- orders -----------------------------------------------------------------------------------------
-
-    @property
-    def orders(self) -> Mapping[str, Order]:
-        """The orders that are known, by their ids: a live mapping of immutable snapshots.
-
-        Orders that have ended are forgotten by age and number: see `orders_kept` and `orders_kept_for`.
-        """
-        self._refuse_other_process()
-        return self._tracker.orders()
-
-    @property
-    def continuity(self) -> Continuity:
-        """Whether something may have been missed of the user's orders."""
-        self._refuse_other_process()
-        return self._tracker.continuity
-
-    def track(self, order_id: str) -> TrackedOrder:
-        """Follow one order. Returns at once.
-
-        There is no race: it may be called before the order is placed, while its events come, or long after it has
-        ended. An order that the stream has told nothing of is looked for in the REST API, newest orders first.
-
-        Args:
-            order_id: the order's id.
-
-        Raises:
-            ConfigurationError: it is no text, or empty.
-            StateError: this is a forked child of the process that has started the client.
-        """
-        if not isinstance(order_id, str) or not order_id:
-            raise ConfigurationError("order_id must be a text that is not empty")
-        self._refuse_other_process()
-        tracked = self._tracker.track(order_id)
-        if not tracked.is_known:
-            self._find_out(order_id)
-        return TrackedOrder(tracked, self._tracker, self._registry, guard=self._guard_wait, call=self._call)
-
-    def wait_until_caught_up(self, timeout: float | None = None) -> None:
-        """Wait until `continuity` is LIVE: nothing is missing of what happened to the user's orders.
-
-        Args:
-            timeout: seconds; None: until that is so, or the stream ends.
-
-        Raises:
-            WaitTimeout: it was not so in time.
-            StateError: the client does not run, or this is a thread that would have to see to it.
-            AggStreamError: what ended the stream meanwhile.
-        """
-        self._guard_wait()
-        if self._tracker.wait_until_caught_up(Deadline(timeout)):
-            return
-        if self._tracker.stopped:
-            self._lifetime.raise_error()
-            raise StateError("the stream does not run: there is nothing to wait for")
-        raise WaitTimeout(f"not caught up within {timeout} s: {self._why_not_caught_up()}")
-
     # --- the rest ---------------------------------------------------------------------------------------
 
     def on_error(self, handler: OnError) -> OnError:
@@ -585,7 +366,7 @@ class Client(Registrar):
             raise StateError("a journal holds one user's events: make another client, with a journal of its own")
         with self._lock:
             self._dispatcher.calls.epoch += 1
-            self._waiting.switch_user(self._dispatcher.calls.epoch)
+            self._parts.waiting.switch_user(self._dispatcher.calls.epoch)
             self._stream.switch_user(provider, self._dispatcher.calls.epoch)
 
     def redeliver(self, stored: Sequence[StoredEvent]) -> None:
@@ -603,59 +384,15 @@ class Client(Registrar):
             raise StateError("only a client that was started and has a journal delivers anything again")
         self._stream.redeliver(stored)
 
-    def health(self) -> Health:
-        """Return how the client is at this moment, from any thread, without waiting."""
-        self._refuse_other_process()
-        return check_up(self._stream, self._dispatcher, self._options)
-
     # --- inside -----------------------------------------------------------------------------------------
 
     def _refuse_other_process(self) -> None:
         self._lifetime.refuse_other_process()
 
-    # The dispatcher is made before the stream that it calls back.
-    def _wake(self) -> None:
-        self._stream.wake()
-
-    def _fail(self, error: BaseException) -> None:
-        self._stream.fail(error)
-
     def _handlers_ended(self) -> None:
         self._lifetime.handlers_ended()
-
-    def _find_out(self, order_id: str) -> None:
-        self._stream.find_out(order_id)
-
-    def _call(self, function: Callable[[], object]) -> None:
-        self._dispatcher.call(function)
-
-    def _guard_wait(self) -> None:
-        """Raise StateError on the I/O thread, which must tell of an order's end, and so cannot wait for it."""
-        self._refuse_other_process()
-        if self._stream.engine.is_own_thread():
-            raise StateError("this thread of the client's own must tell of it, so it cannot wait for it")
-        if not self._lifetime.is_started:
-            raise StateError("the client is not started: call start() first, or use run()")
-
-    def _why_not_caught_up(self) -> str:
-        if not self._is_live():
-            return f"not live: {self._stream.last_error or self._stream.phase}"
-        error = self._stream.pipeline.catch_up.last_error
-        if error is not None:
-            return f"the REST API does not tell what was missed: {error}"
-        return (
-            "there is no REST API to ask: see the option rest_url"
-            if not self._stream.pipeline.has_rest
-            else "still reading"
-        )
-
-    def _turn(self) -> None:
-        self._waiting.turn(is_live=self._is_live())
 
     def _let_go(self) -> None:
         """Let go of the stream in a forked child: it is the parent's."""
         self._lock = threading.Lock()
-        self._tracker.after_fork_in_child()
-        self._registry.after_fork_in_child()
-        self._waiting.after_fork_in_child()
         self._lifetime.after_fork_in_child()

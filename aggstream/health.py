@@ -10,8 +10,13 @@ import attrs
 
 from aggstream.errors import AggStreamError
 
-Phase: TypeAlias = Literal["idle", "connecting", "live", "waiting", "stopping", "stopped"]
-"""Not started; on the way to a live connection; live; pausing before the next attempt; on the way out; ended."""
+Phase: TypeAlias = Literal[
+    "idle", "connecting", "live", "waiting", "must sign in again", "failed", "stopping", "stopped"
+]
+"""Not started; on the way to a live connection; live; pausing before the next attempt; on the way out; ended.
+
+Only an account of a fleet is "must sign in again", because its token is refused, or "failed", because it is
+refused for another reason: see `Resting`."""
 
 
 class Continuity(enum.Enum):
@@ -109,6 +114,40 @@ class Health:
     @property
     def ok(self) -> bool:
         """True if the stream is live, its threads are alive, and the server is not silent past its deadline."""
+        return not self.problems
+
+
+@attrs.frozen(kw_only=True)
+class FleetHealth:
+    """A snapshot of a fleet. To make one takes the same time for any number of accounts, without `details`.
+
+    Attributes:
+        phase: "idle" (not started), "live", "stopping" or "stopped".
+        accounts: how many accounts there are.
+        phases: how many of them are in each phase: see `Phase`.
+        problems: what is wrong, in words; empty if all is well.
+        must_sign_in: the names of some accounts whose token is refused, ten at most.
+        failed: the names of some accounts that are refused for another reason, ten at most.
+        running: handlers that run now, by account and name, with the seconds since they were called.
+        threads: which of the fleet's threads are alive, by name.
+        waiting_to_connect: how many accounts wait for their turn to connect.
+        details: the health of each account by its name; empty unless it was asked for.
+    """
+
+    phase: Phase
+    accounts: int
+    phases: Mapping[Phase, int]
+    problems: tuple[str, ...]
+    must_sign_in: tuple[str, ...]
+    failed: tuple[str, ...]
+    running: Mapping[tuple[str, str], float]
+    threads: Mapping[str, bool]
+    waiting_to_connect: int
+    details: Mapping[str, Health] = attrs.field(factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """True if all accounts are live, and nothing is known to be wrong at this moment."""
         return not self.problems
 
 

@@ -435,11 +435,12 @@ class Lanes:
         self.openings = Lane(f"{name}-opening", "opening a connection", at_once=_OPENINGS)
         self.tokens = Lane(f"{name}-tokens", "waiting for the token provider", at_once=_TOKENS)
         self.rest = Lane(f"{name}-rest", "reading from the REST API", at_once=_REST)
-        self._lanes = (self.openings, self.tokens, self.rest)
+        self.accounts = Lane(f"{name}-accounts", "asking which accounts there are")
+        self._lanes = (self.openings, self.tokens, self.rest, self.accounts)
 
     def set_masks(self) -> None:
         """Let the user's functions block the signals that the calling thread blocks, and our own code all."""
-        self.tokens.mask = present_mask()
+        self.tokens.mask = self.accounts.mask = present_mask()
         self.openings.mask = self.rest.mask = full_mask()
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pathlib
 
 _REMEDIES = {
     errno.EMFILE: "this process has no file descriptors left: raise its limit (ulimit -n), or close files",
@@ -21,6 +22,22 @@ def remedy_for(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         return _REMEDIES[errno.ENOMEM]
     return _REMEDIES.get(error.errno or 0) if isinstance(error, OSError) else None
+
+
+def descriptors_left(reserve: int = 64) -> int | None:
+    """Return how many more descriptors this process may open, but for a reserve; None if the system does not say.
+
+    Args:
+        reserve: how many are left for files, databases, and connections of other parts of the program.
+    """
+    try:
+        import resource  # noqa: PLC0415  (not on each system)
+
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        used = sum(1 for _ in pathlib.Path("/proc/self/fd").iterdir())
+    except (ImportError, OSError):
+        return None
+    return None if most == resource.RLIM_INFINITY else most - used - reserve
 
 
 def why_no_descriptors() -> str | None:

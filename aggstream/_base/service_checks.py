@@ -16,6 +16,7 @@ from aggstream._base.checks import is_loopback
 from aggstream._base.secret import Secret
 from aggstream.errors import ConfigurationError
 
+_LONGEST_ACCOUNT = 255
 DEFAULT_URL = "wss://ws.agg.market/ws"
 DEFAULT_REST_URL = "https://api.agg.market"
 
@@ -63,6 +64,20 @@ def check_app_id(app_id: object) -> str:
     if not isinstance(app_id, str) or not app_id.strip() or not app_id.isprintable():
         raise ConfigurationError("app_id must be a text on one line that is not empty, as AGG gave it to the app")
     return app_id
+
+
+def check_account(account: object, *, allow_empty: bool = False) -> str:
+    """Return a usable name of an account.
+
+    Raises:
+        ConfigurationError: it is no text of 1 to 255 characters on one line.
+    """
+    is_fit = isinstance(account, str) and account.isprintable() and len(account) <= _LONGEST_ACCOUNT
+    if not is_fit or not (account or allow_empty):
+        raise ConfigurationError(
+            f"the name of an account must be a text of 1 to {_LONGEST_ACCOUNT} characters on one line"
+        )
+    return str(account)
 
 
 def app_id_header(app_id: str) -> Secret:

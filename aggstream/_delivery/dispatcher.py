@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 
 from aggstream._base.text import shown
 from aggstream._delivery.acks import Acks
-from aggstream._delivery.handler_calls import HandlerCalls, Running
+from aggstream._delivery.handler_calls import Caller, HandlerCalls, Running
 from aggstream._delivery.handler_queue import HandlerQueue
 from aggstream._delivery.journaled_queue import JournaledQueue
+from aggstream._delivery.order_lines import OrderLines
 from aggstream._delivery.queue_items import Batch, Call, End, Item, LatestBalances, SizedEvent
 from aggstream._delivery.registry import Registry
 from aggstream._delivery.room import Room
@@ -47,6 +48,7 @@ class Dispatcher:
         on_low_water: Callable[[], None],
         on_fatal: Callable[[BaseException], None],
         on_end: Callable[[], None],
+        most_workers: int | None = None,
     ) -> None:
         """Make one.
 
@@ -61,6 +63,8 @@ class Dispatcher:
             on_low_water: called by a worker when half of a full queue is done.
             on_fatal: called by a worker with an exception that is to end the stream (`SystemExit`, say).
             on_end: called by a worker when nothing more will be delivered.
+            most_workers: how many of the threads may be at its events at once; None: all, and each has the orders
+                that are shared out to it. With a number a thread takes the next order that waits.
         """
         self.calls = HandlerCalls(registry, name=name, shown=shown, on_fatal=on_fatal)
         """The state that all queues share: handlers, taps, and the number of the present user."""
@@ -69,8 +73,10 @@ class Dispatcher:
         self._balances = LatestBalances(most=queue_size) if coalesce_balances else None
         self._on_end = on_end
         self._acks: Acks | None = None
+        self._most_workers = most_workers
         # As many as there are workers; each is made when the first event comes for it. The I/O thread makes them.
-        self._queues: dict[int, HandlerQueue] = {}
+        # With `most_workers` there is one, with a line for each order.
+        self._queues: dict[int, HandlerQueue | OrderLines] = {}
         # Guards how many of them have not come to their end; None: the end was not asked for.
         self._lock = threading.Lock()
         self._unended: int | None = None
@@ -102,7 +108,7 @@ class Dispatcher:
             seqs: their numbers in the journal; None: none is in it.
         """
         batch = Batch(collections.deque(events), epoch, None if seqs is None else collections.deque(seqs))
-        if self._balances is None and self._workers.count == 1:
+        if self._balances is None and self._has_one_queue:
             self._enqueue(self._queue(0), batch)
         else:
             self._share_out(batch)
@@ -152,12 +158,12 @@ class Dispatcher:
     @property
     def delivered(self) -> int:
         """How many events were handed to their handlers."""
-        return sum(queue.tally.delivered for queue in self._made())
+        return sum(tally.delivered for tally in self._room.tallies)
 
     @property
     def stale(self) -> int:
         """How many user events were not delivered because the user was switched."""
-        return sum(queue.tally.stale for queue in self._made())
+        return sum(tally.stale for tally in self._room.tallies)
 
     @property
     def to_retry(self) -> int:
@@ -172,11 +178,11 @@ class Dispatcher:
     @property
     def handler_errors(self) -> int:
         """How many exceptions handlers have raised."""
-        return sum(queue.tally.handler_errors for queue in self._made())
+        return sum(tally.handler_errors for tally in self._room.tallies)
 
     def running(self) -> list[Running]:
         """Return the handlers that are running now."""
-        return [running for queue in self._made() if (running := queue.running())]
+        return [running for queue in self._made() for running in queue.running()]
 
     def abandon(self) -> int:
         """Deliver nothing more, not even what is queued; return how many events that leaves."""
@@ -189,29 +195,42 @@ class Dispatcher:
         self.calls.epoch += 1  # also not to the handlers after the one that is running
         if self._acks is not None:
             self._acks.after_fork_in_child()
+        for queue in self._made():
+            queue.after_fork_in_child()
 
     # --- inside -----------------------------------------------------------------------------------------
 
-    def _made(self) -> tuple[HandlerQueue, ...]:
+    @property
+    def _has_one_queue(self) -> bool:
+        return self._workers.count == 1 or self._most_workers is not None
+
+    def _made(self) -> tuple[HandlerQueue | OrderLines, ...]:
         return tuple(self._queues.values())
 
-    def _queue(self, number: int) -> HandlerQueue:
+    def _queue(self, number: int) -> HandlerQueue | OrderLines:
         queue = self._queues.get(number)
         if queue is None:
             queue = self._make_queue(number)
         return queue
 
-    def _make_queue(self, number: int) -> HandlerQueue:
+    def _make_queue(self, number: int) -> HandlerQueue | OrderLines:
         with self._lock:  # `call` is for any thread
             if number in self._queues:
                 return self._queues[number]
             common = (self._workers, self.calls, self._room, self._queue_ended)
-            queue = HandlerQueue(*common) if self._acks is None else JournaledQueue(*common, self._acks)
-            self._room.tallies = (*self._room.tallies, queue.tally)
+            queue: HandlerQueue | OrderLines
+            if self._most_workers is not None:
+                queue = OrderLines(*common, self._acks, most=self._most_workers)
+            elif self._acks is not None:
+                queue = JournaledQueue(*common, self._acks)
+            else:
+                queue = HandlerQueue(*common)
+            if isinstance(queue, HandlerQueue):
+                self._room.tallies = (*self._room.tallies, queue.tally)
             self._queues[number] = queue
             return queue
 
-    def _queue_ended(self, queue: HandlerQueue, end: End) -> None:
+    def _queue_ended(self, caller: Caller, end: End) -> None:
         """Deliver the very last event once all queues have come to their end. Called on a worker's thread."""
         with self._lock:
             assert self._unended is not None
@@ -219,11 +238,11 @@ class Dispatcher:
             if self._unended:
                 return
         try:
-            self.calls.call(queue, end.event, self.calls.epoch, 0)
+            self.calls.call(caller, end.event, self.calls.epoch, 0)
         finally:
             self._on_end()
 
-    def _enqueue(self, queue: HandlerQueue, batch: Batch) -> None:
+    def _enqueue(self, queue: HandlerQueue | OrderLines, batch: Batch) -> None:
         # Counted first: a worker is never ahead.
         room = self._room
         room.put += len(batch.events)
@@ -232,7 +251,7 @@ class Dispatcher:
 
     def _share_out(self, batch: Batch) -> None:
         """Put the events into the queues that they belong to, balances where they may be replaced."""
-        shares: dict[HandlerQueue, list[Item]] = {}
+        shares: dict[HandlerQueue | OrderLines, list[Item]] = {}
         for item in batch.items():
             queue = self._queue_for(item.event)
             share = shares.setdefault(queue, [])
@@ -248,7 +267,7 @@ class Dispatcher:
         for queue, share in shares.items():
             self._enqueue_share(queue, share)
 
-    def _enqueue_share(self, queue: HandlerQueue, share: list[Item]) -> None:
+    def _enqueue_share(self, queue: HandlerQueue | OrderLines, share: list[Item]) -> None:
         """Put one queue's share into it, and empty the share."""
         if share:
             seqs = collections.deque(item.seq for item in share)
@@ -256,11 +275,10 @@ class Dispatcher:
             self._enqueue(queue, Batch(events, share[0].epoch, None if set(seqs) <= {None} else seqs))
             share.clear()
 
-    def _queue_for(self, event: Event) -> HandlerQueue:
-        count = self._workers.count
-        if count == 1:
+    def _queue_for(self, event: Event) -> HandlerQueue | OrderLines:
+        if self._has_one_queue:
             return self._queue(0)
         order_id = getattr(event, "order_id", None) or event.raw.get("orderId")
         if not isinstance(order_id, str):
             return self._queue(0)
-        return self._queue(zlib.crc32(order_id.encode(errors="surrogatepass")) % count)
+        return self._queue(zlib.crc32(order_id.encode(errors="surrogatepass")) % self._workers.count)

@@ -37,6 +37,8 @@ class Running:
     seconds: float
     """For how long it has run."""
     thread: threading.Thread
+    account: str = ""
+    """The account of the event that it was given."""
 
 
 class Caller:
@@ -90,6 +92,15 @@ class HandlerCalls:
     def is_wanted(self, event: Event) -> bool:
         """Return True if there is a handler or a tap for an event."""
         return bool(self.taps) or self._registry.is_handled(event)
+
+    def running(self, caller: Caller, thread: threading.Thread | None) -> list[Running]:
+        """Return the handler that a caller runs now on a thread, if it runs one."""
+        current = caller.current
+        if current is None or thread is None:
+            return []
+        handler, event, since = current
+        name = getattr(handler, "__qualname__", None) or repr(handler)
+        return [Running(name, self.in_a_log(event.type), since, time.monotonic() - since, thread, event.account)]
 
     def in_a_log(self, event_type: str) -> str:
         """Return a type as it may stand in a log line."""

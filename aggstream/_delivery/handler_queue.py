@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import logging
 import threading
-import time
 from collections.abc import Callable
 
 from aggstream._delivery.handler_calls import Caller, HandlerCalls, Running
@@ -24,7 +23,7 @@ class HandlerQueue(Caller):
     """
 
     def __init__(
-        self, workers: Workers, calls: HandlerCalls, room: Room, at_end: Callable[[HandlerQueue, End], None]
+        self, workers: Workers, calls: HandlerCalls, room: Room, at_end: Callable[[Caller, End], None]
     ) -> None:
         """Make one that is empty.
 
@@ -61,14 +60,12 @@ class HandlerQueue(Caller):
         """How many events wait to be tried again, those behind them included."""
         return 0
 
-    def running(self) -> Running | None:
-        """Return the handler that runs now; None if none does."""
-        current, thread = self.current, self._thread
-        if current is None or thread is None:
-            return None
-        handler, event, since = current
-        name = getattr(handler, "__qualname__", None) or repr(handler)
-        return Running(name, self._calls.in_a_log(event.type), since, time.monotonic() - since, thread)
+    def running(self) -> list[Running]:
+        """Return the handler that runs now, if one does."""
+        return self._calls.running(self, self._thread)
+
+    def after_fork_in_child(self) -> None:
+        """Do nothing: its lock is never waited for."""
 
     # --- on a thread of the workers ---------------------------------------------------------------------
 
@@ -142,7 +139,7 @@ class HandlerQueue(Caller):
         if not replaced or self._calls.is_stale(item.event, item.epoch):
             return False
         assert isinstance(item.event, BalanceUpdate)
-        told = BalancesCoalesced(venue=item.event.venue, count=len(replaced))
+        told = BalancesCoalesced(venue=item.event.venue, count=len(replaced), account=item.event.account)
         self._calls.call(self, told, item.epoch, 0)
         return True
 

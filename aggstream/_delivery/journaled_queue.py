@@ -5,28 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import attrs
-
 from aggstream._delivery.acks import Acks
-from aggstream._delivery.handler_calls import HandlerCalls
+from aggstream._delivery.attempt import Attempt, line_of, try_handlers
+from aggstream._delivery.handler_calls import Caller, HandlerCalls
 from aggstream._delivery.handler_queue import HandlerQueue
 from aggstream._delivery.queue_items import Batch, End, Item
-from aggstream._delivery.registry import Handler
 from aggstream._delivery.retry_lines import RetryLines
 from aggstream._delivery.room import Room
 from aggstream._delivery.workers import Workers
-from aggstream.events import BalanceUpdate, Event, UserEvent
-
-
-@attrs.frozen(eq=False, repr=False)
-class _Attempt:
-    """An event some of whose handlers failed, or one that waits behind such a one and was given to none yet."""
-
-    item: Item
-    handlers: tuple[Handler, ...] | None
-    """Those that failed; None: all are to be called."""
-    number: int = 0
-    """How often handlers of the event were called."""
 
 
 class JournaledQueue(HandlerQueue):
@@ -37,13 +23,13 @@ class JournaledQueue(HandlerQueue):
         workers: Workers,
         calls: HandlerCalls,
         room: Room,
-        at_end: Callable[[HandlerQueue, End], None],
+        at_end: Callable[[Caller, End], None],
         acks: Acks,
     ) -> None:
         """Make one that is empty; `acks` tells the journal, the rest is as for `HandlerQueue`."""
         super().__init__(workers, calls, room, at_end)
         self._acks = acks
-        self._lines: RetryLines[_Attempt] = RetryLines()
+        self._lines: RetryLines[Attempt] = RetryLines()
         # When the workers come for a retry, in monotonic seconds.
         self._served_at: float | None = None
 
@@ -83,13 +69,13 @@ class JournaledQueue(HandlerQueue):
         self._take_item(item)
 
     def _take_item(self, item: Item) -> None:
-        attempt = _Attempt(item, None)
-        if item.seq is None or not self._lines or not self._lines.join(_line_of(item.event), attempt):
+        attempt = Attempt(item)
+        if item.seq is None or not self._lines or not self._lines.join(line_of(item.event), attempt):
             again = self._try(attempt)
             if again is None:
                 self._is_done(item.size)
             else:
-                self._lines.begin(_line_of(item.event), *again)
+                self._lines.begin(line_of(item.event), *again)
         self._run_due_retries()
 
     def _run_due_retries(self) -> None:
@@ -103,34 +89,8 @@ class JournaledQueue(HandlerQueue):
                 self._lines.leave(key)
                 self._is_done(attempt.item.size)
 
-    def _try(self, attempt: _Attempt) -> tuple[_Attempt, float] | None:
-        """Call the handlers of an event.
-
-        Returns:
-            The next attempt, and when it is due in monotonic seconds; None if the event is done.
-        """
-        calls, item = self._calls, attempt.item
-        if calls.is_abandoned:
-            return None
-        is_first = not attempt.number
-        self.tally.begun += is_first
-        if calls.is_stale(item.event, item.epoch):
-            self.tally.stale += 1
-            return None
-        errors = calls.call(self, item.event, item.epoch, item.size, attempt.handlers)
-        self.tally.delivered += is_first
-        if self._calls.is_abandoned:  # meanwhile
-            return None
-        if not errors or item.seq is None:
-            self._succeeded(item.seq)
-            return None
-        number = attempt.number + 1
-        pause = self._acks.failed(item.seq, [error for _, error in errors], number)
-        if pause is None:
-            return None
-        event = attrs.evolve(item.event, redelivered=True) if isinstance(item.event, UserEvent) else item.event
-        failed = tuple(handler for handler, _ in errors)
-        return _Attempt(attrs.evolve(item, event=event), failed, number), time.monotonic() + pause
+    def _try(self, attempt: Attempt) -> tuple[Attempt, float] | None:
+        return try_handlers(attempt, self, self._calls, self._acks)
 
     def _succeeded(self, seq: int | None) -> None:
         if seq is not None:
@@ -141,10 +101,3 @@ class JournaledQueue(HandlerQueue):
         self.tally.done_size += size
         if self._room.is_awaited:
             self._room.announce()
-
-
-def _line_of(event: Event) -> str:
-    """Return the name of the line that an event keeps: its order's, or its venue's balance's."""
-    if isinstance(event, BalanceUpdate):
-        return f"balance of {event.venue}"
-    return f"order {getattr(event, 'order_id', '')}"

@@ -62,6 +62,12 @@ class LatestBalance:
             return before.size
 
     @property
+    def venue(self) -> str:
+        """The venue whose balance it is, as long as no worker has come; else empty."""
+        item = self._item
+        return item.event.venue if item is not None and isinstance(item.event, BalanceUpdate) else ""
+
+    @property
     def waits(self) -> bool:
         """True until a worker has come."""
         return self._item is not None

@@ -22,6 +22,7 @@ from aggstream.events import (
     ReadingPaused,
     ReadingResumed,
     Reconnecting,
+    Resting,
     Resumed,
     Stopped,
     Subscribed,
@@ -86,6 +87,8 @@ class Registrar:
     def on(self, key: Literal["decode_failed"], /) -> Register[DecodeFailed]: ...
     @overload
     def on(self, key: Literal["token_refreshed"], /) -> Register[TokenRefreshed]: ...
+    @overload
+    def on(self, key: Literal["resting"], /) -> Register[Resting]: ...
     @overload
     def on(self, key: Literal["stopped"], /) -> Register[Stopped]: ...
     @overload

@@ -225,14 +225,42 @@ class Registry:
         self._found = {}
 
 
-def check_handler(handler: object, arguments: int = 1) -> None:
+class AccountRegistry(Registry):
+    """The handlers of one account: those that all accounts share, and those of single orders of its own."""
+
+    def __init__(self, shared: Registry) -> None:
+        """Make one; `shared` has the handlers that all accounts share."""
+        super().__init__()
+        self._shared = shared
+
+    def handlers(self, event: Event) -> tuple[Handler, ...]:
+        """Return the handlers for an event, in order; see `Registry.handlers`."""
+        handlers = self._shared.handlers(event)
+        if self.by_order and isinstance(event, (OrderEvent, OrderSubmitted)):
+            handlers += self.by_order.get(event.order_id, ())
+        return handlers
+
+    def is_handled(self, event: Event) -> bool:
+        """Return True if there is a handler for an event of no order."""
+        return self._shared.is_handled(event)
+
+
+def check_handler(
+    handler: object, arguments: int = 1, *, what: str = "a handler", wanted: str | None = None
+) -> None:
     """Refuse what can never be called with so many arguments.
+
+    Args:
+        handler: the function.
+        arguments: their number.
+        what: what it is, in words that begin a sentence.
+        wanted: the arguments in words; None: those of a handler.
 
     Raises:
         ConfigurationError: it is not callable, a coroutine function, or of another signature.
     """
     if not callable(handler):
-        raise ConfigurationError(f"a handler must be a function, got {handler!a}")
+        raise ConfigurationError(f"{what} must be a function, got {handler!a}")
     if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
         raise ConfigurationError(f"{handler!a} is a coroutine function: it would never run; use a plain one")
     if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
@@ -244,5 +272,6 @@ def check_handler(handler: object, arguments: int = 1) -> None:
     try:
         signature.bind(*[None] * arguments)
     except TypeError:
-        wanted = "one argument, the event" if arguments == 1 else "two arguments, the exception and the event"
+        if wanted is None:
+            wanted = "one argument, the event" if arguments == 1 else "two arguments, the exception and the event"
         raise ConfigurationError(f"{handler!a} must take {wanted}") from None

@@ -18,6 +18,7 @@ from typing import Protocol
 from aggstream._base.deadline import Deadline
 from aggstream._base.greenlets import note_greenlet
 from aggstream._base.threads import Gate, make_thread
+from aggstream._delivery.handler_calls import Running
 
 
 class Served(Protocol):
@@ -32,6 +33,9 @@ class Served(Protocol):
 
     def claim(self) -> bool:
         """Return True if no thread serves it, and none is about to: then the caller is to have it served."""
+
+    def running(self) -> list[Running]:
+        """Return the handlers that run now."""
 
 
 class Workers:
@@ -53,6 +57,8 @@ class Workers:
         self.on_leave: list[Callable[[], None]] = []
         """Called on each thread before it ends."""
         self._threads: list[threading.Thread] = []
+        # What each thread serves.
+        self._serving: dict[threading.Thread, Served] = {}
         # None stands for the end, and goes from thread to thread.
         self._ready: queue.SimpleQueue[Served | None] = queue.SimpleQueue()
         self.put: Callable[[Served], None] = self._ready.put
@@ -102,6 +108,11 @@ class Workers:
         alive = {thread.name for thread in self._threads if thread.is_alive()}
         return {name: name in alive for name in self.names}
 
+    def running(self) -> list[Running]:
+        """Return the handlers that run now on these threads."""
+        served = {id(one): one for one in list(self._serving.values())}
+        return [running for one in served.values() for running in one.running()]
+
     def is_own_thread(self) -> bool:
         """Return True if the calling thread is one of them."""
         return threading.current_thread() in self._threads
@@ -124,8 +135,9 @@ class Workers:
         thread = threading.current_thread()
         try:
             while (served := self._next()) is not None:
+                self._serving[thread] = served
                 served.serve(thread)
-                del served  # it is not kept while this thread waits
+                del served, self._serving[thread]  # it is not kept while this thread waits
         finally:
             for leave in self.on_leave:
                 leave()
@@ -175,6 +187,10 @@ class _Nothing:
     def claim(self) -> bool:
         """Return False: it need not be served."""
         return False
+
+    def running(self) -> list[Running]:
+        """Return that no handler runs."""
+        return []
 
 
 _NOTHING = _Nothing()

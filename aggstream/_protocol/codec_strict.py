@@ -33,7 +33,7 @@ def _hook(converter: Converter, cls: type[Event]) -> Callable[[Any, Any], Event]
         field.name: override(rename=wire_name(field.name), struct_hook=_field_hook(converter, field))
         for field in attrs.fields(cls)
     }
-    for ours in ("raw", "received_ns", "source", "redelivered", "text", "stored_id", "named_as"):
+    for ours in ("raw", "received_ns", "account", "source", "redelivered", "text", "stored_id", "named_as"):
         if ours in overrides:
             overrides[ours] = override(omit=True)
     return make_dict_structure_fn(cls, converter, **overrides)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aggstream._base.blocking_calls import CallNotMade, CallQueue, Job
 from aggstream._base.resources import remedy_for, why_no_descriptors
 from aggstream._network.websocket import Transport
@@ -42,21 +44,25 @@ class Attempt:
         """Ask for a token."""
         self._credentials.request_first()
 
-    def opened(self, *, insists: bool) -> tuple[Transport, Token] | None:
+    def opened(
+        self, *, insists: bool, may_open: Callable[[], bool] = lambda: True
+    ) -> tuple[Transport, Token] | None:
         """Return the open connection, and the token for it; None if there is something to wait for.
 
         Args:
             insists: see `Credentials.first_token`.
+            may_open: returns True if a connection may be opened now. Else the caller calls this method again when
+                it may.
 
         Raises:
             AggStreamError: there is no token, or no connection came about.
         """
         if self._job is None:
-            token = self._credentials.first_token(insists=insists)
-            if token is None:
+            if self._token is None:
+                self._token = self._credentials.first_token(insists=insists)
+            if self._token is None or not may_open():
                 return None
-            self._token = token
-            self._opening = Opening(self._connector, token.secret)
+            self._opening = Opening(self._connector, self._token.secret)
             self._job = self._openings.submit(self._opening.run)
         assert self._opening is not None
         assert self._token is not None

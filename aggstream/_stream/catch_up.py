@@ -358,6 +358,18 @@ class CatchUp:
         self._asked = ReadBalances() if look.orders_read else ReadOrders(look.cursor, look.status)
         return self._asked
 
+    @property
+    def wants_answer(self) -> bool:
+        """True if something is to be read that was not asked for yet."""
+        return self._schedule.look is not None and self._asked is None
+
+    @property
+    def urgency(self) -> int:
+        """How soon REST should be asked: 0 if live events wait for it, 1 if something may be missing, else 2."""
+        if self.is_holding:
+            return 0
+        return 1 if self._gaps.doubt is not None else 2
+
     def awaits(self, read: Read) -> bool:
         """Return True if the answer to this is still wanted."""
         return read is self._asked

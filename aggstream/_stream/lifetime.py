@@ -8,23 +8,18 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import Any, Protocol
 
 from aggstream._base.deadline import Deadline
 from aggstream._base.fork_and_exit import call_at_exit, is_worker_process
 from aggstream._base.greenlets import Patching, is_in_hub
 from aggstream._base.signals import SAME_WISH, caught_signals
 from aggstream._base.threads import Gate
-from aggstream._delivery.acks import Acks
-from aggstream._delivery.dispatcher import Dispatcher
-from aggstream._delivery.watchdog import HandlerWatch
+from aggstream._delivery.handler_calls import Running
 from aggstream._stream.engine import Engine
-from aggstream._stream.stream import Stream
 from aggstream.errors import JournalError, StateError
 from aggstream.health import StopReport
-
-if TYPE_CHECKING:
-    from aggstream.journal import EventStore, OpensStore
 
 logger = logging.getLogger("aggstream.stream")
 
@@ -32,39 +27,107 @@ _SIGNAL_EXIT = 128
 _WATCH_EVERY = 0.5
 
 
+class Living(Protocol):
+    """One stream with its handlers, or many. All but `begin` and `reset` is for any thread."""
+
+    @property
+    def phase(self) -> str:
+        """It is "stopped" once everything has ended but the handlers."""
+        ...
+
+    @property
+    def error(self) -> BaseException | None:
+        """The error that has ended it; None if none has."""
+        ...
+
+    @property
+    def trace(self) -> TracebackType | None:
+        """Where that error came about, if nobody expected it."""
+        ...
+
+    @property
+    def stop_requested(self) -> bool:
+        """True once it is to end."""
+        ...
+
+    @property
+    def undelivered(self) -> int:
+        """How many events no handler has been given yet."""
+        ...
+
+    @property
+    def to_retry(self) -> int:
+        """How many events wait to be tried again, those behind them included; the journal keeps them."""
+        ...
+
+    def begin(self, store: Any, failure: JournalError | None) -> None:
+        """Take the store, before the threads are started.
+
+        Args:
+            store: where events are written first; None: nowhere.
+            failure: why there is no store, although there should be one.
+        """
+        ...
+
+    def reset(self) -> None:
+        """Be as if `begin` had never been called."""
+        ...
+
+    def request_stop(self) -> None:
+        """Ask for the end. Takes no lock, so a signal handler may call it."""
+        ...
+
+    def running(self) -> list[Running]:
+        """Return the handlers that are running now."""
+        ...
+
+    def abandon(self) -> int:
+        """Deliver nothing more; return how many events that leaves."""
+        ...
+
+    def poll_handlers(self) -> None:
+        """Log the handlers that take too long, once the I/O thread has ended."""
+        ...
+
+    def log_stuck(self) -> None:
+        """Log where the handlers are that are given up."""
+        ...
+
+    def after_fork_in_child(self) -> None:
+        """Let go of what is the parent's, in a forked child."""
+        ...
+
+
 class Lifetime:
-    """The life of one client's threads. Every method may be called from any thread."""
+    """The life of one client's threads, or of a fleet's. Every method may be called from any thread."""
 
     def __init__(
         self,
         engine: Engine,
-        stream: Stream,
-        dispatcher: Dispatcher,
-        watch: HandlerWatch,
+        living: Living,
         *,
         name: str,
-        opens_store: OpensStore | None,
+        open_store: Callable[[], Any] | None,
+        on_store_failure: str = "stop",
         on_end: Callable[[], None],
     ) -> None:
         """Start nothing yet.
 
         Args:
             engine: the I/O thread.
-            stream: the one that it drives.
-            dispatcher: the threads that run handlers.
-            watch: looks after the handlers once the I/O thread has ended.
+            living: what lives on it.
             name: begins the log lines.
-            opens_store: opens the store that events are written to first; None: there is none.
+            open_store: opens the store that events are written to first; None: there is none.
+            on_store_failure: "stop": do not start if that fails; "continue": start without it.
             on_end: called when nothing more is delivered, perhaps twice.
         """
-        self.store: EventStore | None = None
+        self.store: Any = None
         """The store, from `start` on; None if there is none."""
         self._engine = engine
-        self._stream = stream
-        self._dispatcher = dispatcher
-        self._watch = watch
+        self._living = living
         self._name = name
-        self._opens_store = opens_store
+        self._open = open_store
+        self._on_store_failure = on_store_failure
         self._on_end = on_end
         self._patching = Patching()
         # Guards the decision to start. `stop`, which a signal handler may call, does not take it.
@@ -103,15 +166,14 @@ class Lifetime:
             self._starter = threading.get_ident()
             self._pid = os.getpid()
             self.store, failure = self._open_store()
-            self._dispatcher.acknowledge(self._acks())
-            self._stream.write_to(self.store, failure)
+            self._living.begin(self.store, failure)
             self._engine.start(gate)
             call_at_exit(self, Lifetime._ask_to_stop_at_exit, Lifetime._stop_at_exit)
             self._has_begun.set()
             gate.open()
         except BaseException:
             if gate.is_open:  # a signal handler has raised at the very end: the threads cannot be taken back
-                self._stream.request_stop()
+                self._living.request_stop()
                 gate.open()
             elif is_ours:
                 gate.cancel()
@@ -121,8 +183,7 @@ class Lifetime:
     def _reset(self) -> None:
         """Undo what `start` has done so far."""
         self._engine.reset()
-        self._stream.reset()
-        self._dispatcher.acknowledge(None)
+        self._living.reset()
         store, self.store = self.store, None
         if store is not None:
             store.close()
@@ -137,24 +198,24 @@ class Lifetime:
         self.refuse_other_process()
         if not self.is_started:
             return StopReport()
-        self._stream.request_stop()
+        self._living.request_stop()
         if self.is_own_thread() or is_in_hub():
-            return StopReport(undelivered=self._dispatcher.waiting, running=self._still_running())
+            return StopReport(undelivered=self._living.undelivered, running=self._still_running())
         deadline = Deadline(timeout)
         if not self._await_begin(deadline):
             return StopReport()
         is_done = self._join_engine(deadline.remaining()) and self._join_handlers(deadline)
         self._engine.lanes.join(deadline.remaining())
         if not is_done and not self._abandoned:
-            self._abandoned = self._dispatcher.abandon()
-        undelivered = self._abandoned or self._dispatcher.to_retry
+            self._abandoned = self._living.abandon()
+        undelivered = self._abandoned or self._living.to_retry
         running = self._still_running() or (() if is_done else ("starting",))
         report = StopReport(undelivered=undelivered, running=running)
         self._end()
         if not report:
             still = f", still running: {', '.join(running)}" if running else ""
             logger.warning("%s: stopped; %d events undelivered%s", self._name, undelivered, still)
-            self._watch.log_stuck()
+            self._living.log_stuck()
         self.raise_error()
         return report
 
@@ -179,7 +240,7 @@ class Lifetime:
             stop_timeout: seconds that the handlers have after a signal.
         """
         self.refuse_own_thread("run()")
-        with caught_signals(lambda _: self._stream.request_stop()) as received:
+        with caught_signals(lambda _: self._living.request_stop()) as received:
             if not self.is_started:
                 start()
             self._join_engine(None)
@@ -204,7 +265,7 @@ class Lifetime:
 
     def is_going(self) -> bool:
         """Return True from the start until the stream has ended; handlers may still run after it."""
-        return self.is_running() and self._stream.phase != "stopped"
+        return self.is_running() and self._living.phase != "stopped"
 
     def is_own_thread(self) -> bool:
         """Return True if the calling thread is one of the client's."""
@@ -230,16 +291,14 @@ class Lifetime:
 
     def raise_error(self) -> None:
         """Raise the error that has ended the stream, if one has."""
-        if self._stream.phase == "stopped" and self._stream.error is not None:
+        if self._living.phase == "stopped" and self._living.error is not None:
             # Where in here it came about is no news to the user, and each raise would make it longer.
-            raise self._stream.error.with_traceback(self._stream.trace)
+            raise self._living.error.with_traceback(self._living.trace)
 
     def after_fork_in_child(self) -> None:
         """Replace the lock, which a thread of the parent may hold, and let go of the parent's threads."""
         self._lock = threading.Lock()
-        if self.is_started:
-            self._dispatcher.after_fork_in_child()
-        self._stream.after_fork_in_child()
+        self._living.after_fork_in_child()
         self._engine.after_fork_in_child()
 
     # --- inside -----------------------------------------------------------------------------------------
@@ -247,28 +306,25 @@ class Lifetime:
     def _join_engine(self, timeout: float | None) -> bool:
         """Wait for the I/O thread to end; return True if it has. One that is not quite started has not."""
         has_ended = self._engine.join(timeout)
-        return self._stream.phase == "stopped" if has_ended is None else has_ended
+        return self._living.phase == "stopped" if has_ended is None else has_ended
 
-    def _open_store(self) -> tuple[EventStore | None, JournalError | None]:
-        """Return the store, or why there is none and the stream is to go on all the same."""
-        if self._opens_store is None:
+    def _open_store(self) -> tuple[Any, JournalError | None]:
+        """Return the store, or why there is none and it is to start all the same."""
+        if self._open is None:
             return None, None
         try:
-            return self._opens_store.open(), None
+            return self._open(), None
         except JournalError as error:
-            if self._opens_store.on_failure == "stop":
+            if self._on_store_failure == "stop":
                 raise
             return None, error
-
-    def _acks(self) -> Acks | None:
-        return None if self.store is None else Acks(self.store, self._stream.store_failed, self._name)
 
     def _end(self) -> None:
         self._is_ended = True
         self._on_end()
 
     def _still_running(self) -> tuple[str, ...]:
-        handlers = [running.handler for running in self._dispatcher.running()]
+        handlers = [running.handler for running in self._living.running()]
         closes = ["closing the connection"] if self._engine.is_alive() else []
         return (*handlers, *self._engine.lanes.doing(), *closes)
 
@@ -283,7 +339,7 @@ class Lifetime:
     def _stop_by_signal(self, timeout: float) -> None:
         began = time.monotonic()
         if not self._join_handlers(Deadline(min(timeout, SAME_WISH))):
-            for running in self._dispatcher.running():
+            for running in self._living.running():
                 logger.warning(
                     "%s: stopping; the handler %s still runs; once more to leave at once",
                     self._name,
@@ -298,18 +354,18 @@ class Lifetime:
             step = _WATCH_EVERY if remaining is None else min(_WATCH_EVERY, remaining)
             if self._engine.workers.join(Deadline(step)):
                 return True
-            self._watch.poll()
+            self._living.poll_handlers()
         return self._engine.workers.join(Deadline(0.0))
 
     def _ask_to_stop_at_exit(self) -> None:
         if self.is_in_own_process():
-            if is_worker_process() and self.is_going() and not self._stream.stop_requested:
+            if is_worker_process() and self.is_going() and not self._living.stop_requested:
                 logger.warning(
                     "%s: the worker process ends, but stop() was not called: the stream is stopped now; "
                     "call stop() before a worker ends, so that the handlers have time to finish",
                     self._name,
                 )
-            self._stream.request_stop()
+            self._living.request_stop()
 
     def _stop_at_exit(self, deadline: Deadline) -> None:
         if self.is_in_own_process() and not self._is_ended:

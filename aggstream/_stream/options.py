@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import ssl
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from aggstream._base.checks import count, flag, optional_seconds, seconds
 from aggstream._base.secret import Secret
 from aggstream._base.service_checks import (
     DEFAULT_URL,
+    check_account,
     check_app_id,
     check_headers,
     check_no_key,
@@ -90,12 +92,20 @@ class Options:
     orders_kept_for: float = seconds(86_400.0)
     reconnect: ReconnectPolicy = attrs.field(converter=_policy)
     session: SessionOptions
+    account: str = attrs.field(default="", validator=lambda _, __, it: check_account(it, allow_empty=True))
     name: str = attrs.field(converter=_name)
 
     def __attrs_post_init__(self) -> None:
         check_url(self.url, "url", plain="ws", secure="wss", allow_insecure=self.allow_insecure)
         object.__setattr__(self, "route", choose_proxy(self.proxy, self.url))
         object.__setattr__(self, "proxy", None)  # it may hold a password
+
+    def for_account(self, account: str) -> Options:
+        """Return the same options for an account of many; its name stands in the log lines."""
+        options = copy.copy(self)  # not `attrs.evolve`, which would choose the proxy again
+        object.__setattr__(options, "account", account)
+        object.__setattr__(options, "name", f"{self.name}[{account}]")
+        return options
 
     def connect_url(self, token: Secret) -> Secret:
         """Return the URL to connect to. It holds the token only if that was asked for."""

@@ -18,6 +18,7 @@ from aggstream._stream.catch_up import CatchUp
 from aggstream._stream.event_log import EventLog
 from aggstream._stream.gaps import Gaps
 from aggstream._stream.options import Options
+from aggstream._stream.pace import Turn
 from aggstream.errors import DecodeError, JournalError
 from aggstream.events import (
     DecodeFailed,
@@ -30,6 +31,7 @@ from aggstream.events import (
     TokenRefreshed,
     UserEvent,
 )
+from aggstream.events._base import set_account
 from aggstream.events._user import with_status_name
 from aggstream.health import Continuity, Counters
 from aggstream.orders._tracker import Tracker
@@ -68,6 +70,8 @@ class Pipeline:
         credentials: Credentials,
         rest_calls: CallQueue,
         wake: Callable[[], None],
+        account: str,
+        rest_turn: Turn,
     ) -> None:
         """Make one.
 
@@ -81,7 +85,10 @@ class Pipeline:
             credentials: have the token for REST.
             rest_calls: makes the calls of REST.
             wake: wakes the I/O thread; for other threads.
+            account: the name of the account whose events these are; empty if it has none.
+            rest_turn: says when REST may be asked.
         """
+        self._account = account
         self.epoch = 0
         """The number of the user whose events are handed on from now on."""
         self.gaps = Gaps(has_rest=calls is not None)
@@ -116,7 +123,13 @@ class Pipeline:
             # A request, another token, and the request once more; each has a time-out for connecting and reading.
             longest = 4 * calls.options.timeout + options.token_timeout + _SLACK
             self._reader = RestReader(
-                self.catch_up, calls, credentials, rest_calls, longest_call=longest, name=options.name
+                self.catch_up,
+                calls,
+                credentials,
+                rest_calls,
+                rest_turn,
+                longest_call=longest,
+                name=options.name,
             )
 
     @property
@@ -196,6 +209,9 @@ class Pipeline:
             self._hand_on(outgoing, seqs)
 
     def _hand_on(self, outgoing: Sequence[SizedEvent], seqs: Sequence[int | None] | None) -> None:
+        if account := self._account:
+            for event, _ in outgoing:
+                set_account(event, account)
         self._dispatcher.put_all(outgoing, self.epoch, seqs)
         if not self._watch.is_on:
             self._watch.begin()

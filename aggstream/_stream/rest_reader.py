@@ -8,6 +8,7 @@ import time
 from aggstream._base.blocking_calls import CallNotMade, CallQueue, Job
 from aggstream._base.moments import moment
 from aggstream._stream.catch_up import CatchUp, Read, ReadBalances
+from aggstream._stream.pace import Turn
 from aggstream.errors import AggStreamError, AuthenticationRejected, RestError
 from aggstream.events._records import Balances, OrdersPage
 from aggstream.rest import _snapshot as _balance_snapshot  # noqa: F401  (for the catch_up, before there are threads)
@@ -27,6 +28,7 @@ class RestReader:
         calls: Calls,
         credentials: Credentials,
         queue: CallQueue,
+        turn: Turn,
         *,
         longest_call: float,
         name: str,
@@ -38,6 +40,7 @@ class RestReader:
             calls: makes the requests.
             credentials: get another token if REST refuses the one that it is given.
             queue: makes the calls.
+            turn: says when the service may be asked.
             longest_call: seconds after which a call is given up. It has time-outs of its own; a name look-up or a
                 token function may hang all the same.
             name: begins the log lines.
@@ -48,6 +51,7 @@ class RestReader:
         self._calls = calls
         self._credentials = credentials
         self._queue = queue
+        self._turn = turn
         self._longest_call = longest_call
         self._job: Job[OrdersPage | Balances] | None = None
         self._read: Read | None = None
@@ -71,11 +75,12 @@ class RestReader:
                 given_up = self._read
                 self.abandon()
                 self._failed(given_up, RestError(f"no answer came within {self._longest_call:g} s"), now)
-        if self._job is None and (read := self._catch_up.request()) is not None:
-            self._read = read
-            self._job = self._queue.submit(lambda: self._call(read, token))
-        elif self._job is None:
-            self.close()
+        if self._job is None:
+            if not self._catch_up.wants_answer:
+                self.close()
+            elif self._turn.use(self._catch_up.urgency) and (read := self._catch_up.request()) is not None:
+                self._read = read
+                self._job = self._queue.submit(lambda: self._call(read, token))
 
     def abandon(self) -> None:
         """Wait for no answer any more."""
@@ -116,6 +121,7 @@ class RestReader:
         if not self._is_failing:  # the repetitions are no news
             self._is_failing = True
             logger.warning("%s: the REST API does not tell what was missed: %s", self._name, error)
+        self._turn.hold(error)
         self._catch_up.read_failed(read, error, now)
 
     # --- on the lane's thread ---------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
 It goes through these states, each a method that does what is due in it:
 
-    _take_up ─► _ask ─► _await_connection ─► _serve ─► (ended)
-                 ▲              │               │
-                 └─ _wait ◄─────┴───────────────┘  an error that may pass
+    _take_up ─► _wait ─► _ask ─► _await_connection ─► _serve ─► (ended)
+                  ▲                      │               │
+                  └──────────────────────┴───────────────┘  an error that may pass
 
 What it waits for wakes it: the socket of the connection, another thread, the end of a blocking call, and the next
 deadline, which `next_deadline` computes.
@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import attrs
 
@@ -41,16 +42,20 @@ from aggstream._stream.connector import Connector
 from aggstream._stream.engine import Engine
 from aggstream._stream.options import Options
 from aggstream._stream.outage import Outage
+from aggstream._stream.pace import Pace, Turn
 from aggstream._stream.patience import Patience
 from aggstream._stream.pipeline import Pipeline
 from aggstream.errors import (
     AggStreamError,
+    AuthenticationError,
     AuthenticationRejected,
     ConnectionLost,
+    HandshakeRejected,
     JournalError,
     TransportError,
+    UserMismatch,
 )
-from aggstream.events import Authenticated, Disconnected, Reconnecting, Stopped
+from aggstream.events import Authenticated, Disconnected, Reconnecting, Resting, Stopped
 from aggstream.health import Continuity, Counters, Phase
 from aggstream.orders._tracker import Tracker
 from aggstream.tokens._credentials import Credentials, refresh_in
@@ -79,6 +84,11 @@ class _SwitchUser:
 
 
 @attrs.frozen(eq=False, repr=False)
+class _UseProvider:
+    provider: TokenProvider
+
+
+@attrs.frozen(eq=False, repr=False)
 class _FindOut:
     order_id: str
 
@@ -88,7 +98,7 @@ class _Redeliver:
     stored: Sequence[StoredEvent]
 
 
-_Command: TypeAlias = "_SwitchUser | _FindOut | _Redeliver"
+_Command: TypeAlias = "_SwitchUser | _UseProvider | _FindOut | _Redeliver"
 
 
 class Stream:
@@ -101,15 +111,21 @@ class Stream:
         "_dispatcher",
         "_fatal",
         "_inbox",
+        "_on_phase",
         "_on_stopping",
         "_on_turn",
         "_options",
         "_outage_attempts",
+        "_phase",
+        "_resting",
+        "_rests",
         "_state",
         "_tracker",
         "_tried",
+        "_turn",
         "_user_switched",
         "_wait_until",
+        "account",
         "connection",
         "counters",
         "engine",
@@ -120,7 +136,6 @@ class Stream:
         "live_since",
         "outage",
         "patience",
-        "phase",
         "pipeline",
         "pressure",
         "stop_requested",
@@ -142,6 +157,12 @@ class Stream:
         *,
         on_stopping: Callable[[], None],
         on_turn: Callable[[], None],
+        account: str = "",
+        expected_user: str | None = None,
+        rests: bool = False,
+        pace: Pace | None = None,
+        rest_pace: Pace | None = None,
+        on_phase: Callable[[Stream, Phase, Phase], None] | None = None,
     ) -> None:
         """Make a stream that is not started, and holds no descriptor.
 
@@ -156,8 +177,21 @@ class Stream:
             calls: how REST is asked; None: not at all.
             on_stopping: called on the I/O thread when the stream begins to stop.
             on_turn: called on the I/O thread when the stream has gone live, and when it has ended.
+            account: the name of the account whose stream it is; empty if it has none.
+            expected_user: the user who is to be signed in; None: the first one who is.
+            rests: True: the stream does not end when it is refused for good, but rests, and is tried again.
+            pace: gives turns to connect; None: it connects at any time.
+            rest_pace: gives turns to ask REST; None: it is asked at any time.
+            on_phase: called on the I/O thread with the stream, the phase before and the phase that it is in now.
         """
-        self.phase: Phase = "idle"
+        self.account = account
+        self._phase: Phase = "idle"
+        self._on_phase = on_phase
+        self._rests = rests
+        # To connect.
+        self._turn = Turn(pace, self.wake)
+        # The phase in which a refused stream rests until it is live again; None if it is not refused.
+        self._resting: Literal["must sign in again", "failed"] | None = None
         self.error: BaseException | None = None
         """The error that ended the stream; None while it runs, or if it was asked to stop."""
         self.trace: TracebackType | None = None
@@ -167,8 +201,8 @@ class Stream:
         self.connection: Connection | None = None
         self.live_since: float | None = None
         """When the present connection went live, in monotonic seconds; None if it has not."""
-        self.user_id: str | None = None
-        """The user whose events come, by the service's word."""
+        self.user_id = expected_user
+        """The user whose events come, by the service's word, or by the program's until the service says it."""
         self.counters = Counters()
         self.engine = engine
         self.stop_requested = False
@@ -198,6 +232,8 @@ class Stream:
             credentials=self._credentials,
             rest_calls=blocking.rest,
             wake=self.wake,
+            account=account,
+            rest_turn=Turn(rest_pace, self.wake),
         )
         self.patience = Patience(options.reconnect.fatal_after)
         """Whether a refusal may pass."""
@@ -211,6 +247,17 @@ class Stream:
         self._wait_until = 0.0
         # True while the connection ends for the sake of another user.
         self._user_switched = False
+
+    @property
+    def phase(self) -> Phase:
+        """What the stream is doing."""
+        return self._phase
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        before, self._phase = self._phase, phase
+        if self._on_phase is not None and phase != before:
+            self._on_phase(self, before, phase)
 
     @property
     def continuity(self) -> Continuity:
@@ -274,6 +321,10 @@ class Stream:
         """Connect anew with another provider's token; events are delivered under `epoch` from then on."""
         self._ask_for(_SwitchUser(provider, epoch))
 
+    def use(self, provider: TokenProvider) -> None:
+        """Take the tokens of the same user from another provider, from now on. A stream that rests goes on."""
+        self._ask_for(_UseProvider(provider))
+
     def find_out(self, order_id: str) -> None:
         """Find out what is known of an order that nothing was heard of."""
         self._ask_for(_FindOut(order_id))
@@ -319,16 +370,15 @@ class Stream:
         except AggStreamError as error:
             self._failed(error)
         except _UserSwitched:
-            self._attempt.give_up()
-            self._outage_attempts = None
-            self._state = self._ask
+            self._connect_anew()
         return True
 
     def next_deadline(self) -> float | None:
         """Return when the stream is to be stepped at the latest, in monotonic seconds; None: no need."""
         connection = self.connection
         if connection is None:
-            waiting = self._wait_until if self._state == self._wait else None
+            is_waiting = self._state == self._wait and not self._turn.is_awaited
+            waiting = self._wait_until if is_waiting else None
             return nearest(self._attempt.next_deadline(), waiting)
         until = nearest(
             connection.session.next_deadline(),
@@ -351,6 +401,7 @@ class Stream:
         self.phase = "stopping"
         self.live_since = None
         self._attempt.give_up()
+        self._turn.leave()
         self._drop_connection()
         self._end_pipeline()
         self.error = self._fatal
@@ -360,7 +411,7 @@ class Stream:
         self.phase = "stopped"
         self._tracker.stop(self.error)
         self._on_turn()
-        self._dispatcher.close(Stopped(error=self.error))
+        self._dispatcher.close(Stopped(error=self.error, account=self.account))
         self.pipeline.log.leave()
         self.is_ended = True
 
@@ -390,12 +441,20 @@ class Stream:
         """Take up where an earlier process has ended, before the first connection."""
         if not self.pipeline.has_taken_up():
             return False  # the handlers are behind, and wake it
-        self._state = self._ask
+        self._state = self._wait
         return True
+
+    def _connect_anew(self) -> None:
+        """Begin another attempt at once, as after a start."""
+        self._attempt.give_up()
+        self._outage_attempts = None
+        self._wait_until = 0.0
+        self._state = self._wait
 
     def _ask(self, _: float) -> bool:
         """Begin an attempt."""
-        self.phase = "connecting"
+        if self._resting is None:
+            self.phase = "connecting"
         if self._outage_attempts is None:
             self._begin_outage()
         self._tried += 1
@@ -404,7 +463,9 @@ class Stream:
         return True
 
     def _await_connection(self, _: float) -> bool:
-        opened = self._attempt.opened(insists=self.patience.has_signed_in)
+        insists = self.patience.has_signed_in and self._resting is None
+        # Again, because the token may have taken its time.
+        opened = self._attempt.opened(insists=insists, may_open=self._turn.use)
         if opened is None:
             return False
         self._made(*opened)
@@ -448,18 +509,45 @@ class Stream:
         """
         self._attempt.give_up()
         attempts = self._outage_attempts or self._begin_outage()
-        delay = attempts.failed(error)
+        if isinstance(error, HandshakeRejected):
+            self._turn.hold(error)
+        try:
+            delay = attempts.failed(error)
+        except AggStreamError as fatal:
+            if not self._rests:
+                raise
+            self._rest(fatal)
+            return
         _without_traces(error)  # it is handed out, and its frames hold what the server has sent
         now = time.monotonic()
         self.outage.failed(error, delay, now)
         self.last_error = error
         self.pipeline.put(Reconnecting(attempt=self._tried + 1, delay=delay, error=error))
-        self.phase = "waiting"
+        self.phase = self._resting or "waiting"
         self._wait_until = now + delay
         self._state = self._wait
 
+    def _rest(self, error: AggStreamError) -> None:
+        """Rest until the account has another token, or for the longest pause, if it is not the token's fault."""
+        _without_traces(error)
+        must_sign_in = isinstance(error, AuthenticationError) and not isinstance(error, UserMismatch)
+        state: Literal["must sign in again", "failed"] = "must sign in again" if must_sign_in else "failed"
+        is_news = state != self._resting
+        self._resting = state
+        self.last_error = error
+        self._outage_attempts = None
+        # The token function is asked after each pause, and the service only once it returns another token.
+        self._wait_until = time.monotonic() + self._options.reconnect.maximum * random.uniform(0.75, 1.0)
+        self._state = self._wait
+        self.phase = state
+        if is_news:
+            logger.error("%s: %s: %s", self._options.name, state, error)
+            self.pipeline.put(Resting(state=state, error=error))
+
     def _wait(self, _: float) -> bool:
         if time.monotonic() < self._wait_until:
+            return False
+        if not self._turn.is_now():
             return False
         self._state = self._ask
         return True
@@ -487,8 +575,17 @@ class Stream:
             elif isinstance(command, _Redeliver):
                 for entry in command.stored:
                     self.pipeline.redeliver(entry)
+            elif isinstance(command, _UseProvider):
+                self._use(command.provider, session)
             else:
                 self._switch_user(command, session)
+
+    def _use(self, provider: TokenProvider, session: Session | None) -> None:
+        self._credentials.use(provider)
+        if session is not None:
+            self._credentials.request(session.token)
+        elif self._state != self._take_up:
+            self._connect_anew()
 
     def _switch_user(self, command: _SwitchUser, session: Session | None) -> None:
         """End the connection of the user before: on an open one their late messages could not be told apart."""
@@ -594,6 +691,7 @@ class Stream:
             self.pipeline.log.ask(lambda store: store.belongs_to(user_id), None)
         if self.live_since is None:
             self.live_since = time.monotonic()
+            self._resting = None
             self.phase = "live"
             self._on_turn()
             self._credentials.accepted()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import attrs
@@ -34,6 +34,10 @@ class Event:
     """The message as received, with numbers as `int` and `Decimal`; empty for what the client itself made.
     Shared by all handlers: read it, do not change it."""
 
+    account: str = attrs.field(default="", eq=False)
+    """The name of the account whose stream it came from; empty if the program has not given a name. It is a label
+    of the program's own: the service does not know it, and no id depends on it."""
+
     def __repr__(self) -> str:
         """Show the fields that have a value, and moments as ISO times in UTC."""
         fields = (_field_shown(self, field) for field in attrs.fields(type(self)) if field.repr)
@@ -55,12 +59,16 @@ class Event:
         return moment_of_ns(self.received_ns)
 
 
+set_account: Callable[[Event, str], None] = Event.account.__set__  # type: ignore[attr-defined]
+"""Writes the account into an event that nobody has seen yet, below attrs' guard against assignment."""
+
+
 def _field_shown(event: Event, field: attrs.Attribute[Any]) -> str:
     name, value = field.name, getattr(event, field.name)
     if name.endswith("_ns"):
         name = name.removesuffix("_ns") + "_at"
         value = getattr(event, name)
-    if value is None:
+    if value is None or (name == "account" and not value):
         return ""
     if isinstance(value, dt.datetime):
         return f"{name}={value.isoformat()}"

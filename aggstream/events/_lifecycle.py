@@ -199,6 +199,20 @@ class BalancesCoalesced(LifecycleEvent):
 
 @lifecycle
 @attrs.frozen(kw_only=True, repr=False)
+class Resting(LifecycleEvent):
+    """An account of a fleet is refused for good, as it seems. Its stream rests, and the other accounts go on."""
+
+    TYPE: ClassVar[str] = "resting"
+
+    state: Literal["must sign in again", "failed"]
+    """"must sign in again": the service refuses the user's token. The stream goes on once the account has another
+    one. "failed": it was refused for another reason, and is tried again after the longest pause."""
+    error: AggStreamError
+    """Why."""
+
+
+@lifecycle
+@attrs.frozen(kw_only=True, repr=False)
 class Stopped(LifecycleEvent):
     """The last event: the stream has ended."""
 

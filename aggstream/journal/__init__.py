@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from aggstream._base.lazy import lazy
 from aggstream.journal._options import JournalOptions, as_store
-from aggstream.journal._store import EventStore, OpensStore, StoreMemory
+from aggstream.journal._store import EventStore, FleetStore, OpensFleetStore, OpensStore, Part, StoreMemory
 from aggstream.journal._store_options import StoreOptions
 
 if TYPE_CHECKING:
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 __all__ = [
     "DECODERS",
     "EventStore",
+    "FleetStore",
     "Journal",
     "JournalCounts",
     "JournalOptions",
     "JournalReader",
     "JournalState",
+    "OpensFleetStore",
     "OpensStore",
+    "Part",
     "StoreMemory",
     "StoreOptions",
     "StoredEvent",

@@ -134,6 +134,77 @@ class EventStore(Protocol):
         ...
 
 
+@attrs.frozen
+class Part:
+    """Events of one account that are stored together with those of others."""
+
+    account: str
+    events: Sequence[UserEvent]
+    complete: bool = True
+    """As for `EventStore.store`."""
+
+
+class FleetStore(Protocol):
+    """Where the events of many accounts are before their handlers run. Any thread may call it, and may block."""
+
+    @property
+    def options(self) -> StoreOptions:
+        """How often handlers are called again, and what happens if the store fails."""
+        ...
+
+    def of(self, account: str, user_id: str | None = None) -> EventStore:
+        """Return the store of one account. To close it does not close the others'.
+
+        Args:
+            account: its name.
+            user_id: the user whose events it holds, if that is known: events of the same user that a single client
+                has stored become this account's, if it has none of its own.
+        """
+        ...
+
+    def store_all(self, parts: Sequence[Part]) -> list[list[int | None] | Exception]:
+        """Keep the events of many accounts, in one transaction.
+
+        Returns:
+            For each part what `EventStore.store` returns; or the exception that it would have raised, if the part
+            itself is at fault, and then the other parts are stored all the same.
+
+        Raises:
+            JournalError: the store fails, and nothing is changed.
+        """
+        ...
+
+    def retention(self, now_ns: int) -> int:
+        """Delete a few of the done events that need not be kept; return how many, 0 if there are no more."""
+        ...
+
+    def leave(self) -> None:
+        """Let go of what the calling thread holds of it: the thread ends."""
+        ...
+
+    def close(self) -> None:
+        """Let another fleet use it. Never fails, and waits for nothing; may be called again."""
+        ...
+
+
+@runtime_checkable
+class OpensFleetStore(Protocol):
+    """Opens a store once the fleet starts. `Fleet(journal=…)` takes one."""
+
+    @property
+    def on_failure(self) -> str:
+        """Whether the fleet ends ("stop") or goes on ("continue") if the store cannot be opened."""
+        ...
+
+    def open_fleet(self) -> FleetStore:
+        """Return the store, opened for the calling process. Runs on the thread that calls `Fleet.start`.
+
+        Raises:
+            JournalError: it cannot be opened.
+        """
+        ...
+
+
 @runtime_checkable
 class OpensStore(Protocol):
     """Opens a store once the client starts. `Client(journal=…)` takes one."""

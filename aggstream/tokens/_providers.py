@@ -30,12 +30,14 @@ class _TokenFunction:
         return self._function()
 
 
-def as_provider(token: TokenSource) -> TokenProvider:
+def as_provider(token: TokenSource | Secret) -> TokenProvider:
     """Return a token provider for the token source that a user gave.
 
     Raises:
         ConfigurationError: the source is not a token, a function or a provider.
     """
+    if isinstance(token, Secret):
+        return _FixedToken(token)
     if isinstance(token, str):
         return _FixedToken(checked_token(token))
     if isinstance(token, TokenProvider):

@@ -256,7 +256,7 @@ def test_wait_for_returns_the_event_that_matches_all_fields(
         until(lambda: peers)
 
         def talk() -> None:
-            until(lambda: client._waiting._expectations)
+            until(lambda: client._parts.waiting._expectations)
             peers[0].send(ORDER_SUBMITTED, ORDER_EVENT, ORDER_EVENT.replace("dag_started", "order_filled"))
 
         talker = threading.Thread(target=talk)
@@ -297,7 +297,7 @@ def test_wait_for_ends_with_the_stream(other_server: ServeFunction, client_of: M
     client.start()
 
     def stop() -> None:
-        until(lambda: client._waiting._expectations)
+        until(lambda: client._parts.waiting._expectations)
         client.stop()
 
     stopper = threading.Thread(target=stop)
@@ -533,7 +533,7 @@ def test_a_property_that_has_no_value_does_not_match(
         until(lambda: peers)
 
         def talk() -> None:
-            until(lambda: client._waiting._expectations)
+            until(lambda: client._parts.waiting._expectations)
             peers[0].send(BALANCE_UPDATE.replace("1710000000000", str(10**18)), BALANCE_UPDATE)
 
         talker = threading.Thread(target=talk)

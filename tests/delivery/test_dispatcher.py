@@ -22,7 +22,7 @@ from aggstream._base.deadline import Deadline
 from aggstream._base.threads import Gate
 from aggstream._delivery.acks import Acks
 from aggstream._delivery.dispatcher import Dispatcher
-from aggstream._delivery.handler_calls import name_of
+from aggstream._delivery.handler_calls import Running, name_of
 from aggstream._delivery.registrar import Registrar
 from aggstream._delivery.workers import Workers
 from aggstream._protocol.codec import Codec
@@ -687,6 +687,9 @@ def test_a_retry_that_is_due_does_not_wait_until_no_queue_has_anything_to_do() -
 
         def claim(self) -> bool:
             return True
+
+        def running(self) -> list[Running]:
+            return []
 
     class Due(Busy):
         def serve(self, thread: threading.Thread) -> None:

@@ -18,7 +18,7 @@ ROWS = [
     {"journal", "_delivery"},
     {"orders"},
     {"_stream"},
-    {"client"},
+    {"client", "fleet"},
     {"__init__"},
     {"simulator", "testing"},
     {"cli", "integrations"},
