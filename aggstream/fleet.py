@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -162,7 +163,7 @@ class Fleet(Registrar):
         check_user_id: bool = True,
         orders_kept: int = 1_000,
         orders_kept_for: float = 86_400.0,
-        journal: OpensFleetStore | None = None,
+        journal: str | os.PathLike[str] | OpensFleetStore | None = None,
         on_error: ErrorHandler | None = None,
         name: str = "aggstream",
     ) -> None:
@@ -186,7 +187,8 @@ class Fleet(Registrar):
             rest_requests_per_second: how many requests of all accounts go to the REST API in a second at most
                 (assumed). Accounts whose live events wait for an answer come first.
             orders_kept: how many orders that have ended are remembered for each account.
-            journal: opens a store for many accounts: each user event is stored there before its handlers run.
+            journal: a file, `JournalOptions`, or whatever else opens a store for many accounts: each user event is
+                stored there before its handlers run. One file holds the events of all accounts.
 
         Raises:
             ConfigurationError: an option is missing or cannot work; says which and what would.
@@ -264,12 +266,17 @@ class Fleet(Registrar):
             engine, name=name, revive_after=longest, on_end=self._handlers_ended, account_list=self._list
         )
         engine.add(self._roster)
+        opens_store: OpensFleetStore | None = None
+        if journal is not None:
+            from aggstream.journal import as_fleet_store  # noqa: PLC0415  (not every fleet has one)
+
+            opens_store = as_fleet_store(journal)
         self._lifetime = Lifetime(
             engine,
             self._roster,
             name=name,
-            open_store=None if journal is None else journal.open_fleet,
-            on_store_failure="stop" if journal is None else journal.on_failure,
+            open_store=None if opens_store is None else opens_store.open_fleet,
+            on_store_failure="stop" if opens_store is None else opens_store.on_failure,
             on_end=lambda: None,
         )
         if self._list.is_fixed:

@@ -508,6 +508,10 @@ class Stream:
             AggStreamError: there is no next attempt.
         """
         self._attempt.give_up()
+        if (
+            connection := self.connection
+        ) is not None:  # the error is of this side, and the connection is still there
+            self._let_go(connection)
         attempts = self._outage_attempts or self._begin_outage()
         if isinstance(error, HandshakeRejected):
             self._turn.hold(error)
@@ -686,9 +690,11 @@ class Stream:
 
     def _accept(self, session: Session) -> None:
         """Note that the service has signed the user in, before anybody sees the event that tells of it."""
-        self.user_id = user_id = session.user_id
+        user_id = session.user_id
         if user_id is not None:
+            # Raises if the store holds another user's events. Nothing of this one is stored then.
             self.pipeline.log.ask(lambda store: store.belongs_to(user_id), None)
+        self.user_id = user_id
         if self.live_since is None:
             self.live_since = time.monotonic()
             self._resting = None
@@ -700,14 +706,8 @@ class Stream:
             logger.info("%s: live as %s", self._options.name, session.shown(str(session.user_id)))
 
     def _end_connection(self, connection: Connection) -> None:
-        session, now = connection.session, time.monotonic()
-        is_wanted = session.error is None and self.stop_requested
-        self.pipeline.disconnected(now, session.last_heard, is_wanted=is_wanted)
-        self._credentials.cancel()
-        self.live_since = None
-        self.pressure.end(now)
-        self.counters.foreign += session.dropped
-        self._drop_connection()
+        session = connection.session
+        self._let_go(connection)
         error = session.error or ConnectionLost("closed on request", code=1000, initiated_by="client")
         if isinstance(error, AuthenticationRejected):
             error = self._credentials.judge(error, session.refused)
@@ -719,6 +719,17 @@ class Stream:
         if user_switched:
             raise _UserSwitched
         raise error
+
+    def _let_go(self, connection: Connection) -> None:
+        """Drop a connection. A gap begins, unless the stream was asked to stop."""
+        session, now = connection.session, time.monotonic()
+        is_wanted = session.error is None and self.stop_requested
+        self.pipeline.disconnected(now, session.last_heard, is_wanted=is_wanted)
+        self._credentials.cancel()
+        self.live_since = None
+        self.pressure.end(now)
+        self.counters.foreign += session.dropped
+        self._drop_connection()
 
     def _drop_connection(self) -> None:
         connection, self.connection = self.connection, None

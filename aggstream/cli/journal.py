@@ -8,18 +8,22 @@ import json
 import sys
 from typing import Any
 
+import attrs
+
 from aggstream._base.json_text import to_json
+from aggstream._base.times import moment_of_ns
 from aggstream.cli._argument_types import positive_int
 from aggstream.cli._exit_codes import OK, USAGE, Failure
 from aggstream.cli._order_format import moment
 from aggstream.cli._std_streams import print_note, write_line
 from aggstream.cli._table import Column, TableRow, table_lines
 from aggstream.cli._terminal import is_interactive, painter, width
-from aggstream.journal import JournalCounts, JournalReader, StoredEvent, replay, retry
+from aggstream.journal import JournalCounts, JournalReader, StoredAccount, StoredEvent, replay, retry
 
 HELP = "read a journal, and have events delivered again"
 EPILOG = """\
   aggstream journal list events.db --state dead
+  aggstream journal accounts events.db
   aggstream journal show events.db 17
   aggstream journal retry events.db --all-dead
   aggstream journal replay events.db --since 2026-01-31T09:30:00Z
@@ -36,11 +40,20 @@ _COLUMNS = (
     Column("seq", right=True),
     Column("state"),
     Column("event"),
+    Column("account", rank=1),
     Column("order", rank=1),
     Column("received", rank=2),
     Column("source", rank=3),
     Column("failed", rank=3, right=True),
     Column("error", is_note=True),
+)
+_ACCOUNT_COLUMNS = (
+    Column("account"),
+    Column("user", rank=1),
+    Column("pending", right=True),
+    Column("done", right=True),
+    Column("dead", right=True),
+    Column("last event", rank=2),
 )
 
 
@@ -58,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     list_parser.add_argument(
         "--state", choices=("pending", "done", "dead"), help="list only events with this state"
     )
+    _add_account(list_parser)
     list_parser.add_argument("--order", metavar="ID", help="list only events of this order")
     list_parser.add_argument("--type", metavar="TYPE", help="list only events of this type, like order_event")
     list_parser.add_argument(
@@ -72,13 +86,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     show_parser = add_command("show", _show, "show all data of one event, as JSON")
     show_parser.add_argument("event", metavar="SEQ-or-ID", type=seq_or_id, help="the event's number or id")
+    add_command("accounts", _accounts, "list the accounts of a fleet's journal, and how many events each has")
     add_command("export", _export, "write all events as JSON, one object a line, the oldest first")
     retry_parser = add_command("retry", _retry, "have dead events delivered again, as if they had not failed")
     retry_parser.add_argument("seqs", metavar="SEQ", type=int, nargs="*", help="the numbers of the events")
+    _add_account(retry_parser)
     retry_parser.add_argument("--all-dead", action="store_true", help="all dead events")
     replay_parser = add_command(
         "replay", _replay, "have done events delivered again, if all given options match them"
     )
+    _add_account(replay_parser)
     replay_parser.add_argument("--order", metavar="ID", help="only events of this order")
     replay_parser.add_argument("--first", metavar="SEQ", type=int, help="only events from this number on")
     replay_parser.add_argument("--last", metavar="SEQ", type=int, help="only events up to this number")
@@ -90,6 +107,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_account(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--account", metavar="NAME", help="only events of this account of a fleet")
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the chosen subcommand; return the exit code."""
     args.run_journal(args)
@@ -99,7 +120,12 @@ def run(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> None:
     with JournalReader(args.path) as reader:
         events = reader.find(
-            state=args.state, order_id=args.order, of_type=args.type, after=args.after, limit=args.limit
+            state=args.state,
+            order_id=args.order,
+            of_type=args.type,
+            account=args.account,
+            after=args.after,
+            limit=args.limit,
         )
         counts = reader.counts()
     if not is_interactive():
@@ -118,11 +144,37 @@ def _list(args: argparse.Namespace) -> None:
         paint([(f"there may be more events: --after {events[-1].seq} lists them", "dim")])
 
 
+def _accounts(args: argparse.Namespace) -> None:
+    with JournalReader(args.path) as reader:
+        accounts = reader.accounts()
+    if not is_interactive():
+        for account in accounts:
+            write_line(to_json(attrs.asdict(account)))
+        return
+    paint = painter()
+    now = dt.datetime.now(dt.timezone.utc)
+    for line in table_lines(_ACCOUNT_COLUMNS, [_account_row(account, now) for account in accounts], width()):
+        paint(line)
+
+
+def _account_row(account: StoredAccount, now: dt.datetime) -> TableRow:
+    received_ns = account.last_received_ns
+    return (
+        (account.name or "(a single client)", "bold"),
+        (account.user_id or "", ""),
+        (f"{account.pending:,}", _STATE_STYLES["pending"]),
+        (f"{account.done:,}", _STATE_STYLES["done"]),
+        (f"{account.dead:,}", _STATE_STYLES["dead"] if account.dead else ""),
+        ("" if received_ns is None else moment(moment_of_ns(received_ns), now), "dim"),
+    )
+
+
 def _table_row(stored: StoredEvent, now: dt.datetime) -> TableRow:
     return (
         (str(stored.seq), "bold"),
         (stored.state, _STATE_STYLES[stored.state]),
         (stored.sub_event or stored.type, ""),
+        (stored.account, ""),
         (stored.order_id or "", ""),
         (moment(stored.received_at, now), "dim"),
         ("REST" if stored.source == "reconcile" else "stream", "dim"),
@@ -164,7 +216,7 @@ def _export(args: argparse.Namespace) -> None:
 def _retry(args: argparse.Namespace) -> None:
     if args.all_dead == bool(args.seqs):
         raise Failure("say which events: give their numbers, or --all-dead", USAGE)
-    number = retry(args.path, None if args.all_dead else args.seqs)
+    number = retry(args.path, None if args.all_dead else args.seqs, account=args.account)
     if args.seqs and not number:
         state = "`journal show` tells their state, and `journal replay` is for done events"
         raise Failure(f"none of these events of {args.path} is dead: {state}")
@@ -175,7 +227,14 @@ def _replay(args: argparse.Namespace) -> None:
     given = (args.order, args.first, args.last, args.since)
     if all(value is None for value in given):
         raise Failure("say which events: give --order, --first, --last or --since", USAGE)
-    number = replay(args.path, order_id=args.order, first=args.first, last=args.last, since=args.since)
+    number = replay(
+        args.path,
+        order_id=args.order,
+        first=args.first,
+        last=args.last,
+        since=args.since,
+        account=args.account,
+    )
     _print_result(number, "done")
 
 

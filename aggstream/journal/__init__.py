@@ -10,14 +10,14 @@ while so that repeats are told. One whose handlers failed too often is `dead`: s
 from typing import TYPE_CHECKING
 
 from aggstream._base.lazy import lazy
-from aggstream.journal._options import JournalOptions, as_store
+from aggstream.journal._options import JournalOptions, as_fleet_store, as_store
 from aggstream.journal._store import EventStore, FleetStore, OpensFleetStore, OpensStore, Part, StoreMemory
 from aggstream.journal._store_options import StoreOptions
 
 if TYPE_CHECKING:
     from aggstream.journal._journal import Journal
     from aggstream.journal._stored import DECODERS, JournalCounts, JournalState, StoredEvent
-    from aggstream.journal._tools import JournalReader, replay, retry
+    from aggstream.journal._tools import JournalReader, StoredAccount, replay, retry
 
 __all__ = [
     "DECODERS",
@@ -33,7 +33,9 @@ __all__ = [
     "Part",
     "StoreMemory",
     "StoreOptions",
+    "StoredAccount",
     "StoredEvent",
+    "as_fleet_store",
     "as_store",
     "replay",
     "retry",
@@ -45,6 +47,6 @@ __getattr__, __dir__ = lazy(
     {
         "_journal": ("Journal",),
         "_stored": ("DECODERS", "JournalCounts", "JournalState", "StoredEvent"),
-        "_tools": ("JournalReader", "replay", "retry"),
+        "_tools": ("JournalReader", "StoredAccount", "replay", "retry"),
     },
 )

@@ -8,8 +8,9 @@ from typing import Literal
 import attrs
 
 from aggstream._base.checks import count
+from aggstream._base.service_checks import check_account
 from aggstream.errors import ConfigurationError
-from aggstream.journal._store import EventStore, OpensStore
+from aggstream.journal._store import EventStore, FleetStore, OpensFleetStore, OpensStore
 from aggstream.journal._store_options import StoreOptions, one_of
 
 
@@ -32,6 +33,8 @@ class JournalOptions(StoreOptions):
     """The SQLite file; made if it is not there. Files with `-owner`, `-wal` and `-shm` added come beside it."""
     synchronous: Literal["full", "normal"] = one_of("full", "normal")
     """With "full" stored events survive a loss of power; with "normal", which is faster, the process's death."""
+    account: str = attrs.field(default="", validator=lambda _, __, it: check_account(it, allow_empty=True))
+    """The account of a fleet's file whose stream a `Client` is; empty: the file is a single client's."""
     max_size: int = count(256 << 20)
     """The size past which the oldest done events are deleted early."""
 
@@ -45,6 +48,16 @@ class JournalOptions(StoreOptions):
 
         return Journal(self)
 
+    def open_fleet(self) -> FleetStore:
+        """Open the journal for the accounts of a fleet, and own it.
+
+        Raises:
+            JournalError: it cannot be opened; the class says why.
+        """
+        from aggstream.journal._fleet import FleetJournal  # noqa: PLC0415  (loads a database)
+
+        return FleetJournal(self)
+
 
 def as_store(value: str | os.PathLike[str] | OpensStore | None) -> OpensStore | None:
     """Return what a user means by a journal.
@@ -54,5 +67,17 @@ def as_store(value: str | os.PathLike[str] | OpensStore | None) -> OpensStore | 
     """
     is_path = isinstance(value, (str, os.PathLike))  # a pathlib.Path has an `open`, too
     if value is None or (not is_path and callable(getattr(value, "open", None))):
+        return value  # type: ignore[return-value]
+    return JournalOptions(path=value)  # type: ignore[arg-type]
+
+
+def as_fleet_store(value: str | os.PathLike[str] | OpensFleetStore) -> OpensFleetStore:
+    """Return what a user means by the journal of a fleet.
+
+    Raises:
+        ConfigurationError: it is neither a path nor something that opens a store for many accounts.
+    """
+    is_path = isinstance(value, (str, os.PathLike))
+    if not is_path and callable(getattr(value, "open_fleet", None)):
         return value  # type: ignore[return-value]
     return JournalOptions(path=value)  # type: ignore[arg-type]

@@ -28,7 +28,8 @@ DELETE FROM facts WHERE seq = ? AND (
     order_id IS NULL
     OR NOT terminal AND {IS_OVER}
     OR terminal AND NOT EXISTS (
-        SELECT 1 FROM facts AS other WHERE other.order_id = facts.order_id AND NOT other.terminal
+        SELECT 1 FROM facts AS other
+        WHERE other.account = facts.account AND other.order_id = facts.order_id AND NOT other.terminal
     )
 )
 """  # noqa: S608

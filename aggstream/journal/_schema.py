@@ -7,28 +7,63 @@ import sqlite3
 from aggstream.errors import JournalError
 from aggstream.journal._file import corrupt
 
-VERSION = 2
+VERSION = 3
+SINGLE = 1
+"""The number of the account with the empty name: that of a single client's events."""
+
+# What is known of each account. Its number stands in the other tables.
+_ACCOUNTS = """CREATE TABLE accounts (
+    number INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    user_id TEXT,
+    closed_ns INTEGER,
+    last_timestamp INTEGER,
+    last_received_ns INTEGER,
+    history_until INTEGER,
+    known_until INTEGER,
+    is_searched INTEGER NOT NULL DEFAULT 0,
+    old_ids_until INTEGER NOT NULL DEFAULT 0
+)"""
+_META = """CREATE TABLE meta (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    version INTEGER NOT NULL,
+    owner_pid INTEGER,
+    last_seq INTEGER NOT NULL DEFAULT 0
+)"""
+# Orders that were open when REST told of them, without an event that told the handlers.
+_FOLLOWED = """CREATE TABLE followed (
+    account INTEGER NOT NULL, order_id TEXT NOT NULL, PRIMARY KEY (account, order_id)
+) WITHOUT ROWID"""
+_INDEXES = (
+    # An id is there once for an account. It is a hash, and an index of hashes alone would change in another page
+    # for every event, all of which have to be written. So an id stands beside those that are stored at the same
+    # time: that of an order's event with its order, any other by its time. Every repeat is found: with the same id
+    # come the same order, and without an order the same time, because an id is made of them, or of the message.
+    "CREATE UNIQUE INDEX facts_of_order ON facts (account, order_id, id) WHERE order_id IS NOT NULL",
+    "CREATE UNIQUE INDEX facts_of_none ON facts (account, timestamp, id) WHERE order_id IS NULL",
+    # `terminal` is in it so that SQLite need not look at the events themselves.
+    "CREATE INDEX facts_ends ON facts (account, order_id, terminal) WHERE terminal",
+    # One index for each state, with only that state's rows in it: what is pending is found, and each state is
+    # counted, without a look at the others.
+    "CREATE INDEX states_pending ON states (account, seq) WHERE state = 'pending'",
+    "CREATE INDEX states_dead ON states (account, seq) WHERE state = 'dead'",
+    "CREATE INDEX states_done ON states (settled_ns) WHERE state = 'done'",
+)
+# A reader need not know that it is several tables. The order of the columns is that of StoredEvent's fields.
+# `seq` is that of `states`, so that pages of one state are read from that state's index.
+_VIEW = """CREATE VIEW events AS
+    SELECT states.seq AS seq, id, type, event, order_id, terminal, source, timestamp, received_ns, text,
+        state, attempts, last_error, settled_ns, accounts.name AS account, accounts.user_id AS user_id
+    FROM states JOIN accounts ON accounts.number = states.account
+        JOIN facts ON facts.seq = states.seq AND facts.account = states.account"""
 
 _SCHEMA = (
-    """CREATE TABLE meta (
-        one INTEGER PRIMARY KEY CHECK (one = 1),
-        version INTEGER NOT NULL,
-        user_id TEXT,
-        owner_pid INTEGER,
-        closed_ns INTEGER,
-        last_timestamp INTEGER,
-        last_received_ns INTEGER,
-        history_until INTEGER,
-        known_until INTEGER,
-        is_searched INTEGER NOT NULL DEFAULT 0,
-        old_ids_until INTEGER NOT NULL DEFAULT 0,
-        last_seq INTEGER NOT NULL DEFAULT 0
-    )""",
-    # Orders that were open when REST told of them, without an event that told the handlers.
-    "CREATE TABLE followed (order_id TEXT PRIMARY KEY) WITHOUT ROWID",
+    _META,
+    _ACCOUNTS,
+    _FOLLOWED,
     # An event, which is written once, is apart from its state, which changes: to settle an event,
     # its text need not be written again.
-    """CREATE TABLE facts (
+    f"""CREATE TABLE facts (
         seq INTEGER PRIMARY KEY,
         id TEXT NOT NULL,
         type TEXT NOT NULL,
@@ -38,35 +73,21 @@ _SCHEMA = (
         source TEXT NOT NULL,
         timestamp INTEGER NOT NULL,
         received_ns INTEGER NOT NULL,
-        text TEXT NOT NULL
+        text TEXT NOT NULL,
+        account INTEGER NOT NULL DEFAULT {SINGLE}
     )""",
-    """CREATE TABLE states (
+    f"""CREATE TABLE states (
         seq INTEGER PRIMARY KEY,
         state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'done', 'dead')),
         attempts INTEGER NOT NULL DEFAULT 0,
         last_error TEXT,
-        settled_ns INTEGER
+        settled_ns INTEGER,
+        account INTEGER NOT NULL DEFAULT {SINGLE}
     )""",
-    # An id is there once. It is a hash, and an index of hashes alone would change in another page for every event,
-    # all of which have to be written. So an id stands beside those that are stored at the same time: that of an
-    # order's event with its order, any other by its time. Every repeat is found: with the same id come the same
-    # order, and without an order the same time, because an id is made of them, or of the whole message.
-    "CREATE UNIQUE INDEX facts_of_order ON facts (order_id, id) WHERE order_id IS NOT NULL",
-    "CREATE UNIQUE INDEX facts_of_none ON facts (timestamp, id) WHERE order_id IS NULL",
-    # `terminal` is in it so that SQLite need not look at the events themselves.
-    "CREATE INDEX facts_ends ON facts (order_id, terminal) WHERE terminal",
-    # One index for each state, with only that state's rows in it: what is pending is found, and each state is
-    # counted, without a look at the others.
-    "CREATE INDEX states_pending ON states (seq) WHERE state = 'pending'",
-    "CREATE INDEX states_dead ON states (seq) WHERE state = 'dead'",
-    "CREATE INDEX states_done ON states (settled_ns) WHERE state = 'done'",
-    # A reader need not know that it is two tables. The order of the columns is that of StoredEvent's fields.
-    # `seq` is that of `states`, so that pages of one state are read from that state's index.
-    """CREATE VIEW events AS
-        SELECT seq, id, type, event, order_id, terminal, source, timestamp, received_ns, text,
-            state, attempts, last_error, settled_ns
-        FROM states JOIN facts USING (seq)""",
+    *_INDEXES,
+    _VIEW,
     f"INSERT INTO meta (one, version) VALUES (1, {VERSION})",  # noqa: S608
+    f"INSERT INTO accounts (number, name) VALUES ({SINGLE}, '')",  # noqa: S608
 )
 
 
@@ -74,16 +95,26 @@ _SCHEMA = (
 # `terminal` is 2 if nobody knew the event's word when it was stored. A known status after it says that the order
 # was still open.
 IS_OVER = """
-EXISTS (SELECT 1 FROM facts AS said WHERE said.order_id = facts.order_id AND said.terminal AND (
+EXISTS (SELECT 1 FROM facts AS said
+    WHERE said.account = facts.account AND said.order_id = facts.order_id AND said.terminal AND (
     said.terminal = 1 OR NOT EXISTS (
         SELECT 1 FROM facts AS later
-        WHERE later.order_id = said.order_id AND later.seq > said.seq AND later.type = 'order_event'
-            AND NOT later.terminal AND later.event NOT GLOB 'dag_*' AND later.event NOT GLOB 'step_*'
+        WHERE later.account = said.account AND later.order_id = said.order_id AND later.seq > said.seq
+            AND later.type = 'order_event' AND NOT later.terminal
+            AND later.event NOT GLOB 'dag_*' AND later.event NOT GLOB 'step_*'
     )
 ))
 """
 
 
+_INDEXES_OF_2 = (
+    "facts_of_order",
+    "facts_of_none",
+    "facts_ends",
+    "states_pending",
+    "states_dead",
+    "states_done",
+)
 # From one version to the next. The events of version 1 have ids that were made in another way.
 _UPGRADES = {
     1: (
@@ -91,6 +122,26 @@ _UPGRADES = {
         "ALTER TABLE meta ADD COLUMN is_searched INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE meta ADD COLUMN old_ids_until INTEGER NOT NULL DEFAULT 0",
         "UPDATE meta SET version = 2, old_ids_until = COALESCE((SELECT MAX(seq) FROM facts), 0)",
+    ),
+    2: (
+        _ACCOUNTS,
+        f"""INSERT INTO accounts
+            SELECT {SINGLE}, '', user_id, closed_ns, last_timestamp, last_received_ns, history_until, known_until,
+                is_searched, old_ids_until FROM meta""",  # noqa: S608
+        "ALTER TABLE meta RENAME TO meta_2",
+        _META,
+        "INSERT INTO meta SELECT one, 3, owner_pid, last_seq FROM meta_2",
+        "DROP TABLE meta_2",
+        "ALTER TABLE followed RENAME TO followed_2",
+        _FOLLOWED,
+        f"INSERT INTO followed SELECT {SINGLE}, order_id FROM followed_2",  # noqa: S608
+        "DROP TABLE followed_2",
+        "DROP VIEW events",
+        f"ALTER TABLE facts ADD COLUMN account INTEGER NOT NULL DEFAULT {SINGLE}",
+        f"ALTER TABLE states ADD COLUMN account INTEGER NOT NULL DEFAULT {SINGLE}",
+        *(f"DROP INDEX {name}" for name in _INDEXES_OF_2),
+        *_INDEXES,
+        _VIEW,
     ),
 }
 

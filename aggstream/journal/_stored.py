@@ -72,6 +72,8 @@ class StoredEvent:
     settled_ns: int | None
     user_id: str | None = attrs.field(default=None, kw_only=True)
     """The user whose event it is; None if the store does not say."""
+    account: str = attrs.field(default="", kw_only=True)
+    """The name of the account whose event it is; empty for that of a single client."""
 
     @property
     def received_at(self) -> dt.datetime:
@@ -94,7 +96,14 @@ class StoredEvent:
         if not isinstance(event, UserEvent):
             raise DecodeError("no event about orders and balances in this version", path="$.type")
         user_id = event.user_id or self.user_id
-        return attrs.evolve(event, source=self.source, redelivered=True, stored_id=self.id, user_id=user_id)
+        return attrs.evolve(
+            event,
+            source=self.source,
+            redelivered=True,
+            stored_id=self.id,
+            user_id=user_id,
+            account=self.account,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything about it in a form for JSON; `message` is the parsed text, with `Decimal`s.
@@ -109,6 +118,7 @@ class StoredEvent:
         return {
             "seq": self.seq,
             "id": self.id,
+            "account": self.account,
             "state": self.state,
             "type": self.type,
             "event": self.sub_event,
@@ -140,14 +150,16 @@ def _moment(ns: int) -> dt.datetime:
 
 # Nothing but a repeat can be in the way: the numbers are those after all that were ever used.
 INSERT = """
-INSERT INTO facts (seq, id, type, event, order_id, terminal, source, timestamp, received_ns, text)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+INSERT INTO facts (account, seq, id, type, event, order_id, terminal, source, timestamp, received_ns, text)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
 
 
 # What stands in the column `terminal`. An order whose last word nobody knows may have ended: it is not sought for
 # as an open one, and its events need not be kept for ever.
 _END, _MAYBE_END = 1, 2
+# How many columns the view has behind `text`, up to version 2 of the file.
+_COLUMNS_OF_2 = 4
 
 
 def _terminal(event: UserEvent) -> int:
@@ -160,7 +172,7 @@ def _terminal(event: UserEvent) -> int:
 
 
 def to_row(event: UserEvent) -> tuple[object, ...]:
-    """Return the values for `INSERT`, but for `seq`, the first of them.
+    """Return the values for `INSERT`, but for `account` and `seq`, the first of them.
 
     Raises:
         ValueError: the event was made without its text, so it could not be made again.
@@ -194,8 +206,17 @@ def last_times(events: Sequence[UserEvent]) -> dict[str, int | None]:
 
 
 def from_row(row: tuple[Any, ...], user_id: str | None = None) -> StoredEvent:
-    """Return the event of a row of the view `events`, which is a user's."""
+    """Return the event of a row of the view `events`.
+
+    Args:
+        row: the row.
+        user_id: the user of a file of an older version, whose rows do not say it.
+    """
     seq, id_, type_, sub_event, order_id, terminal, source, timestamp, received_ns, text, *rest = row
+    account: str | bytes = ""
+    if len(rest) > _COLUMNS_OF_2:
+        *rest, account, of_row = rest
+        user_id = None if of_row is None else from_column(of_row)
     return StoredEvent(
         seq,
         id_,
@@ -209,17 +230,18 @@ def from_row(row: tuple[Any, ...], user_id: str | None = None) -> StoredEvent:
         from_column(text),
         *rest,
         user_id=user_id,
+        account=from_column(account),
     )
 
 
-def count_all(connection: sqlite3.Connection, path: str) -> JournalCounts:
-    """Count the events of each state, and measure the file."""
+def count_all(connection: sqlite3.Connection, path: str, account: int | None = None) -> JournalCounts:
+    """Count the events of each state, of one account or of all, and measure the file."""
     # Three queries, because each is answered from the index of its state alone.
-    pending, done, dead = connection.execute(
-        """SELECT (SELECT COUNT(*) FROM states WHERE state = 'pending'),
-            (SELECT COUNT(*) FROM states WHERE state = 'done'),
-            (SELECT COUNT(*) FROM states WHERE state = 'dead')"""
-    ).fetchone()
+    of_account = "" if account is None else f"AND account = {account:d}"
+    pending, done, dead = (
+        connection.execute(f"SELECT COUNT(*) FROM states WHERE state = '{state}' {of_account}").fetchone()[0]  # noqa: S608
+        for state in ("pending", "done", "dead")
+    )
     return JournalCounts(pending, done, dead, _size(path) + _size(f"{path}-wal"))
 
 

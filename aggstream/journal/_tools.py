@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from aggstream._base.times import EPOCH
 from aggstream.errors import ConfigurationError, JournalError, StateError
 from aggstream.journal._file import connect, from_column, to_column, to_integer, transaction, translated
@@ -34,6 +36,28 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[sqlite3.Connection, 
         yield connection, real
 
 
+@attrs.frozen
+class StoredAccount:
+    """One account of a journal."""
+
+    name: str
+    """Empty for that of a single client."""
+    user_id: str | None
+    pending: int
+    done: int
+    dead: int
+    last_received_ns: int | None
+    """When its last event was received; nanoseconds since the epoch."""
+
+
+_ACCOUNTS = """
+SELECT name, user_id, COUNT(*) FILTER (WHERE state = 'pending'), COUNT(*) FILTER (WHERE state = 'done'),
+    COUNT(*) FILTER (WHERE state = 'dead'), last_received_ns
+FROM accounts LEFT JOIN states ON states.account = accounts.number
+GROUP BY accounts.number HAVING name != '' OR COUNT(state) ORDER BY name
+"""
+
+
 class JournalReader:
     """Reads a journal that any process may own, and changes nothing in it. For one thread at a time.
 
@@ -54,8 +78,7 @@ class JournalReader:
             connection, self.path = stack.enter_context(_opened(path))
             connection.execute("PRAGMA query_only = ON")
             self._connection: sqlite3.Connection | None = connection
-            [user_id] = connection.execute("SELECT user_id FROM meta").fetchone()
-            self._user_id = None if user_id is None else from_column(user_id)
+            self._user_id = _user_of(connection)
             self._stack = stack.pop_all()
 
     def find(
@@ -64,6 +87,7 @@ class JournalReader:
         state: JournalState | None = None,
         order_id: str | None = None,
         of_type: str | None = None,
+        account: str | None = None,
         after: int = 0,
         limit: int = 100,
     ) -> list[StoredEvent]:
@@ -73,10 +97,12 @@ class JournalReader:
             state: their state.
             order_id: their order.
             of_type: their type's name.
+            account: the name of their account; empty: that of a single client.
             after: the `seq` after which to begin.
             limit: how many at most.
         """
-        query, values = _select("*", state, {"after": after, "order_id": order_id, "of_type": of_type})
+        given = {"after": after, "order_id": order_id, "of_type": of_type, "account": account}
+        query, values = _select("*", state, given)
         with self._using() as connection:
             rows = connection.execute(query, {**values, "limit": limit}).fetchall()
         return [from_row(row, self._user_id) for row in rows]
@@ -96,6 +122,15 @@ class JournalReader:
             [last] = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM states").fetchone()
         return int(last)
 
+    def accounts(self) -> list[StoredAccount]:
+        """Return the accounts that have events here, or had them, by name. A single client's name is empty."""
+        with self._using() as connection:
+            rows = connection.execute(_ACCOUNTS).fetchall()
+        return [
+            StoredAccount(from_column(name), None if user_id is None else from_column(user_id), *counts)
+            for name, user_id, *counts in rows
+        ]
+
     def export(self) -> Iterator[StoredEvent]:
         """Yield all events that are there now, oldest first, a page of them in memory at a time."""
         place, last = 0, self.newest()
@@ -113,10 +148,9 @@ class JournalReader:
 
     @property
     def user_id(self) -> str | None:
-        """The id of the user whose events these are; None if no user has signed in yet."""
+        """The id of the user whose events these are; None if nobody has signed in yet, or several have."""
         with self._using() as connection:
-            [value] = connection.execute("SELECT user_id FROM meta").fetchone()
-        return None if value is None else from_column(value)
+            return _user_of(connection)
 
     def close(self) -> None:
         """Let go of the file. May be called again."""
@@ -139,7 +173,7 @@ class JournalReader:
         self.close()
 
 
-def retry(path: str | os.PathLike[str], seqs: Iterable[int] | None = None) -> int:
+def retry(path: str | os.PathLike[str], seqs: Iterable[int] | None = None, *, account: str | None = None) -> int:
     """Make dead events pending again, with all attempts before them; return how many there were.
 
     The stream that owns the journal delivers them when it is started next, or looks for what is pending.
@@ -147,14 +181,15 @@ def retry(path: str | os.PathLike[str], seqs: Iterable[int] | None = None) -> in
     Args:
         path: the journal's file.
         seqs: which; None for all that are dead.
+        account: the name of their account; None: of all accounts.
 
     Raises:
         JournalError: there is no journal, or it cannot be written; the class says why.
     """
     with _opened(path) as (connection, _):
         if seqs is None:
-            return _revive(connection, "dead", {})
-        return sum(_revive(connection, "dead", {"first": seq, "last": seq}) for seq in seqs)
+            return _revive(connection, "dead", {"account": account})
+        return sum(_revive(connection, "dead", {"first": seq, "last": seq, "account": account}) for seq in seqs)
 
 
 def replay(
@@ -164,6 +199,7 @@ def replay(
     last: int | None = None,
     order_id: str | None = None,
     since: dt.datetime | None = None,
+    account: str | None = None,
 ) -> int:
     """Make done events pending again for which everything holds that is given; return how many there were.
 
@@ -175,6 +211,7 @@ def replay(
         last: the highest `seq`.
         order_id: their order.
         since: when they were received, or later; with a time zone.
+        account: the name of their account; None: of all accounts.
 
     Raises:
         ConfigurationError: nothing is given, or a time without a zone.
@@ -186,7 +223,16 @@ def replay(
     if since is not None and since.tzinfo is None:
         raise ConfigurationError("since needs a time zone, as in datetime.now(timezone.utc)")
     with _opened(path) as (connection, _):
-        return _revive(connection, "done", given)
+        return _revive(connection, "done", {**given, "account": account})
+
+
+def _user_of(connection: sqlite3.Connection) -> str | None:
+    """Return the user whose events are in a journal, if they are one user's."""
+    try:
+        rows = connection.execute("SELECT DISTINCT user_id FROM accounts WHERE user_id IS NOT NULL").fetchall()
+    except sqlite3.OperationalError:  # a file of an older version, which has one user
+        rows = connection.execute("SELECT user_id FROM meta WHERE user_id IS NOT NULL").fetchall()
+    return from_column(rows[0][0]) if len(rows) == 1 else None
 
 
 _CONDITIONS = {
@@ -195,6 +241,7 @@ _CONDITIONS = {
     "last": "seq <= :last",
     "order_id": "order_id = :order_id",
     "of_type": "type = :of_type",
+    "account": "account = :account",
     "since": "received_ns >= :since",
 }
 # Spelled out, because SQLite uses the index of a state only if it sees the state in the query.

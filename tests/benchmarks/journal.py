@@ -32,7 +32,7 @@ from aggstream._protocol.codec import Codec
 from aggstream.events import UserEvent
 from aggstream.journal import Journal, JournalOptions
 from aggstream.journal._file import connect, transaction
-from aggstream.journal._journal import _WAL_PAGES, _WAL_SIZE
+from aggstream.journal._owned_file import _WAL_PAGES, _WAL_SIZE
 from aggstream.journal._stored import INSERT, to_row
 
 _ALIVE = 50
@@ -129,7 +129,7 @@ def measure_sqlite(options: argparse.Namespace, mode: Literal["normal", "full"],
             connection.execute(f"PRAGMA journal_size_limit = {_WAL_SIZE}")
             for first in range(1, count + 1, batch):
                 seqs = range(first, first + batch)
-                facts = [(seq, *to_row(event)) for seq, event in zip(seqs, happens, strict=False)]
+                facts = [(1, seq, *to_row(event)) for seq, event in zip(seqs, happens, strict=False)]
                 began = time.perf_counter()
                 with transaction(connection):
                     connection.executemany(INSERT, facts)
@@ -138,7 +138,8 @@ def measure_sqlite(options: argparse.Namespace, mode: Literal["normal", "full"],
                 # As in the journal, what is done leaves the index of what is pending.
                 with transaction(connection):
                     connection.execute(
-                        "UPDATE states SET state = 'done', settled_ns = 1 WHERE state = 'pending' AND seq >= ?",
+                        "UPDATE states SET state = 'done', settled_ns = 1 "
+                        "WHERE account = 1 AND state = 'pending' AND seq >= ?",
                         (first,),
                     )
     return count / storing

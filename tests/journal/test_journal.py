@@ -17,7 +17,7 @@ from typing import Any
 
 import attrs
 import pytest
-from journals import CODEC, happened, id_of_version_1, is_intact
+from journals import CODEC, happened, id_of_version_1, is_intact, make_version_2
 from service_messages import BALANCE_UPDATE, ORDER_SUBMITTED
 from waiting import DEADLINE, Until
 
@@ -270,7 +270,7 @@ def test_what_is_settled_stays_settled_and_a_seq_that_is_not_there_changes_nothi
 
 def test_nothing_to_do_is_done_without_touching_the_file(owned: Open) -> None:
     journal = owned()
-    with journal._lock:  # it would wait for this
+    with journal._file.lock:  # it would wait for this
         assert journal.store([]) == []
         journal.done([])
 
@@ -538,13 +538,13 @@ def test_a_failed_transaction_costs_nothing_of_what_was_stored_and_the_journal_w
 ) -> None:
     journal = owned()
     journal.store([happened("before")])
-    assert journal._connection is not None
-    [pages] = journal._connection.execute("PRAGMA page_count").fetchone()
-    journal._connection.execute(f"PRAGMA max_page_count = {pages + 1}").fetchall()
+    assert journal._file.connection is not None
+    [pages] = journal._file.connection.execute("PRAGMA page_count").fetchone()
+    journal._file.connection.execute(f"PRAGMA max_page_count = {pages + 1}").fetchall()
     with pytest.raises(JournalFull, match="Make room"):
         journal.store([happened(f"lost{number}") for number in range(1000)])
     assert [stored.order_id for stored in journal.pending()] == ["before"]
-    journal._connection.execute(f"PRAGMA max_page_count = {pages + 1000}").fetchall()
+    journal._file.connection.execute(f"PRAGMA max_page_count = {pages + 1000}").fetchall()
     assert journal.store([happened("after")]) != [None]
     journal.close()
     assert [stored.order_id for stored in owned().pending()] == ["before", "after"]
@@ -563,8 +563,8 @@ def test_a_batch_that_breaks_off_in_the_middle_changes_nothing(owned: Open) -> N
 
 def test_a_file_that_cannot_be_written_is_told_as_full(owned: Open, tmp_path: pathlib.Path) -> None:
     journal = owned()
-    assert journal._connection is not None
-    journal._connection.execute("PRAGMA query_only = ON")
+    assert journal._file.connection is not None
+    journal._file.connection.execute("PRAGMA query_only = ON")
     with pytest.raises(JournalFull, match="readonly"):
         journal.store([happened("o")])
     for path in (tmp_path / "missing" / "journal.db", tmp_path):
@@ -581,8 +581,8 @@ def test_a_lock_of_another_program_is_waited_for_and_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     journal = owned()
-    assert journal._connection is not None
-    journal._connection.execute("PRAGMA busy_timeout = 10")
+    assert journal._file.connection is not None
+    journal._file.connection.execute("PRAGMA busy_timeout = 10")
     monkeypatch.setattr(_file, "BUSY_TIMEOUT", 0.02)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -706,6 +706,7 @@ def test_a_journal_of_version_1_keeps_its_ids_and_delivers_no_fact_anew(owned: O
     journal.store(facts)
     journal.belongs_to("usr_1")
     journal.close()
+    make_version_2(path)
     connection = sqlite3.connect(path)
     for seq, fact in enumerate(facts, 1):
         connection.execute("UPDATE facts SET id = ? WHERE seq = ?", (id_of_version_1(fact), seq))

@@ -41,7 +41,7 @@ steps = int(sys.argv[3])
 if steps:
     # In the middle of a statement: SQLite calls this after so many steps of its machine.
     calls = itertools.count()
-    journal._connection.set_progress_handler(
+    journal._file.connection.set_progress_handler(
         lambda: next(calls) >= steps and os.kill(os.getpid(), signal.SIGKILL), 20
     )
 while True:
@@ -225,7 +225,7 @@ journal = own()
 journal.store([happened("o")])
 locked, go_on = threading.Event(), threading.Event()
 def hold():  # a thread of the parent has the lock at the fork
-    with journal._lock:
+    with journal._file.lock:
         locked.set()
         go_on.wait(30)
 thread = threading.Thread(target=hold)

@@ -135,6 +135,7 @@ def test_an_exported_event_is_one_line_of_json_with_all_there_is_to_know(
     assert facts == {
         "seq": 1,
         "id": exact.id,
+        "account": "",
         "state": "dead",
         "type": "order_event",
         "event": "filled",

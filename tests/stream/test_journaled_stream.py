@@ -525,10 +525,10 @@ def fill_the_disk(client: aggstream.Client) -> None:
     """Let SQLite say that the disk is full, as it does when it is."""
     journal = client._lifetime.store
     assert isinstance(journal, Journal)
-    with journal._lock:
-        assert journal._connection is not None
-        [pages] = journal._connection.execute("PRAGMA page_count").fetchone()
-        journal._connection.execute(f"PRAGMA max_page_count = {pages}")
+    with journal._file.lock:
+        assert journal._file.connection is not None
+        [pages] = journal._file.connection.execute("PRAGMA page_count").fetchone()
+        journal._file.connection.execute(f"PRAGMA max_page_count = {pages}")
 
 
 def test_a_full_disk_ends_the_stream_and_loses_nothing_that_is_stored(

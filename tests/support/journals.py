@@ -107,3 +107,41 @@ def is_intact(path: pathlib.Path) -> bool:
         return connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     finally:
         connection.close()
+
+
+_OF_VERSION_2 = """
+DROP VIEW events;
+DROP INDEX facts_of_order; DROP INDEX facts_of_none; DROP INDEX facts_ends;
+DROP INDEX states_pending; DROP INDEX states_dead; DROP INDEX states_done;
+CREATE TABLE meta_2 (
+    one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, user_id TEXT, owner_pid INTEGER,
+    closed_ns INTEGER, last_timestamp INTEGER, last_received_ns INTEGER, history_until INTEGER,
+    known_until INTEGER, is_searched INTEGER NOT NULL DEFAULT 0, old_ids_until INTEGER NOT NULL DEFAULT 0,
+    last_seq INTEGER NOT NULL DEFAULT 0
+);
+INSERT INTO meta_2 SELECT 1, 2, user_id, owner_pid, closed_ns, last_timestamp, last_received_ns, history_until,
+    known_until, is_searched, old_ids_until, last_seq FROM meta, accounts WHERE name = '';
+DROP TABLE meta; DROP TABLE accounts; ALTER TABLE meta_2 RENAME TO meta;
+CREATE TABLE followed_2 (order_id TEXT PRIMARY KEY) WITHOUT ROWID;
+INSERT INTO followed_2 SELECT order_id FROM followed;
+DROP TABLE followed; ALTER TABLE followed_2 RENAME TO followed;
+ALTER TABLE facts DROP COLUMN account;
+ALTER TABLE states DROP COLUMN account;
+CREATE UNIQUE INDEX facts_of_order ON facts (order_id, id) WHERE order_id IS NOT NULL;
+CREATE UNIQUE INDEX facts_of_none ON facts (timestamp, id) WHERE order_id IS NULL;
+CREATE INDEX facts_ends ON facts (order_id, terminal) WHERE terminal;
+CREATE INDEX states_pending ON states (seq) WHERE state = 'pending';
+CREATE INDEX states_dead ON states (seq) WHERE state = 'dead';
+CREATE INDEX states_done ON states (settled_ns) WHERE state = 'done';
+CREATE VIEW events AS
+    SELECT seq, id, type, event, order_id, terminal, source, timestamp, received_ns, text,
+        state, attempts, last_error, settled_ns
+    FROM states JOIN facts USING (seq);
+"""
+
+
+def make_version_2(path: pathlib.Path) -> None:
+    """Make a journal that nobody owns one of version 2, which was a single client's."""
+    connection = sqlite3.connect(path)
+    connection.executescript(_OF_VERSION_2)
+    connection.close()
