@@ -157,6 +157,17 @@ class Server:
         """From now on send one peer events as fast as it takes them."""
         self._tasks.append(asyncio.create_task(self._flood(self.peers[name])))
 
+    async def orders(self, name: str, count: int) -> None:
+        """Send one peer an event of each of so many orders."""
+        peer = self.peers[name]
+        for number in range(count):
+            peer.write(peer.event(order_id=f"ord_{number}"))
+
+    async def forget(self, *names: str) -> None:
+        """Send these peers nothing more with the others; what was begun for them goes on."""
+        for name in names:
+            del self.peers[name]
+
     async def drip(self, name: str) -> None:
         """From now on send one peer an event byte by byte, and never its end."""
         self._tasks.append(asyncio.create_task(self._drip(self.peers[name])))
@@ -233,9 +244,10 @@ class Peer(asyncio.Protocol):
         if not self.is_closed:
             self.transport.write(data)
 
-    def event(self, timestamp: int = 1_710_000_000_000) -> bytes:
+    def event(self, timestamp: int = 1_710_000_000_000, order_id: str = "ord_abc123") -> bytes:
         """Return the frame of an event of this peer's user."""
-        return frame(stamped(compact({**STARTED, "userId": self._name}), timestamp).encode())
+        message = {**STARTED, "userId": self._name, "orderId": order_id}
+        return frame(stamped(compact(message), timestamp).encode())
 
     def ping(self) -> bytes:
         self.pinged_at = time.monotonic()
