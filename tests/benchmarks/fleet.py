@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import itertools
 import json
+import logging
 import multiprocessing
 import os
 import statistics
@@ -235,13 +236,14 @@ def serve(commands: Pipe) -> None:
             "sign_in": lambda count: [simulator.sign_in(f"usr_{n}").access_token for n in range(count)],
             "stop": simulator.stop,
             "start": simulator.start,
-            "place": lambda count: [simulator.place_order(f"usr_{n}") for n in range(count)] and None,
+            "place": lambda count: [simulator.place_order(f"usr_{n}") for n in range(count)],
             "opened": opened.copy,
         }
         with contextlib.suppress(EOFError):
             while True:
                 what, *arguments = commands.recv()
-                commands.send(obey[what](*arguments))
+                answer = obey[what](*arguments)
+                commands.send(answer)
         is_over.set()
         watcher.join()
 
@@ -256,6 +258,7 @@ def storm(count: int) -> dict[str, float]:
         ends.send((what, *arguments))
         return ends.recv()
 
+    logging.getLogger("aggstream").setLevel(logging.CRITICAL)  # thousands of lines about connections that are lost
     url, rest_url, app_id, origin = ends.recv()
     tokens = ask("sign_in", count)
     fleet = aggstream.Fleet(
@@ -286,10 +289,11 @@ def storm(count: int) -> dict[str, float]:
     for account in accounts:
         account.wait_until_caught_up(10 * PATIENCE)
     ask("stop")
-    ask("place", count)  # nobody is told of these
     before = len(ask("opened"))
+    time.sleep(2.0)
     ask("start")
     back = time.monotonic()
+    ask("place", count)  # most of them before their account is back
     fleet.wait_until_live(10 * PATIENCE)
     live = time.monotonic() - back
     for account in accounts:
