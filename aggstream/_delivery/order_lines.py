@@ -253,7 +253,11 @@ class OrderLines:
             self._call_threads()
             if self._end is not None and self._is_ended:
                 return self._end
-            if self._due and self._due[0][0] != self._served_at:
-                self._served_at = self._due[0][0]
-                self._workers.serve_at(self, self._served_at)
-            return None
+            due = self._due[0][0] if self._due else None
+            if due == self._served_at:
+                return None
+            self._served_at = due
+        if due is not None:
+            # Without the lock: the workers hold one of their own when they ask these lines whether they are due.
+            self._workers.serve_at(self, due)
+        return None

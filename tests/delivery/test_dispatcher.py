@@ -56,6 +56,7 @@ class Dispatch(Registrar):
         queue_size: int = 10_000,
         queued_size: int = 1 << 20,
         coalesce_balances: bool = False,
+        most_workers: int | None = None,
     ) -> None:
         super().__init__()
         self.low_water = threading.Event()
@@ -73,6 +74,7 @@ class Dispatch(Registrar):
             on_low_water=self._on_low_water,
             on_fatal=self.fatal.put,
             on_end=self.ended.set,
+            most_workers=most_workers,
         )
         self.released = threading.Event()
 
@@ -704,3 +706,42 @@ def test_a_retry_that_is_due_does_not_wait_until_no_queue_has_anything_to_do() -
     workers.close()
     assert workers.join(Deadline(DEADLINE))
     assert has_come
+
+
+def test_lines_ask_for_a_retry_while_they_hold_no_lock(
+    make: Make, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The workers hold a lock of their own when they ask the lines whether a retry is due."""
+    order = order_event("ord_1")
+    assert isinstance(order, OrderEvent)
+    calls: list[str] = []
+    is_free: list[bool] = []
+    options = JournalOptions(path=tmp_path / "journal.db", retry_delay=0.01, synchronous="normal")
+    with Journal(options) as journal:
+        one = make(journal=journal, workers=1, most_workers=1)
+        serve_at = one.workers.serve_at
+
+        def note(lines: Any, at: float) -> None:
+            is_free.append(lines._lock.acquire(blocking=False))
+            if is_free[-1]:
+                lines._lock.release()
+            serve_at(lines, at)
+
+        monkeypatch.setattr(one.workers, "serve_at", note)
+
+        @one.on("order_event")
+        def fail_twice(event: OrderEvent) -> None:
+            calls.append(event.order_id)
+            if len(calls) < 3:
+                raise ValueError
+
+        one.dispatcher.put_all([(order, 1)], 0, journal.store([order]))
+        deadline, pause = time.monotonic() + DEADLINE, threading.Event()
+        while one.dispatcher.depth:
+            assert time.monotonic() < deadline
+            pause.wait(0.01)
+        one.finish()
+        assert journal.counts().done == 1
+    assert len(calls) == 3
+    assert is_free
+    assert all(is_free)
