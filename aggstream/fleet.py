@@ -509,6 +509,8 @@ class Fleet(Registrar):
 
         def ended() -> None:
             parts.waiting.end()
+            if parts.store is not None:
+                parts.store.close()
             self._roster.delivered_all()
 
         def has_left() -> None:

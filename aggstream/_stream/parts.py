@@ -72,6 +72,8 @@ class Parts:
         """
         queued_size = options.session.limits.queued_size
         self.options = options
+        self.store: EventStore | None = None
+        """Where the events are written first; None: nowhere."""
         self.registry = registry
         self.tracker = Tracker(kept=options.orders_kept, kept_for=options.orders_kept_for, name=options.name)
         self.dispatcher = Dispatcher(
@@ -144,6 +146,7 @@ class Parts:
 
     def begin(self, store: EventStore | None, failure: JournalError | None) -> None:
         """Take the store; see `Living`."""
+        self.store = store
         acks = None if store is None else Acks(store, self.stream.store_failed, self.options.name)
         self.dispatcher.acknowledge(acks)
         self.stream.write_to(store, failure)

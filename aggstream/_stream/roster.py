@@ -333,10 +333,13 @@ class Roster:
         due = [member for at, member in self._reviving if at <= now]
         self._reviving = [(at, member) for at, member in self._reviving if at > now]
         for member in due:
+            if self._members.get(member.name) is not member:
+                continue
+            fresh = member.again()
+            fresh.begin(self._store, self._store_failure)
             with self._lock:
-                if self._members.get(member.name) is not member:
+                if self._members.get(member.name) is not member:  # removed meanwhile
                     continue
-                fresh = member.again()
                 self._members = {**self._members, member.name: fresh}
                 self._phases["idle"] += 1
                 self._beginning.append(fresh)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+import sqlite3
 import threading
 
 import pytest
@@ -142,3 +144,47 @@ def test_a_journal_that_cannot_be_opened_is_told_by_start(fleet_of: MakeFleet, t
     path.unlink()
     with fleet:
         fleet.wait_until_live(DEADLINE)
+
+
+def test_a_later_process_knows_when_an_account_was_removed(
+    simulator: Simulator, fleet_of: MakeFleet, until: Until, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "fleet.db"
+
+    def closed() -> dict[str, int | None]:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            return dict(connection.execute("SELECT name, closed_ns FROM accounts WHERE name != ''"))
+
+    with fleet_of(accounts=["alice", "bob"], journal=path) as fleet:
+        fleet.wait_until_live(DEADLINE)
+        assert closed() == {"alice": None, "bob": None}
+        fleet.remove("alice")
+        until(lambda: closed()["alice"] is not None)
+        assert closed()["bob"] is None
+    assert None not in closed().values()
+
+
+def test_a_stream_that_is_made_anew_writes_to_the_journal_as_before(
+    simulator: Simulator,
+    fleet_of: MakeFleet,
+    until: Until,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "fleet.db"
+    fleet = fleet_of(accounts=["alice"], journal=path)
+    with fleet:
+        fleet.wait_until_live(DEADLINE)
+        stream = fleet.account("alice")._parts.stream
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(stream.pipeline, "step", fail)
+        stream.wake()
+        until(lambda: fleet.account("alice")._parts.stream is not stream)
+        until(lambda: fleet.health().phases == {"live": 1})
+        order_id = simulator.place_order("usr_alice")
+        assert fleet.account("alice").track(order_id).wait(DEADLINE).is_known
+        with JournalReader(path) as reader:
+            until(lambda: reader.find(order_id=order_id, state="done"))
