@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 __all__ = ["Account", "AccountStream", "Fleet"]
 
 OnError = TypeVar("OnError", bound=ErrorHandler)
+
+logger = logging.getLogger("aggstream.stream")
 
 _STOP_TIMEOUT = 10.0
 
@@ -305,7 +308,15 @@ class Fleet(Registrar):
             JournalError: the journal cannot be opened, and the fleet is not to go on without it.
             RuntimeError: the system has no more threads.
         """
-        self._roster.capacity = self._capacity()
+        self._roster.capacity = capacity = self._capacity()
+        if capacity is not None and capacity < len(self._roster.members):
+            logger.warning(
+                "%s: this process may open %d connections, and there are %d accounts: those that fit run. "
+                "Raise its limit of file descriptors (ulimit -n, or LimitNOFILE= of systemd)",
+                self._options.name,
+                capacity,
+                len(self._roster.members),
+            )
         self._lifetime.start()
 
     def stop(self, timeout: float = _STOP_TIMEOUT) -> StopReport:

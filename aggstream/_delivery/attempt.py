@@ -12,6 +12,8 @@ from aggstream._delivery.queue_items import Item
 from aggstream._delivery.registry import Handler
 from aggstream.events import BalanceUpdate, Event, UserEvent
 
+_NOT_IN_THIS_PROCESS = 1e9
+
 
 @attrs.frozen(eq=False, repr=False)
 class Attempt:
@@ -59,6 +61,9 @@ def try_handlers(
         return None
     event = attrs.evolve(item.event, redelivered=True) if isinstance(item.event, UserEvent) else item.event
     failed = tuple(handler for handler, _ in errors)
+    if not all(isinstance(error, Exception) for _, error in errors):
+        # A handler has left the program, which ends now. What it has begun is the next process's.
+        pause = _NOT_IN_THIS_PROCESS
     return Attempt(attrs.evolve(item, event=event), failed, number), time.monotonic() + pause
 
 

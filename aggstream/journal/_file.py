@@ -9,10 +9,11 @@ import os
 import pathlib
 import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Iterator
 
-from aggstream.errors import JournalCorrupt, JournalError, JournalFull, JournalInUse
+from aggstream.errors import JournalCorrupt, JournalError, JournalFull, JournalInUse, StateError
 
 logger = logging.getLogger("aggstream.journal")
 
@@ -127,6 +128,48 @@ def translated(path: str) -> Iterator[None]:
         raise  # a mistake of ours says nothing about the file
     except sqlite3.DatabaseError as error:
         raise _meaning(error, path) from error
+
+
+class GuardedConnection:
+    """The connection of a file's owner: one thread at a time, and only while the files are in their places."""
+
+    def __init__(self, path: str) -> None:
+        """Have no connection yet; `path` is the file's."""
+        self.path = path
+        # Guards the connection: SQLite's own lock would let the transactions of two threads mix.
+        self.lock = threading.Lock()
+        self.connection: sqlite3.Connection | None = None
+        self._is_childs = False
+        # What tells the files from others that may stand in their places: the journal's, the lock's, and SQLite's
+        # log of what is not merged yet with its index.
+        self._places: tuple[tuple[int, int] | None, ...] = ()
+        self._watched = tuple(self.path + end for end in ("", "-owner", "-wal", "-shm"))
+
+    @contextlib.contextmanager
+    def using(self, *, writes: bool = False) -> Iterator[sqlite3.Connection]:
+        with self.lock, translated(self.path):
+            if self._is_childs:
+                raise StateError("the journal belongs to the parent process: open one in the process that uses it")
+            if self.connection is None:
+                raise StateError("the journal is closed")
+            if not writes:
+                patiently(self.connection, self.path, "SELECT 1 FROM meta")
+            yield self.connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        with self.using(writes=True) as connection:
+            if self.places_now() != self._places:
+                raise self._gone()
+            with transaction(connection, self.path):
+                yield connection
+
+    def places_now(self) -> tuple[tuple[int, int] | None, ...]:
+        return places_of(*self._watched)
+
+    def _gone(self) -> JournalError:
+        """Save what is stored, and return the error that says so: the files are not in their places any more."""
+        raise NotImplementedError
 
 
 # In Python 3.10 an error has no code, only SQLite's words, which have been the same for long.

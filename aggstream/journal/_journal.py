@@ -81,15 +81,18 @@ class Journal:
         self.account = options.account if account is None else account
         """The name of the account; empty for a single client."""
         self._is_shared = file is not None
-        self._file = OwnedFile(options) if file is None else file
-        self.path = self._file.path
-        try:
-            self._number, self._user_id, self._closed_ns, self._old_ids_until = self._enter()
-        except BaseException:
-            if not self._is_shared:
-                self._file.close()
-            raise
         self._is_closed = False
+        opened: OwnedFile | None = None
+        try:
+            if file is None:
+                file = opened = OwnedFile(options)
+            self._file = file
+            self.path = file.path
+            self._number, self._user_id, self._closed_ns, self._old_ids_until = self._enter()
+        except BaseException:  # whatever was raised: the file must not stay owned
+            if opened is not None:
+                opened.release()
+            raise
 
     def _enter(self) -> tuple[int, str | None, int | None, int]:
         """Return the account's number and user, when it was closed, and up to which event ids are of version 1."""

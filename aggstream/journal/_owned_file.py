@@ -8,18 +8,16 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 
 from aggstream._base.fork_and_exit import call_in_child
-from aggstream.errors import JournalError, JournalFull, StateError
+from aggstream.errors import JournalError, JournalFull
 from aggstream.journal._file import (
     BUSY_TIMEOUT,
+    GuardedConnection,
     connect,
     create_private,
     make_private,
     never_close,
-    patiently,
-    places_of,
     transaction,
     translated,
 )
@@ -37,7 +35,7 @@ _WAL_PAGES = 2000
 _WAL_SIZE = 16 << 20
 
 
-class OwnedFile:
+class OwnedFile(GuardedConnection):
     """The file, until it is closed or the process ends. All methods are thread-safe."""
 
     def __init__(self, options: JournalOptions) -> None:
@@ -48,18 +46,10 @@ class OwnedFile:
             JournalCorrupt: it is damaged, or is something else. It is left as it is.
             JournalFull: it cannot be made, opened or written.
         """
+        super().__init__(os.path.realpath(options.path))  # two names of one file have one owner
         self.options = options
-        self.path = os.path.realpath(options.path)  # two names of one file have one owner
-        # Guards the connection: SQLite's own lock would let the transactions of two threads mix.
-        self.lock = threading.Lock()
-        self._is_childs = False
         self._owner: FileLock | None = None
-        self.connection: sqlite3.Connection | None = None
         self._retention = Retention(keep_for=options.keep_for, max_size=options.max_size)
-        # What tells the files from others that may stand in their places: the journal's, the lock's, and SQLite's
-        # log of what is not merged yet with its index.
-        self._places: tuple[tuple[int, int] | None, ...] = ()
-        self._watched = tuple(self.path + end for end in ("", "-owner", "-wal", "-shm"))
         try:
             self._owner = FileLock(self.path)
             self._open()
@@ -78,7 +68,7 @@ class OwnedFile:
             else:
                 check_version(connection, self.path)
             make_private(self.path)
-            self._places = self._places_now()
+            self._places = self.places_now()
             [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise JournalFull(
@@ -96,7 +86,7 @@ class OwnedFile:
                     upgrade(connection)
                 connection.execute("UPDATE meta SET owner_pid = ?", (os.getpid(),))
             # Only now is the log certainly there.
-            self._places = (*self._places[:2], *self._places_now()[2:])
+            self._places = (*self._places[:2], *self.places_now()[2:])
 
     def retention(self, now_ns: int) -> int:
         """Delete some of the done events that need not be kept; see `Journal.retention`."""
@@ -117,7 +107,7 @@ class OwnedFile:
         with self.lock:
             connection = self.connection
             if connection is not None:
-                if self._places_now() != self._places:
+                if self.places_now() != self._places:
                     logger.error("%s", self._gone())
                 with contextlib.suppress(sqlite3.Error), transaction(connection):
                     connection.execute("UPDATE meta SET owner_pid = NULL")
@@ -145,28 +135,6 @@ class OwnedFile:
             never_close(connection)
             never_close(self._owner.connection)
 
-    @contextlib.contextmanager
-    def using(self, *, writes: bool = False) -> Iterator[sqlite3.Connection]:
-        with self.lock, translated(self.path):
-            if self._is_childs:
-                raise StateError("the journal belongs to the parent process: open one in the process that uses it")
-            if self.connection is None:
-                raise StateError("the journal is closed")
-            if not writes:
-                patiently(self.connection, self.path, "SELECT 1 FROM meta")
-            yield self.connection
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        with self.using(writes=True) as connection:
-            if self._places_now() != self._places:
-                raise self._gone()
-            with transaction(connection, self.path):
-                yield connection
-
-    def _places_now(self) -> tuple[tuple[int, int] | None, ...]:
-        return places_of(*self._watched)
-
     def _gone(self) -> JournalError:
         """Save what is stored, and return the error that tells of it: the files are not in their places any more.
 
@@ -174,7 +142,7 @@ class OwnedFile:
         here.
         """
         assert self.connection is not None
-        place = self._places_now()[0]
+        place = self.places_now()[0]
         saved = self.path
         # If only a file beside it is gone, what is in the log can still be merged into it.
         if place != self._places[0] or not _is_merged(self.connection):
@@ -183,7 +151,7 @@ class OwnedFile:
                 create_private(saved)
                 with contextlib.closing(connect(saved)) as copy:
                     self.connection.backup(copy)
-        self._places = self._places_now()
+        self._places = self.places_now()
         return JournalError(
             f"the journal {self.path} was moved or deleted while a stream used it. What is stored stands in "
             f"{saved} now; start again with that file, and leave it and the files beside it in their places",

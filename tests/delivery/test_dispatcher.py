@@ -745,3 +745,33 @@ def test_lines_ask_for_a_retry_while_they_hold_no_lock(
     assert len(calls) == 3
     assert is_free
     assert all(is_free)
+
+
+@pytest.mark.parametrize("most_workers", [None, 1])
+def test_a_handler_that_leaves_the_program_is_not_called_again_before_its_end(
+    make: Make, tmp_path: pathlib.Path, most_workers: int | None
+) -> None:
+    order = order_event("ord_1")
+    assert isinstance(order, OrderEvent)
+    calls: list[str] = []
+    options = JournalOptions(path=tmp_path / "journal.db", retry_delay=0.001, synchronous="normal", max_attempts=2)
+    with Journal(options) as journal:
+        one = make(journal=journal, most_workers=most_workers)
+
+        @one.on("order_event")
+        def leave(event: OrderEvent) -> None:
+            calls.append(event.order_id)
+            raise SystemExit(3)
+
+        @one.on("heartbeat")
+        def slowly(event: Event) -> None:
+            until = time.monotonic() + 0.02  # by then a retry would be due
+            while time.monotonic() < until:
+                pass
+
+        one.dispatcher.put_all([(order, 1)], 0, journal.store([order]))
+        one.dispatcher.put_all([(decode('{"type": "heartbeat", "ts": 1}', 1), 1)] * 3, 0)
+        assert isinstance(one.fatal.get(timeout=DEADLINE), SystemExit)
+        one.finish()
+        assert (journal.counts().pending, journal.counts().dead) == (1, 0)
+    assert calls == ["ord_1"]

@@ -421,3 +421,22 @@ def test_handlers_errors_reach_on_error_with_their_account(
             simulator.place_order(f"usr_{name}")
         until(lambda: sorted(failed) == ["alice", "bob"])
     assert "aggstream[bob]: the handler" in caplog.text
+
+
+def test_where_the_system_allows_too_few_connections_those_that_fit_run(
+    simulator: Simulator,
+    fleet_of: MakeFleet,
+    until: Until,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("aggstream.fleet.descriptors_left", lambda: 2)
+    fleet = fleet_of(accounts=["alice", "bob", "carol"])
+    with fleet:
+        until(lambda: fleet.health().phases.get("live") == 2)
+        assert "may open 2 connections, and there are 3 accounts" in caplog.text
+        assert any("ulimit -n" in problem for problem in fleet.health().problems)
+        waits = next(name for name in fleet.accounts if fleet.account(name).phase == "idle")
+        fleet.remove(next(name for name in fleet.accounts if name != waits))
+        until(lambda: fleet.account(waits).phase == "live")
+        assert fleet.health().ok
