@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,8 +49,6 @@ if TYPE_CHECKING:
 __all__ = ["Account", "AccountStream", "Fleet"]
 
 OnError = TypeVar("OnError", bound=ErrorHandler)
-
-logger = logging.getLogger("aggstream.stream")
 
 _STOP_TIMEOUT = 10.0
 
@@ -308,15 +305,7 @@ class Fleet(Registrar):
             JournalError: the journal cannot be opened, and the fleet is not to go on without it.
             RuntimeError: the system has no more threads.
         """
-        self._roster.capacity = capacity = self._capacity()
-        if capacity is not None and capacity < len(self._roster.members):
-            logger.warning(
-                "%s: this process may open %d connections, and there are %d accounts: those that fit run. "
-                "Raise its limit of file descriptors (ulimit -n, or LimitNOFILE= of systemd)",
-                self._options.name,
-                capacity,
-                len(self._roster.members),
-            )
+        self._roster.limit_to(self._capacity())
         self._lifetime.start()
 
     def stop(self, timeout: float = _STOP_TIMEOUT) -> StopReport:

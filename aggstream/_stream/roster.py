@@ -146,6 +146,18 @@ class Roster:
                 f"there is an account {name!a} already: remove it first, or choose another name"
             )
 
+    def limit_to(self, capacity: int | None) -> None:
+        """Open no more streams at once than the system allows, and say so if that is too few; None: any number."""
+        self.capacity = capacity
+        if capacity is not None and capacity < len(self._members):
+            logger.warning(
+                "%s: this process may open %d connections, and there are %d accounts: those that fit run. "
+                "Raise its limit of file descriptors (ulimit -n, or LimitNOFILE= of systemd)",
+                self._name,
+                capacity,
+                len(self._members),
+            )
+
     def refresh(self) -> None:
         """Have the list of accounts asked again."""
         self._list.refresh()
