@@ -437,7 +437,7 @@ class Fleet(Registrar):
             True if there was such an account.
         """
         self._refuse_other_process()
-        return self._roster.remove(name) is not None
+        return self._remove(name)
 
     def refresh(self) -> None:
         """Have the `accounts` function called now. Returns at once."""
@@ -514,8 +514,7 @@ class Fleet(Registrar):
             self._roster.delivered_all()
 
         def has_left() -> None:
-            if parts.stream.user_id is not None:
-                self._users[name] = parts.stream.user_id
+            self._note_user(member)
 
         def phase_changed(stream: Any, before: Phase, phase: Phase) -> None:
             self._roster.phase_changed(stream, before, phase)
@@ -550,13 +549,24 @@ class Fleet(Registrar):
         )
         return member
 
+    def _remove(self, name: str) -> bool:
+        member = self._roster.remove(name)
+        if member is not None:
+            self._note_user(member)  # now, because the name may come back before its stream has ended
+        return member is not None
+
+    def _note_user(self, member: Member) -> None:
+        """Remember whose the name of an account is, for when it comes back."""
+        if (user_id := member.parts.stream.user_id) is not None:
+            self._users[member.name] = user_id
+
     def _apply(self, accounts: Sequence[Account]) -> None:
         """Have just these accounts, and those that were added one by one. Called on a thread that may block."""
         members = self._roster.members
         wanted = {account.name: account for account in accounts}
         for name, member in members.items():
             if member.is_listed and name not in wanted:
-                self._roster.remove(name)
+                self._remove(name)
         fresh: list[Member] = []
         for name, account in wanted.items():
             known = members.get(name)

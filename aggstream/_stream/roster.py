@@ -329,8 +329,8 @@ class Roster:
 
     def _let_go(self, member: Member) -> None:
         self._open.discard(member)
-        self._phases["stopped"] -= 1
         member.has_left()
+        self._phases["stopped"] -= 1
         error = member.parts.error
         if isinstance(error, JournalError):
             self.fail(error)  # it is everybody's

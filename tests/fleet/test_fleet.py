@@ -206,11 +206,10 @@ def test_a_name_that_comes_back_with_another_user_is_refused(
     record = Record(fleet)
     with fleet:
         fleet.wait_until_live(DEADLINE)
-        fleet.remove("alice")
-        until(lambda: not fleet.health().phases)
         token[0] = simulator.sign_in("usr_mallory").access_token
+        fleet.remove("alice")
         again = fleet.add(Account("alice", token=lambda: token[0]))
-        until(lambda: again.phase == "failed")
+        until(lambda: record.of("alice", Resting))
         simulator.place_order("usr_mallory")
         [resting] = record.of("alice", Resting)
         assert isinstance(resting.error, aggstream.UserMismatch)
