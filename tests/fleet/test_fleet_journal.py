@@ -58,6 +58,8 @@ def test_the_journal_of_a_single_client_goes_on_as_an_accounts(
         app_id=simulator.app_id,
         origin=simulator.origin,
         url=simulator.url,
+        rest_url=simulator.rest_url,
+        rest_lag=0,
         token=simulator.sign_in("usr_alice").access_token,
         journal=path,
     )
